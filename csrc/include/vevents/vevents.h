@@ -1,0 +1,286 @@
+/** vevents: an embedded, crash-safe, bounded event log for computer vision.
+ *
+ *  A log is a directory with three rings, one file each:
+ *
+ *      events.ring    what was seen: one small msgpack map per event, compressed
+ *      media.ring     the frames that events refer to, stored as they come (JPEG, PNG, ...)
+ *      delivery.ring  the flusher's notes: uploaded images, refusals with their reasons
+ *
+ *  Any number of threads and processes append to one log at once; there is no daemon. A ring never
+ *  grows: when it is full, its oldest segment is reclaimed whole and what was still undelivered in
+ *  it is counted as evicted. At any moment, for every ring,
+ *
+ *      appended = delivered + pending + rejected + evicted + lost
+ *
+ *  Caveats, in the order in which they bite:
+ *    - The directory must be on a local file system (ext4, f2fs, xfs, btrfs, tmpfs, vfat). Network
+ *      file systems do not keep shared mappings coherent.
+ *    - After append returned OK the event survives the death of the process. It survives a power
+ *      cut once vev_log_durable_seq() has reached it: by itself after the sync interval, at once
+ *      with VEV_APPEND_SYNC or vev_log_sync().
+ *    - A child of fork() may go on using the log: it attaches anew at its first call.
+ *    - No function here may be called from a signal handler.
+ *
+ *  Bytes on disk: docs/format.md. Promises and how they are tested: docs/durability.md.
+ */
+#ifndef VEVENTS_VEVENTS_H
+#define VEVENTS_VEVENTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define VEV_API __attribute__((visibility("default")))
+#define VEV_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define VEV_API
+#define VEV_MUST_CHECK
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* cdef-begin: everything from here to cdef-end is also read by cffi (tools/gen_cdef.py) */
+
+/** Outcome of every call that can fail.
+ *  0 is success; a negative value is ours; a positive value is an errno, passed on unchanged.
+ *  The numbers are ABI: a new code takes a free number of its group, none is ever reused. */
+typedef int vev_status;
+enum {
+    VEV_OK = 0,
+    VEV_E_INVALID = -10,  /**< caller: argument out of range, or an event field breaks the contract */
+    VEV_E_TOO_BIG = -11,  /**< caller: payload larger than the ring accepts */
+    VEV_E_BUFFER = -12,   /**< caller: the buffer is too small for the next record */
+    VEV_E_READONLY = -13, /**< caller: the log was opened read-only */
+    VEV_E_FULL = -20,     /**< log: no room and the policy is to refuse */
+    VEV_E_BUSY = -21,     /**< log: more processes than writer slots, or every segment is pinned */
+    VEV_E_DEGRADED = -22, /**< log: an I/O error hit the mapping; the log takes no more appends */
+    VEV_E_VERSION = -30,  /**< disk: written by a format this library does not know */
+    VEV_E_CORRUPT = -31,  /**< disk: no ring in this file, or broken beyond use */
+    VEV_E_NOMEM = -40     /**< host: out of memory */
+};
+
+/** The three rings of a log. */
+enum { VEV_EVENTS = 0, VEV_MEDIA = 1, VEV_DELIVERY = 2, VEV_STREAM_COUNT = 3 };
+
+/** Delivery state of one record. */
+enum {
+    VEV_PENDING = 0,   /**< appended, not yet handed over */
+    VEV_DELIVERED = 1, /**< accepted by the server */
+    VEV_REJECTED = 2,  /**< refused for good; the reason is in delivery.ring */
+    VEV_LOST = 3       /**< damaged on disk, or never finished by a writer that died */
+};
+
+/** What a record is. For events the contract's event types, for media the image format. */
+enum {
+    VEV_KIND_NONE = 0,
+    VEV_KIND_QUALITY_CHECK = 1,
+    VEV_KIND_INVENTORY_COUNT = 2,
+    VEV_KIND_SAFETY_ALERT = 3,
+    VEV_KIND_CUSTOM = 4,
+    VEV_KIND_OPERATOR_FEEDBACK = 5,
+    VEV_KIND_COUNT = 8 /**< kinds are 0 .. 7, so that they can be counted one by one */
+};
+
+enum { VEV_FULL_DROP_OLDEST = 0, VEV_FULL_REFUSE = 1 };
+
+enum {
+    VEV_OPEN_READONLY = 1,  /**< write nothing, repair nothing; the log must exist */
+    VEV_OPEN_NO_THREAD = 2, /**< no helper thread: no background sync, no touching ahead */
+    VEV_OPEN_NO_GUARD = 4   /**< leave SIGBUS alone: a failing disk then kills the process */
+};
+
+/** Settings of vev_log_open(). Fill with vev_options_init(), then change what differs. */
+typedef struct vev_options {
+    size_t struct_size;         /**< set by vev_options_init() */
+    uint64_t events_size;       /**< bytes on disk for events; default 64 MiB, at least 1 MiB */
+    uint64_t media_size;        /**< bytes on disk for frames; default 256 MiB, at least 1 MiB */
+    uint64_t delivery_size;     /**< bytes on disk for delivery notes; default 4 MiB */
+    uint32_t segment_size;      /**< bytes; 0 chooses by ring size; a multiple of 64 KiB */
+    uint32_t sync_interval_ms;  /**< background sync; default 5000; 0 turns it off */
+    int full_policy;            /**< VEV_FULL_DROP_OLDEST or VEV_FULL_REFUSE */
+    int level;                  /**< zstd level, -7 .. 9, default 1; 100 stores uncompressed */
+    unsigned flags;             /**< VEV_OPEN_... */
+    const void *dictionary;     /**< zstd dictionary for new segments; NULL uses the built-in one */
+    size_t dictionary_size;     /**< bytes, at most 16 KiB */
+} vev_options;
+
+typedef struct vev_log vev_log;
+
+enum {
+    VEV_APPEND_SYNC = 1, /**< return only when the record would survive a power cut */
+    VEV_APPEND_TIME = 2, /**< entry->wall_ns is the time of the frame; else the log takes the clock */
+    VEV_APPEND_ID = 4,   /**< entry->id is given; else the log makes a random UUID (version 4) */
+    VEV_APPEND_RAW = 8   /**< do not compress (it is compressed already) */
+};
+
+/** What goes with a payload on append, and what the log made of it. */
+typedef struct vev_entry {
+    uint32_t flags;  /**< in: VEV_APPEND_... */
+    uint32_t kind;   /**< in: VEV_KIND_..., or an image format for media */
+    int64_t wall_ns; /**< in with VEV_APPEND_TIME, else out: nanoseconds since 1970, UTC */
+    uint64_t seq;    /**< out: sequence number in its ring; the first is 1, without gaps */
+    uint8_t id[16];  /**< in with VEV_APPEND_ID, else out: the event's UUID, or a frame's digest */
+} vev_entry;
+
+/** One record as read back. */
+typedef struct vev_record {
+    uint64_t seq;
+    int64_t wall_ns;      /**< nanoseconds since 1970, UTC, as the clock stood or as given */
+    uint64_t mono_ns;     /**< nanoseconds since boot, suspend included */
+    uint32_t boot;        /**< tag of the boot in which it was appended */
+    uint32_t kind;        /**< VEV_KIND_... */
+    uint32_t state;       /**< VEV_PENDING .. VEV_LOST */
+    uint32_t flags;       /**< VEV_APPEND_TIME if the time was given by the caller */
+    uint8_t id[16];
+    uint64_t offset;      /**< of the payload in the caller's buffer */
+    uint32_t size;        /**< bytes of the payload */
+    uint32_t stored_size; /**< bytes on disk, header and padding included */
+} vev_record;
+
+/** Figures of one ring. The first six obey the conservation law above. */
+typedef struct vev_stats {
+    uint64_t appended, delivered, pending, rejected, evicted, lost;
+    uint64_t evicted_by_kind[8];
+    uint64_t first_seq;       /**< oldest still readable; last_seq + 1 when there is none */
+    uint64_t last_seq;        /**< newest appended; 0 when there is none */
+    uint64_t durable_seq;     /**< up to here a power cut loses nothing */
+    uint64_t bytes_on_disk;   /**< size of the ring's file */
+    uint64_t bytes_used;      /**< of it: records not yet reclaimed, with their headers */
+    uint64_t max_payload;     /**< bytes; the largest payload this ring takes */
+    uint32_t segment_size;
+    uint32_t segment_count;
+    int32_t degraded;         /**< 0, or the errno that stopped appends or syncs */
+    uint32_t set_aside;       /**< 1 if this open found an unusable file and set it aside */
+} vev_stats;
+
+/** Version of the library, "major.minor.patch". Never NULL; not to be freed. */
+VEV_API const char *vev_version(void);
+
+/** A sentence for a status: ours, or the system's for a positive one. Never NULL, not to be freed.
+ *  @par Threads  Any; the sentence for an errno lives in thread-local storage until the next call. */
+VEV_API const char *vev_strerror(vev_status status);
+
+/** Fill `options` with the defaults. */
+VEV_API void vev_options_init(vev_options *options);
+
+/** Open a log, creating it when there is none, repairing it when its writers died.
+ *
+ *  A damaged ring opens: what is lost is counted (vev_log_stats()), what is good stays. A file that
+ *  holds no ring at all is renamed to `<ring>.damaged-<n>` and a new one takes its place.
+ *  Sizes apply to new files; an existing ring keeps its own.
+ *
+ *  @param dir      directory, created with mode 0700 if absent (its parent must exist).
+ *  @param options  from vev_options_init(), or NULL for the defaults.
+ *  @param log_out  set to the log on VEV_OK, else to NULL.
+ *
+ *  @retval VEV_OK         ready.
+ *  @retval VEV_E_INVALID  an option is out of range; nothing was made.
+ *  @retval VEV_E_VERSION  written by a newer vevents; nothing was touched.
+ *  @retval VEV_E_BUSY     more than 64 processes have it open.
+ *  @retval VEV_E_NOMEM    out of memory.
+ *  @retval >0             errno (ENOSPC, EACCES, ENOENT, EROFS, ...); no half-made file is left.
+ *
+ *  @par Ownership  Close with vev_log_close(). The strings and the dictionary are copied.
+ *  @par Cost       Reads one block per segment and scans the newest segment of each ring.
+ */
+VEV_API VEV_MUST_CHECK vev_status vev_log_open(const char *dir, const vev_options *options,
+                                               vev_log **log_out);
+
+/** Sync, stop the helper thread, free everything. NULL is allowed.
+ *  @par Threads  No other thread may be inside a call on this log. */
+VEV_API void vev_log_close(vev_log *log);
+
+/** Append one record.
+ *
+ *  @param log      from vev_log_open().
+ *  @param stream   VEV_EVENTS, VEV_MEDIA or VEV_DELIVERY.
+ *  @param payload  for events one msgpack map, docs/format.md section 6; copied.
+ *  @param size     bytes, 1 .. max_payload of the ring (vev_stats).
+ *  @param entry    in and out, see vev_entry; NULL means no flags, kind 0.
+ *
+ *  @retval VEV_OK          stored, safe against death of the process.
+ *  @retval VEV_E_INVALID   stream or kind out of range, or size 0; nothing stored.
+ *  @retval VEV_E_TOO_BIG   nothing stored.
+ *  @retval VEV_E_FULL      nothing stored; only under VEV_FULL_REFUSE.
+ *  @retval VEV_E_BUSY      nothing stored; a stopped process holds every other segment.
+ *  @retval VEV_E_READONLY  nothing stored.
+ *  @retval VEV_E_DEGRADED  nothing stored; vev_stats.degraded has the errno.
+ *  @retval >0              errno: with VEV_APPEND_SYNC the record is stored but not durable;
+ *                          else (EIO, ENOSPC when a segment is rolled) nothing is stored.
+ *
+ *  @par Ownership  The caller keeps `payload` and `entry` and may reuse them at once.
+ *  @par Threads    Any thread of any process, concurrently.
+ *  @par Cost       No allocation and no system call, except when a segment is rolled, a context
+ *                  is made on a thread's first call, or VEV_APPEND_SYNC is set.
+ */
+VEV_API VEV_MUST_CHECK vev_status vev_log_append(vev_log *log, int stream, const void *payload,
+                                                 size_t size, vev_entry *entry);
+
+/** Read records in sequence order.
+ *
+ *  Records that are damaged are skipped (and counted as lost); a record that another writer is just
+ *  writing is skipped and can be read later.
+ *
+ *  @param log         from vev_log_open().
+ *  @param stream      which ring.
+ *  @param from_seq    first sequence number wanted; older than the oldest starts at the oldest.
+ *  @param state_mask  bits (1 << VEV_PENDING) ...; records in other states are passed over.
+ *  @param records     array of `record_cap` entries.
+ *  @param record_cap  1 .. 65536.
+ *  @param buffer      receives the payloads, one after the other.
+ *  @param buffer_size bytes.
+ *  @param count_out   set to the number of records read; 0 with VEV_OK means: nothing more.
+ *  @param next_out    set to the sequence number from which to go on.
+ *
+ *  @retval VEV_OK         see count_out.
+ *  @retval VEV_E_BUFFER   not even the first record fits: records[0].size says how much it needs.
+ *  @retval VEV_E_INVALID  an argument is out of range.
+ *  @retval VEV_E_NOMEM    out of memory.
+ *  @retval >0             errno of a failing disk.
+ *
+ *  @par Threads  Any; readers of one log take turns.
+ */
+VEV_API VEV_MUST_CHECK vev_status vev_log_read(vev_log *log, int stream, uint64_t from_seq,
+                                               unsigned state_mask, vev_record *records,
+                                               size_t record_cap, void *buffer, size_t buffer_size,
+                                               size_t *count_out, uint64_t *next_out);
+
+/** Set the delivery state of records, e.g. acknowledge what the server accepted.
+ *
+ *  Survives the death of the process at once and a power cut after the next sync; until then a
+ *  power cut makes the records pending again, never the other way round.
+ *
+ *  @param seqs         sequence numbers, any order; ones already reclaimed are passed over.
+ *  @param seq_count    how many.
+ *  @param state        VEV_PENDING, VEV_DELIVERED, VEV_REJECTED or VEV_LOST.
+ *  @param changed_out  set to how many changed their state; may be NULL.
+ *
+ *  @retval VEV_OK  done.   @retval VEV_E_INVALID, VEV_E_READONLY, VEV_E_DEGRADED, >0 (errno).
+ *  @par Threads  Any thread of any process.
+ */
+VEV_API VEV_MUST_CHECK vev_status vev_log_mark(vev_log *log, int stream, const uint64_t *seqs,
+                                               size_t seq_count, int state, size_t *changed_out);
+
+/** Make everything appended so far survive a power cut: media first, then events, then notes.
+ *
+ *  @param durable_out  set to the durable sequence number of the events ring; may be NULL.
+ *  @retval VEV_OK  done.   @retval >0  errno of a failed sync; nothing is counted as durable by it.
+ *  @par Threads  Any; callers who come while a sync runs share the next one.
+ */
+VEV_API VEV_MUST_CHECK vev_status vev_log_sync(vev_log *log, uint64_t *durable_out);
+
+/** The sequence number up to which this ring survives a power cut. Cheap; any thread. */
+VEV_API uint64_t vev_log_durable_seq(vev_log *log, int stream);
+
+/** Figures of one ring, as of now. Reads the delivery states of all segments (half a percent of
+ *  the ring's size). @retval VEV_OK  filled.  @retval VEV_E_INVALID, >0 (errno). */
+VEV_API VEV_MUST_CHECK vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out);
+
+/* cdef-end */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,683 @@
+/* Reading, marking, counting.
+ *
+ * Readers never map the data: they read it through the file, window by window, so that a backlog of
+ * a gigabyte costs a window of memory and a failing disk costs an error code. What they read may be
+ * changing under them (the newest segment) or be reclaimed meanwhile; the checksum, which covers the
+ * generation, tells (INV-4), and a record that does not check in a live segment is looked at twice.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "vev_clock.h"
+#include "vev_crc32c.h"
+#include "vev_guard.h"
+#include "vev_ring.h"
+
+enum { WINDOW_SIZE = 256 * 1024 };
+
+/* ---- the list of live segments ---- */
+
+static int by_generation(const void *a, const void *b)
+{
+    uint64_t x = ((const vev_listed *)a)->head.generation;
+    uint64_t y = ((const vev_listed *)b)->head.generation;
+    return (x > y) - (x < y);
+}
+
+static vev_status read_head(vev_ring *ring, uint32_t segment, vev_listed *out, bool *valid_out)
+{
+    uint8_t bytes[VEV_HEAD_BYTES];
+    const vev_geometry *geometry = &ring->file.geometry;
+    vev_status status = ring->io->read(ring->io->ctx, ring->fd,
+                                       vev_segment_offset(geometry, segment), bytes, sizeof bytes);
+    out->segment = segment;
+    *valid_out = !status && vev_head_read(bytes, ring->file.uuid, geometry, &out->head);
+    return VEV_OK; /* an unreadable head is a segment that is not there; its gap counts as lost */
+}
+
+vev_status vev_ring_list(vev_ring *ring)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    if (ring->readonly) {
+        vev_status status =
+            ring->io->read(ring->io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+        if (status)
+            return status;
+    }
+    vev_ledger ledger;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
+        ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < geometry->segment_count; s++) {
+        bool valid = true;
+        vev_listed *cached = &ring->cached[s];
+        if (ring->readonly) {
+            (void)read_head(ring, s, cached, &valid);
+            valid = valid && cached->head.generation >= ledger.floor_generation;
+        } else {
+            uint64_t generation = atomic_load(&ring->live->generations[s]);
+            if (generation == 0 || generation & VEV_GENERATION_RECLAIMED)
+                continue;
+            if (cached->head.generation != generation || !cached->head.sealed)
+                (void)read_head(ring, s, cached, &valid);
+            valid = valid && cached->head.generation == generation;
+        }
+        if (valid)
+            ring->listed[count++] = *cached;
+        else
+            memset(cached, 0, sizeof *cached);
+    }
+    qsort(ring->listed, count, sizeof ring->listed[0], by_generation);
+    /* Keep what can be one history; a damaged file may claim anything. */
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        vev_listed *here = &ring->listed[i];
+        if (kept > 0) {
+            vev_listed *before = &ring->listed[kept - 1];
+            if (here->head.base_seq < before->head.base_seq ||
+                here->head.generation == before->head.generation)
+                continue;
+            uint64_t room = here->head.base_seq - before->head.base_seq;
+            uint64_t in_it =
+                before->head.sealed ? before->head.record_count : geometry->max_records;
+            before->end_seq = before->head.base_seq + VEV_MIN(room, in_it);
+        }
+        ring->listed[kept] = *here;
+        ring->listed[kept].end_seq =
+            here->head.base_seq + (here->head.sealed ? here->head.record_count : 0);
+        kept++;
+    }
+    ring->listed_count = kept;
+    return VEV_OK;
+}
+
+static vev_lap lap_of(const vev_ring *ring, const vev_listed *listed)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    return (vev_lap){.seed = vev_lap_seed(ring->file.uuid, listed->head.generation),
+                     .file_offset = vev_segment_offset(geometry, listed->segment) +
+                                    geometry->data_offset,
+                     .base_seq = listed->head.base_seq,
+                     .max_records = geometry->max_records};
+}
+
+/* ---- the window ---- */
+
+/* Have at least `size` bytes at `offset` of the segment's data area in memory, fewer at its end. */
+static vev_status load_window(vev_ring *ring, const vev_listed *listed, uint32_t offset,
+                              uint32_t size, bool again)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    size = VEV_MIN(size, geometry->data_size - offset);
+    if (!again && ring->window_generation == listed->head.generation &&
+        offset >= ring->window_offset &&
+        (uint64_t)offset + size <= (uint64_t)ring->window_offset + ring->window_size)
+        return VEV_OK;
+    uint32_t wanted = VEV_MIN(VEV_MAX(size, (uint32_t)WINDOW_SIZE), geometry->data_size - offset);
+    if (ring->window_capacity < wanted) {
+        uint8_t *grown = realloc(ring->window, wanted);
+        if (!grown)
+            return VEV_E_NOMEM;
+        ring->window = grown;
+        ring->window_capacity = wanted;
+    }
+    ring->window_generation = 0;
+    vev_status status = ring->io->read(
+        ring->io->ctx, ring->fd,
+        vev_segment_offset(geometry, listed->segment) + geometry->data_offset + offset,
+        ring->window, wanted);
+    if (status)
+        return status;
+    ring->window_generation = listed->head.generation;
+    ring->window_offset = offset;
+    ring->window_size = wanted;
+    return VEV_OK;
+}
+
+static const uint8_t *window_at(const vev_ring *ring, uint32_t offset)
+{
+    return ring->window + (offset - ring->window_offset);
+}
+
+static uint32_t window_left(const vev_ring *ring, uint32_t offset)
+{
+    return ring->window_offset + ring->window_size - offset;
+}
+
+/* ---- stepping ---- */
+
+typedef enum {
+    STEP_RECORD,
+    STEP_SKIP, /* damage, or a hole: the records up to `index` are lost */
+    STEP_BUSY, /* a record that is being written: it can be read later */
+    STEP_END
+} step_kind;
+
+typedef struct step {
+    step_kind kind;
+    vev_header header; /* of a record */
+    uint32_t offset;   /* of the record; of its successor it is offset + size */
+    uint32_t size;
+    uint32_t index; /* of the record, or of the first one after a skip */
+} step;
+
+/* Look at `offset`, where record `index` is expected. */
+static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
+                          uint32_t offset, uint32_t index, step *out)
+{
+    uint32_t data_size = ring->file.geometry.data_size;
+    out->offset = offset;
+    out->size = 0;
+    out->index = index;
+    out->kind = STEP_END;
+    if (offset > data_size - 8)
+        return VEV_OK;
+    for (int look = 0; look < 2; look++) {
+        vev_status status = load_window(ring, listed, offset, VEV_RECORD_HEADER, look > 0);
+        if (status)
+            return status;
+        uint64_t word = vev_load64(window_at(ring, offset));
+        uint32_t size = vev_word_size(word), state = vev_word_state(word), end_count;
+        if (state == VEV_WORD_COMMITTED && size <= data_size - offset) {
+            status = load_window(ring, listed, offset, size, look > 0);
+            if (status)
+                return status;
+            if (vev_record_check(window_at(ring, offset), window_left(ring, offset), data_size,
+                                 lap, offset, &out->header) &&
+                out->header.seq - lap->base_seq >= index) {
+                out->kind = STEP_RECORD;
+                out->index = (uint32_t)(out->header.seq - lap->base_seq);
+                out->size = size;
+                return VEV_OK;
+            }
+        } else if (vev_end_check(word, lap, offset, &end_count)) {
+            out->index = VEV_MAX(index, end_count);
+            return VEV_OK;
+        } else if (word == 0 && !listed->head.sealed) {
+            return VEV_OK;
+        } else if (state == VEV_WORD_RESERVED && size >= 8 && size <= data_size - 8 - offset) {
+            uint32_t high = vev_word_high(word);
+            if (high >= VEV_OWNER_HOLE) {
+                out->kind = STEP_SKIP;
+                out->size = size;
+                out->index = (uint32_t)VEV_MIN((uint64_t)index + (high - VEV_OWNER_HOLE),
+                                               (uint64_t)lap->max_records);
+                return VEV_OK;
+            }
+            if (!ring->readonly && vev_ring_owner_alive(ring, high)) {
+                out->kind = STEP_BUSY;
+                out->size = size;
+                out->index = index + 1;
+                return VEV_OK;
+            }
+        }
+    }
+    /* Damage, or the rest of a record whose writer died: look for the next good one. */
+    vev_status status = load_window(ring, listed, 0, data_size, true);
+    if (status)
+        return status;
+    uint32_t next = vev_record_resync(ring->window, data_size, lap, offset, index);
+    if (next == data_size) {
+        out->index = listed->head.sealed ? VEV_MAX(index, listed->head.record_count) : index;
+        return VEV_OK;
+    }
+    out->kind = STEP_SKIP;
+    out->size = next - offset;
+    uint32_t end_count;
+    vev_header header;
+    if (vev_end_check(vev_load64(window_at(ring, next)), lap, next, &end_count))
+        out->index = end_count;
+    else if (vev_record_check(window_at(ring, next), window_left(ring, next), data_size, lap, next,
+                              &header))
+        out->index = (uint32_t)(header.seq - lap->base_seq);
+    return VEV_OK;
+}
+
+/* ---- states ---- */
+
+static vev_status load_map(vev_ring *ring, const vev_listed *listed)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    return ring->io->read(ring->io->ctx, ring->fd,
+                          vev_segment_offset(geometry, listed->segment) + geometry->map_offset,
+                          ring->map, (size_t)vev_map_words(geometry) * 8);
+}
+
+static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t index)
+{
+    uint32_t states = vev_map_states(vev_load64(ring->map + 8 * (size_t)(index / 16)), lap->seed,
+                                     index / 16);
+    return (uint32_t)vev_map_state(states, index);
+}
+
+vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
+                          uint64_t counts[4])
+{
+    vev_status status = load_map(ring, listed);
+    if (!status)
+        vev_map_count(ring->map, vev_lap_seed(ring->file.uuid, listed->head.generation),
+                      VEV_MIN(record_count, ring->file.geometry.max_records), counts);
+    return status;
+}
+
+/* Map the head and state map of a segment, for marking. Stays mapped for the next call. */
+static vev_status map_for_marking(vev_ring *ring, const vev_listed *listed)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    if (ring->mark_base && ring->mark_segment == listed->segment &&
+        ring->mark_generation == listed->head.generation)
+        return VEV_OK;
+    if (ring->mark_base) {
+        vev_guard_forget(ring->mark_base);
+        ring->io->unmap(ring->io->ctx, ring->mark_base, geometry->data_offset);
+        ring->mark_base = NULL;
+    }
+    vev_status status =
+        ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, listed->segment),
+                      geometry->data_offset, true, &ring->mark_base);
+    if (status) {
+        ring->mark_base = NULL;
+        return status;
+    }
+    vev_guard_remember(ring->mark_base, geometry->data_offset);
+    ring->mark_segment = listed->segment;
+    ring->mark_generation = listed->head.generation;
+    return VEV_OK;
+}
+
+/* Whether the state changed. `only_pending`: leave records that have been delivered or rejected. */
+static bool mark_one(vev_ring *ring, const vev_lap *lap, uint32_t index, uint32_t state,
+                     bool only_pending)
+{
+    uint32_t word_index = index / 16, shift = index % 16 * 2;
+    _Atomic uint64_t *word =
+        (_Atomic uint64_t *)(void *)(ring->mark_base + ring->file.geometry.map_offset +
+                                     8 * (size_t)word_index);
+    uint64_t present = atomic_load_explicit(word, memory_order_relaxed);
+    for (;;) {
+        uint32_t states = vev_map_states(present, lap->seed, word_index);
+        uint32_t before = states >> shift & 3u;
+        if (before == state || (only_pending && before != VEV_PENDING))
+            return false;
+        uint32_t after = (states & ~(3u << shift)) | state << shift;
+        if (atomic_compare_exchange_weak_explicit(
+                word, &present, vev_map_word(after, lap->seed, word_index), memory_order_relaxed,
+                memory_order_relaxed)) {
+            atomic_store(&ring->marks_dirty, true);
+            return true;
+        }
+    }
+}
+
+/* Mark indices [from, to) of a segment. With read_mutex held; inside a guard. */
+static vev_status mark_range(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
+                             uint32_t from, uint32_t to, uint32_t state, bool only_pending,
+                             size_t *changed)
+{
+    vev_status status = map_for_marking(ring, listed);
+    if (status)
+        return status;
+    /* The cell keeps the bytes from being reused for another lap under our hands (INV-7). */
+    _Atomic uint64_t *cell = vev_ring_claim(ring, listed->head.generation);
+    if (atomic_load(&ring->live->generations[listed->segment]) == listed->head.generation) {
+        for (uint32_t i = from; i < to && i < lap->max_records; i++)
+            *changed += mark_one(ring, lap, i, state, only_pending);
+    }
+    vev_ring_release(cell);
+    return VEV_OK;
+}
+
+/* ---- read ---- */
+
+typedef struct reading {
+    uint64_t from_seq;
+    unsigned state_mask;
+    vev_record *records;
+    size_t record_cap;
+    uint8_t *buffer;
+    size_t buffer_size, buffer_used, count;
+    uint64_t next_seq;
+    bool full;
+} reading;
+
+/* Put one record's payload into the caller's buffer. */
+static vev_status deliver(vev_ring *ring, reading *r, const vev_dictionary *dictionary,
+                          const step *s, uint32_t state, bool *bad_out)
+{
+    const vev_header *header = &s->header;
+    *bad_out = false;
+    if (header->raw_size > ring->file.geometry.data_size ||
+        (header->codec == VEV_CODEC_RAW && header->raw_size != header->stored_size) ||
+        header->codec > VEV_CODEC_ZSTD) {
+        *bad_out = true;
+        return VEV_OK;
+    }
+    if (r->count == r->record_cap || header->raw_size > r->buffer_size - r->buffer_used) {
+        r->full = true;
+        if (r->count == 0) {
+            r->records[0].size = header->raw_size;
+            return VEV_E_BUFFER;
+        }
+        return VEV_OK;
+    }
+    const uint8_t *payload = window_at(ring, s->offset) + VEV_RECORD_HEADER;
+    if (header->codec == VEV_CODEC_ZSTD) {
+        vev_context *context = vev_pool_take(ring->pool, 0);
+        if (!context)
+            return VEV_E_NOMEM;
+        vev_status status = vev_zstd_decompress(
+            context->zctx, dictionary ? dictionary->digested : NULL, r->buffer + r->buffer_used,
+            header->raw_size, payload, header->stored_size);
+        vev_pool_give(context);
+        if (status == VEV_E_CORRUPT) {
+            *bad_out = true;
+            return VEV_OK;
+        }
+        if (status)
+            return status;
+    } else {
+        memcpy(r->buffer + r->buffer_used, payload, header->stored_size);
+    }
+    vev_record *record = &r->records[r->count++];
+    record->seq = header->seq;
+    record->wall_ns = header->wall_ns;
+    record->mono_ns = header->mono_ns;
+    record->boot = header->boot;
+    record->kind = header->kind;
+    record->state = state;
+    record->flags = header->flags;
+    memcpy(record->id, header->id, 16);
+    record->offset = r->buffer_used;
+    record->size = header->raw_size;
+    record->stored_size = s->size;
+    r->buffer_used += header->raw_size;
+    return VEV_OK;
+}
+
+static vev_status segment_dictionary(vev_ring *ring, const vev_listed *listed,
+                                     const vev_dictionary **out)
+{
+    *out = NULL;
+    if (listed->head.dictionary_size == 0)
+        return VEV_OK;
+    uint8_t bytes[VEV_DICTIONARY_MAX];
+    vev_status status = ring->io->read(
+        ring->io->ctx, ring->fd,
+        vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK, bytes,
+        listed->head.dictionary_size);
+    if (status)
+        return status;
+    const vev_dictionary *own = ring->own_dictionary;
+    if (vev_crc32c(0, bytes, listed->head.dictionary_size) == listed->head.dictionary_crc)
+        *out = vev_ring_dictionary(ring, bytes, listed->head.dictionary_size);
+    else if (own && own->size == listed->head.dictionary_size &&
+             own->crc == listed->head.dictionary_crc)
+        *out = own;
+    else
+        return VEV_OK; /* every compressed record in it will prove undecodable */
+    return *out ? VEV_OK : VEV_E_NOMEM;
+}
+
+static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading *r)
+{
+    vev_lap lap = lap_of(ring, listed);
+    const vev_dictionary *dictionary;
+    vev_status status = segment_dictionary(ring, listed, &dictionary);
+    if (!status)
+        status = load_map(ring, listed);
+    if (status)
+        return status;
+    if (!listed->head.sealed)
+        ring->window_generation = 0; /* it may have grown since */
+    uint32_t offset = 0, index = 0;
+    if (ring->read_generation == listed->head.generation &&
+        lap.base_seq + ring->read_index <= r->from_seq) {
+        offset = ring->read_offset;
+        index = (uint32_t)ring->read_index;
+    }
+    for (;;) {
+        ring->read_generation = listed->head.generation;
+        ring->read_offset = offset;
+        ring->read_index = index;
+        step s;
+        status = step_at(ring, listed, &lap, offset, index, &s);
+        if (status)
+            return status;
+        size_t ignored = 0;
+        if (s.index > index && s.kind != STEP_BUSY && !ring->readonly) {
+            status = mark_range(ring, listed, &lap, index, s.index, VEV_LOST, true, &ignored);
+            if (status)
+                return status;
+        }
+        if (s.kind == STEP_RECORD) {
+            uint32_t state = state_of(ring, &lap, s.index);
+            uint64_t seq = s.header.seq;
+            bool bad = false;
+            if (seq >= r->from_seq && (r->state_mask >> state & 1u)) {
+                status = deliver(ring, r, dictionary, &s, state, &bad);
+                if (status || r->full)
+                    return status;
+            }
+            if (bad && !ring->readonly) {
+                status = mark_range(ring, listed, &lap, s.index, s.index + 1, VEV_LOST, true,
+                                    &ignored);
+                if (status)
+                    return status;
+            }
+            index = s.index + 1;
+            r->next_seq = VEV_MAX(r->next_seq, seq + 1);
+        } else {
+            index = s.index;
+            r->next_seq = VEV_MAX(r->next_seq, lap.base_seq + index);
+        }
+        if (s.kind == STEP_END) {
+            ring->read_index = index;
+            return VEV_OK;
+        }
+        offset += s.size;
+    }
+}
+
+static vev_status read_locked(vev_ring *ring, reading *r)
+{
+    vev_status status = vev_ring_list(ring);
+    for (uint32_t i = 0; !status && !r->full && i < ring->listed_count; i++) {
+        const vev_listed *listed = &ring->listed[i];
+        bool newest = i + 1 == ring->listed_count;
+        if (!newest && ring->listed[i + 1].head.base_seq <= r->from_seq)
+            continue;
+        r->next_seq = VEV_MAX(r->next_seq, listed->head.base_seq);
+        status = read_segment(ring, listed, r);
+        if (status == EIO) {
+            /* One unreadable segment must not hide the ones behind it. */
+            if (newest || r->count > 0)
+                return r->count > 0 ? VEV_OK : status;
+            r->next_seq = VEV_MAX(r->next_seq, ring->listed[i + 1].head.base_seq);
+            status = VEV_OK;
+        }
+    }
+    return status;
+}
+
+vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
+                         vev_record *records, size_t record_cap, void *buffer, size_t buffer_size,
+                         size_t *count_out, uint64_t *next_out)
+{
+    if (record_cap == 0 || record_cap > 65536 || !records || (!buffer && buffer_size > 0))
+        return VEV_E_INVALID;
+    reading r = {.from_seq = from_seq,
+                 .state_mask = state_mask,
+                 .records = records,
+                 .record_cap = record_cap,
+                 .buffer = buffer,
+                 .buffer_size = buffer_size,
+                 .next_seq = from_seq};
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = read_locked(ring, &r);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    *count_out = status ? 0 : r.count;
+    *next_out = r.next_seq;
+    return status;
+}
+
+/* ---- mark ---- */
+
+static vev_status mark_locked(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
+                              size_t *changed)
+{
+    vev_status status = vev_ring_list(ring);
+    uint32_t at = 0;
+    for (size_t i = 0; !status && i < seq_count; i++) {
+        uint64_t seq = seqs[i];
+        /* Mostly ascending: look from where the last one was, else from the front. */
+        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
+            at = 0;
+        while (at + 1 < ring->listed_count && ring->listed[at + 1].head.base_seq <= seq)
+            at++;
+        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
+            continue;
+        const vev_listed *listed = &ring->listed[at];
+        uint64_t index = seq - listed->head.base_seq;
+        bool newest = at + 1 == ring->listed_count;
+        if (index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
+            continue;
+        vev_lap lap = lap_of(ring, listed);
+        status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1,
+                            (uint32_t)state, false, changed);
+    }
+    return status;
+}
+
+vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
+                         size_t *changed_out)
+{
+    if (state < VEV_PENDING || state > VEV_LOST || (!seqs && seq_count > 0))
+        return VEV_E_INVALID;
+    if (ring->readonly)
+        return VEV_E_READONLY;
+    size_t changed = 0;
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = mark_locked(ring, seqs, seq_count, state, &changed);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    if (changed_out)
+        *changed_out = changed;
+    return status;
+}
+
+/* ---- stats ---- */
+
+/* How many records the newest segment holds, and how many bytes of it are used. */
+static vev_status measure_newest(vev_ring *ring, const vev_listed *newest, uint32_t *count_out,
+                                 uint32_t *used_out)
+{
+    if (newest->head.sealed) {
+        *count_out = newest->head.record_count;
+        *used_out = newest->head.data_end;
+        return VEV_OK;
+    }
+    vev_lap lap = lap_of(ring, newest);
+    ring->window_generation = 0;
+    uint32_t offset = 0, index = 0;
+    if (ring->read_generation == newest->head.generation) {
+        offset = ring->read_offset;
+        index = (uint32_t)ring->read_index;
+    }
+    for (;;) {
+        step s;
+        vev_status status = step_at(ring, newest, &lap, offset, index, &s);
+        if (status)
+            return status;
+        index = s.kind == STEP_RECORD ? s.index + 1 : s.index;
+        if (s.kind == STEP_END)
+            break;
+        offset += s.size;
+    }
+    *count_out = index;
+    *used_out = offset;
+    return VEV_OK;
+}
+
+static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
+{
+    vev_status status = vev_ring_list(ring);
+    if (status)
+        return status;
+    vev_ledger ledger;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
+        ledger = (vev_ledger){.floor_seq = 1};
+    stats->delivered = ledger.delivered;
+    stats->rejected = ledger.rejected;
+    stats->evicted = ledger.evicted;
+    stats->lost = ledger.lost;
+    memcpy(stats->evicted_by_kind, ledger.evicted_by_kind, sizeof ledger.evicted_by_kind);
+    uint64_t next_seq = ledger.floor_seq;
+    for (uint32_t i = 0; i < ring->listed_count; i++) {
+        const vev_listed *listed = &ring->listed[i];
+        uint32_t count = (uint32_t)(listed->end_seq - listed->head.base_seq);
+        uint32_t used = listed->head.sealed ? listed->head.data_end : ring->file.geometry.data_size;
+        if (i + 1 == ring->listed_count) {
+            status = measure_newest(ring, listed, &count, &used);
+            if (status)
+                return status;
+        }
+        uint64_t counts[4];
+        status = vev_ring_count(ring, listed, count, counts);
+        if (status)
+            return status;
+        if (listed->head.base_seq > next_seq)
+            stats->lost += listed->head.base_seq - next_seq;
+        stats->delivered += counts[VEV_DELIVERED];
+        stats->rejected += counts[VEV_REJECTED];
+        stats->lost += counts[VEV_LOST];
+        stats->pending += counts[VEV_PENDING];
+        stats->bytes_used += used;
+        next_seq = listed->head.base_seq + count;
+    }
+    stats->appended = stats->last_seq = next_seq - 1;
+    stats->first_seq = ring->listed_count > 0 ? ring->listed[0].head.base_seq : next_seq;
+    return VEV_OK;
+}
+
+vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats)
+{
+    memset(stats, 0, sizeof *stats);
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = stats_locked(ring, stats);
+        uint64_t durable = atomic_load(&ring->live->durable_seq);
+        bool same_boot = ring->live->boot == vev_clock_boot_tag();
+        stats->durable_seq = same_boot ? VEV_MIN(durable, stats->last_seq) : stats->last_seq;
+        stats->degraded = (int32_t)atomic_load(&ring->live->sync_error);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    if (atomic_load(&ring->degraded))
+        stats->degraded = atomic_load(&ring->degraded);
+    stats->bytes_on_disk = ring->file.geometry.file_size;
+    stats->max_payload = vev_ring_max_payload(ring);
+    stats->segment_size = ring->file.geometry.segment_size;
+    stats->segment_count = ring->file.geometry.segment_count;
+    stats->set_aside = ring->set_aside;
+    return status;
+}

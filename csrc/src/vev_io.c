@@ -1,0 +1,298 @@
+/* The file-access table on Linux. Nothing here knows what a ring is. */
+#include "vev_io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+_Noreturn void vev__assert_fail(const char *expr, const char *file, int line)
+{
+    fprintf(stderr, "vevents: assertion failed: %s (%s:%d)\n", expr, file, line);
+    abort();
+}
+
+static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
+{
+    (void)ctx;
+    int flags = O_CLOEXEC | ((mode & VEV_FILE_WRITE) ? O_RDWR : O_RDONLY);
+    if (mode & VEV_FILE_CREATE)
+        flags |= O_CREAT | O_EXCL;
+    int fd;
+    do {
+        fd = open(path, flags, 0600);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return errno;
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return EINVAL; /* a fifo or a device in our place would block or lie */
+    }
+    *fd_out = fd;
+    return 0;
+}
+
+static void posix_close(void *ctx, int fd)
+{
+    (void)ctx;
+    if (fd >= 0)
+        close(fd);
+}
+
+static vev_status posix_size(void *ctx, int fd, uint64_t *size_out)
+{
+    (void)ctx;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return errno;
+    *size_out = (uint64_t)st.st_size;
+    return 0;
+}
+
+static vev_status posix_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    (void)ctx;
+    const uint8_t *p = data;
+    while (size > 0) {
+        ssize_t n = pwrite(fd, p, size, (off_t)offset);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return errno;
+        }
+        p += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static vev_status write_zeros(int fd, uint64_t offset, uint64_t size)
+{
+    static const uint8_t zeros[65536];
+    while (size > 0) {
+        size_t n = (size_t)VEV_MIN(size, (uint64_t)sizeof zeros);
+        vev_status status = posix_write(NULL, fd, offset, zeros, n);
+        if (status)
+            return status;
+        offset += n;
+        size -= n;
+    }
+    return 0;
+}
+
+static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
+{
+    (void)ctx;
+    int rc;
+    do {
+        rc = fallocate(fd, 0, 0, (off_t)size);
+    } while (rc != 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return errno;
+    /* No fallocate (vfat): writing is the only way to have the room for sure. */
+    return write_zeros(fd, 0, size);
+}
+
+static vev_status posix_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)
+{
+    (void)ctx;
+    uint8_t *p = buffer;
+    while (size > 0) {
+        ssize_t n = pread(fd, p, size, (off_t)offset);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            return errno;
+        }
+        if (n == 0)
+            return EIO;
+        p += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+static vev_status posix_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    (void)ctx;
+    int rc;
+    do {
+        rc = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
+    } while (rc != 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return errno;
+    return write_zeros(fd, offset, size);
+}
+
+static vev_status posix_sync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fdatasync(fd) == 0 ? 0 : errno;
+}
+
+static vev_status posix_map(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
+                            uint8_t **base_out)
+{
+    (void)ctx;
+    void *p = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd,
+                   (off_t)offset);
+    if (p == MAP_FAILED)
+        return errno;
+    *base_out = p;
+    return 0;
+}
+
+static void posix_unmap(void *ctx, uint8_t *base, size_t size)
+{
+    (void)ctx;
+    munmap(base, size);
+}
+
+/* Widen a range to whole pages. */
+static void to_pages(uint8_t **start, size_t *size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t low = (uintptr_t)*start & ~(page - 1);
+    uintptr_t high = ((uintptr_t)*start + *size + page - 1) & ~(page - 1);
+    *start = (uint8_t *)low;
+    *size = high - low;
+}
+
+static vev_status posix_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    (void)ctx;
+    to_pages(&start, &size);
+    return msync(start, size, MS_SYNC) == 0 ? 0 : errno;
+}
+
+static void posix_touch(void *ctx, uint8_t *start, size_t size)
+{
+    (void)ctx;
+    to_pages(&start, &size);
+    /* Where the kernel does not know the advice (before 5.14), appends take their own faults. */
+    (void)madvise(start, size, MADV_POPULATE_WRITE);
+}
+
+static vev_status posix_lock(void *ctx, int fd, uint64_t offset, int kind, bool wait)
+{
+    (void)ctx;
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = (short)(kind == VEV_LOCK_NONE     ? F_UNLCK
+                          : kind == VEV_LOCK_SHARED ? F_RDLCK
+                                                    : F_WRLCK);
+    lock.l_whence = SEEK_SET;
+    lock.l_start = (off_t)offset;
+    lock.l_len = 1;
+    int rc;
+    do {
+        rc = fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+    } while (rc != 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    return errno == EACCES ? EAGAIN : errno;
+}
+
+static bool posix_is_locked(void *ctx, int fd, uint64_t offset)
+{
+    (void)ctx;
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = (off_t)offset;
+    lock.l_len = 1;
+    return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+static vev_status posix_make_dir(void *ctx, const char *path)
+{
+    (void)ctx;
+    if (mkdir(path, 0700) == 0)
+        return 0;
+    int error = errno;
+    struct stat st;
+    if (error == EEXIST && stat(path, &st) == 0)
+        return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    return error;
+}
+
+static vev_status posix_lock_dir(void *ctx, const char *path, int *fd_out)
+{
+    (void)ctx;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int rc;
+    do {
+        rc = flock(fd, LOCK_EX);
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0) {
+        int error = errno;
+        close(fd);
+        return error;
+    }
+    *fd_out = fd;
+    return 0;
+}
+
+static vev_status posix_sync_dir(void *ctx, const char *path)
+{
+    (void)ctx;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return error == EINVAL ? 0 : error; /* some file systems cannot, and need not */
+}
+
+static vev_status posix_rename(void *ctx, const char *from, const char *to)
+{
+    (void)ctx;
+    return rename(from, to) == 0 ? 0 : errno;
+}
+
+static vev_status posix_remove(void *ctx, const char *path)
+{
+    (void)ctx;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+const vev_io vev_io_posix = {
+    .ctx = NULL,
+    .open = posix_open,
+    .close = posix_close,
+    .size = posix_size,
+    .allocate = posix_allocate,
+    .read = posix_read,
+    .write = posix_write,
+    .zero = posix_zero,
+    .sync = posix_sync,
+    .map = posix_map,
+    .unmap = posix_unmap,
+    .sync_map = posix_sync_map,
+    .touch = posix_touch,
+    .lock = posix_lock,
+    .is_locked = posix_is_locked,
+    .make_dir = posix_make_dir,
+    .lock_dir = posix_lock_dir,
+    .sync_dir = posix_sync_dir,
+    .rename = posix_rename,
+    .remove = posix_remove,
+};

@@ -1,0 +1,51 @@
+/* The only way to files. Every access goes through one table, so that tests can put a disk under the
+ * ring that cuts, tears, reorders or fails. All functions return 0 or a positive errno. */
+#ifndef VEV_IO_H
+#define VEV_IO_H
+
+#include "vev_base.h"
+
+enum { VEV_LOCK_NONE = 0, VEV_LOCK_SHARED = 1, VEV_LOCK_EXCLUSIVE = 2 };
+enum { VEV_FILE_READ = 1, VEV_FILE_WRITE = 2, VEV_FILE_CREATE = 4 /* must not exist */ };
+
+typedef struct vev_io {
+    void *ctx; /* handed to every function */
+
+    vev_status (*open)(void *ctx, const char *path, int mode, int *fd_out);
+    void (*close)(void *ctx, int fd);
+    vev_status (*size)(void *ctx, int fd, uint64_t *size_out);
+    /* Give the file `size` bytes that read as zero and whose room is reserved on disk. */
+    vev_status (*allocate)(void *ctx, int fd, uint64_t size);
+    /* All `size` bytes or an error; bytes past the end of the file are EIO. */
+    vev_status (*read)(void *ctx, int fd, uint64_t offset, void *buffer, size_t size);
+    vev_status (*write)(void *ctx, int fd, uint64_t offset, const void *data, size_t size);
+    /* Make a range read as zero without reading it, its room still reserved. */
+    vev_status (*zero)(void *ctx, int fd, uint64_t offset, uint64_t size);
+    vev_status (*sync)(void *ctx, int fd);
+
+    /* Shared mapping; `offset` is a multiple of 64 KiB, so any page size does. */
+    vev_status (*map)(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
+                      uint8_t **base_out);
+    void (*unmap)(void *ctx, uint8_t *base, size_t size);
+    /* Write a part of a mapping to stable storage. Any address inside it. */
+    vev_status (*sync_map)(void *ctx, uint8_t *start, size_t size);
+    /* Take the page faults of a coming write now, changing nothing. Best effort. */
+    void (*touch)(void *ctx, uint8_t *start, size_t size);
+
+    /* Byte-range lock of this open file; the system drops it when the holder dies.
+     * EAGAIN when it is held and `wait` is false. */
+    vev_status (*lock)(void *ctx, int fd, uint64_t offset, int kind, bool wait);
+    /* Whether another open file holds a lock there. */
+    bool (*is_locked)(void *ctx, int fd, uint64_t offset);
+
+    vev_status (*make_dir)(void *ctx, const char *path); /* 0 also if it exists */
+    vev_status (*lock_dir)(void *ctx, const char *path, int *fd_out); /* until closed */
+    vev_status (*sync_dir)(void *ctx, const char *path);
+    vev_status (*rename)(void *ctx, const char *from, const char *to);
+    vev_status (*remove)(void *ctx, const char *path); /* 0 also if absent */
+} vev_io;
+
+/* The real thing. */
+extern const vev_io vev_io_posix;
+
+#endif

@@ -1,0 +1,112 @@
+/* See vev_keeper.h.
+ *
+ * The thread polls, so that an append need not wake anybody (a system call). It looks often while
+ * there is traffic and seldom when there is none. */
+#include "vev_keeper.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "vev_clock.h"
+
+enum { TICK_MIN_MS = 10, TICK_MAX_MS = 320 };
+
+struct vev_keeper {
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    bool stop;
+    uint32_t sync_interval_ms;
+    vev_ring *rings[VEV_STREAM_COUNT];
+};
+
+static void *run(void *argument)
+{
+    vev_keeper *keeper = argument;
+    vev_watch seen[VEV_STREAM_COUNT] = {{0, 0}};
+    bool dirty = false;
+    uint32_t tick_ms = TICK_MIN_MS;
+    uint64_t synced_ns = vev_clock_boot_ns();
+    pthread_mutex_lock(&keeper->mutex);
+    while (!keeper->stop) {
+        pthread_mutex_unlock(&keeper->mutex);
+        bool moved = false;
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            moved |= vev_ring_keep(keeper->rings[s], &seen[s]);
+        bool marked = false;
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            marked |= atomic_load(&keeper->rings[s]->marks_dirty);
+        dirty |= moved || marked;
+        uint64_t now_ns = vev_clock_boot_ns();
+        if (dirty && keeper->sync_interval_ms > 0 &&
+            now_ns - synced_ns >= keeper->sync_interval_ms * 1000000ull) {
+            /* Frames before the events that name them; failures are in vev_stats.degraded. */
+            static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
+            for (int s = 0; s < VEV_STREAM_COUNT; s++)
+                (void)vev_ring_sync(keeper->rings[order[s]], 0);
+            synced_ns = vev_clock_boot_ns();
+            dirty = false;
+        }
+        tick_ms = moved ? TICK_MIN_MS : VEV_MIN(tick_ms * 2, (uint32_t)TICK_MAX_MS);
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += (long)tick_ms * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_mutex_lock(&keeper->mutex);
+        if (!keeper->stop)
+            pthread_cond_timedwait(&keeper->wake, &keeper->mutex, &until);
+    }
+    pthread_mutex_unlock(&keeper->mutex);
+    return NULL;
+}
+
+vev_status vev_keeper_start(vev_ring *const *rings, uint32_t sync_interval_ms,
+                            vev_keeper **keeper_out)
+{
+    vev_keeper *keeper = calloc(1, sizeof *keeper);
+    if (!keeper)
+        return VEV_E_NOMEM;
+    memcpy(keeper->rings, rings, sizeof keeper->rings);
+    keeper->sync_interval_ms = sync_interval_ms;
+    pthread_mutex_init(&keeper->mutex, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&keeper->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    /* The application's signals are for its own threads. */
+    sigset_t all, before;
+    sigfillset(&all);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&keeper->thread, NULL, run, keeper);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        vev_keeper_forget(keeper);
+        return error;
+    }
+    *keeper_out = keeper;
+    return VEV_OK;
+}
+
+void vev_keeper_stop(vev_keeper *keeper)
+{
+    if (!keeper)
+        return;
+    pthread_mutex_lock(&keeper->mutex);
+    keeper->stop = true;
+    pthread_cond_signal(&keeper->wake);
+    pthread_mutex_unlock(&keeper->mutex);
+    pthread_join(keeper->thread, NULL);
+    pthread_cond_destroy(&keeper->wake);
+    pthread_mutex_destroy(&keeper->mutex);
+    free(keeper);
+}
+
+void vev_keeper_forget(vev_keeper *keeper)
+{
+    free(keeper);
+}

@@ -1,0 +1,18 @@
+/* The helper thread of a log: whatever would make an append wait is done here before it is needed.
+ * Background sync, page faults taken ahead of the tail, the next segment zeroed, old maps undone. */
+#ifndef VEV_KEEPER_H
+#define VEV_KEEPER_H
+
+#include "vev_ring.h"
+
+typedef struct vev_keeper vev_keeper;
+
+/* Start the thread for `rings` (VEV_STREAM_COUNT of them). `sync_interval_ms` 0: no syncs. */
+vev_status vev_keeper_start(vev_ring *const *rings, uint32_t sync_interval_ms,
+                            vev_keeper **keeper_out);
+/* Stop and free. NULL is allowed. */
+void vev_keeper_stop(vev_keeper *keeper);
+/* In a child of fork(): the thread is not there; forget it. */
+void vev_keeper_forget(vev_keeper *keeper);
+
+#endif

@@ -1,0 +1,370 @@
+/* The public functions: argument checks, then the rooms above. A log is three rings, the contexts
+ * they share, a helper thread, and care for fork(). */
+#include "vev_log.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "vev_events_zdict.h"
+#include "vev_guard.h"
+#include "vev_keeper.h"
+#include "vev_ring.h"
+
+#define MIB (1ull << 20)
+
+struct vev_log {
+    vev_log *next; /* in the list of open logs, for fork() */
+    const vev_io *io;
+    vev_pool pool;
+    vev_ring *rings[VEV_STREAM_COUNT];
+    char *paths[VEV_STREAM_COUNT];
+    vev_keeper *keeper;
+    uint32_t sync_interval_ms;
+    bool readonly, threaded;
+    _Atomic bool forked; /* this is a child's copy that has not attached yet */
+};
+
+static const char *const RING_NAMES[VEV_STREAM_COUNT] = {"events.ring", "media.ring",
+                                                         "delivery.ring"};
+
+const char *vev_version(void) { return VEV_VERSION; }
+
+const char *vev_strerror(vev_status status)
+{
+    static _Thread_local char text[128];
+    switch (status) {
+    case VEV_OK: return "success";
+    case VEV_E_INVALID: return "an argument is out of range";
+    case VEV_E_TOO_BIG: return "the payload is larger than the ring accepts";
+    case VEV_E_BUFFER: return "the buffer is too small";
+    case VEV_E_READONLY: return "the log was opened read-only";
+    case VEV_E_FULL: return "the log is full and was told to refuse rather than to drop";
+    case VEV_E_BUSY: return "too many processes have the log open, or all its segments are in use";
+    case VEV_E_DEGRADED: return "the disk failed under the log; it takes no more appends";
+    case VEV_E_VERSION: return "the log was written by a newer version of vevents";
+    case VEV_E_CORRUPT: return "the file is not a ring, or is broken beyond use";
+    case VEV_E_NOMEM: return "out of memory";
+    default: break;
+    }
+    if (status < 0)
+        return "unknown status";
+    /* The GNU form returns the text, which need not be in the buffer. */
+    return strerror_r(status, text, sizeof text);
+}
+
+/* ---- fork ---- */
+
+static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
+static vev_log *open_logs;
+static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
+
+static void before_fork(void) { pthread_mutex_lock(&open_logs_mutex); }
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&open_logs_mutex); }
+
+/* Give up what only the parent may hold: its file locks live as long as any copy of the open file,
+ * and a dead parent must be seen as dead. */
+static void after_fork_in_child(void)
+{
+    for (vev_log *log = open_logs; log; log = log->next) {
+        atomic_store(&log->forked, true);
+        for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+            if (log->rings[s]->fd >= 0)
+                log->io->close(log->io->ctx, log->rings[s]->fd);
+            log->rings[s]->fd = -1;
+        }
+    }
+    pthread_mutex_init(&open_logs_mutex, NULL);
+}
+
+static void install_atfork(void)
+{
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static vev_status reattach(vev_log *log)
+{
+    vev_status status = VEV_OK;
+    pthread_mutex_lock(&open_logs_mutex);
+    if (atomic_load(&log->forked)) {
+        vev_keeper_forget(log->keeper);
+        log->keeper = NULL;
+        for (int i = 0; i < VEV_CONTEXT_COUNT; i++)
+            atomic_store(&log->pool.contexts[i].busy, false);
+        for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
+            if (log->rings[s]->fd < 0)
+                status = vev_ring_reattach(log->rings[s], log->paths[s]);
+        if (!status && log->threaded)
+            status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
+        if (!status)
+            atomic_store(&log->forked, false);
+    }
+    pthread_mutex_unlock(&open_logs_mutex);
+    return status;
+}
+
+/* What every call does first. */
+static inline vev_status enter(vev_log *log, int stream)
+{
+    if (!log || stream < 0 || stream >= VEV_STREAM_COUNT)
+        return VEV_E_INVALID;
+    if (VEV_UNLIKELY(atomic_load_explicit(&log->forked, memory_order_relaxed)))
+        return reattach(log);
+    return VEV_OK;
+}
+
+/* ---- open and close ---- */
+
+void vev_options_init(vev_options *options)
+{
+    memset(options, 0, sizeof *options);
+    options->struct_size = sizeof *options;
+    options->events_size = 64 * MIB;
+    options->media_size = 256 * MIB;
+    options->delivery_size = 4 * MIB;
+    options->sync_interval_ms = 5000;
+    options->level = 1;
+}
+
+/* A segment is the unit of reclaiming: small enough that little is dropped at once, large enough
+ * that its fixed parts do not weigh and a frame fits. */
+static uint32_t choose_segment_size(uint64_t ring_size, uint64_t parts, uint64_t low, uint64_t high)
+{
+    uint64_t size = ring_size / parts / VEV_SEGMENT_ALIGN * VEV_SEGMENT_ALIGN;
+    size = VEV_MIN(VEV_MAX(size, low), high);
+    while ((ring_size - VEV_HEADER_REGION) / size > VEV_SEGMENT_MAX_COUNT)
+        size *= 2;
+    while (size > VEV_SEGMENT_ALIGN && (ring_size - VEV_HEADER_REGION) / size < 2 * VEV_SEGMENT_MIN_COUNT)
+        size = size / 2 / VEV_SEGMENT_ALIGN * VEV_SEGMENT_ALIGN;
+    return (uint32_t)VEV_MAX(size, (uint64_t)VEV_SEGMENT_ALIGN);
+}
+
+static vev_ring_options ring_options(const vev_options *options, int stream)
+{
+    vev_ring_options ring = {.stream = (uint32_t)stream,
+                             .full_policy = VEV_FULL_DROP_OLDEST,
+                             .level = options->level,
+                             .readonly = (options->flags & VEV_OPEN_READONLY) != 0,
+                             .segment_size = options->segment_size,
+                             .record_size_min = 96};
+    uint64_t parts = 32, low = 256 * 1024, high = 8 * MIB;
+    switch (stream) {
+    case VEV_EVENTS:
+        ring.size = options->events_size;
+        ring.full_policy = options->full_policy;
+        break;
+    case VEV_MEDIA:
+        ring.size = options->media_size;
+        ring.record_size_min = 1024;
+        parts = 16;
+        high = 32 * MIB;
+        break;
+    default:
+        ring.size = options->delivery_size;
+        break;
+    }
+    if (stream != VEV_MEDIA) {
+        ring.dictionary = options->dictionary ? options->dictionary : vev_events_zdict;
+        ring.dictionary_size =
+            options->dictionary ? options->dictionary_size : sizeof vev_events_zdict;
+        ring.dictionary_capacity = VEV_DICTIONARY_MAX;
+    }
+    if (ring.segment_size == 0 || stream == VEV_DELIVERY)
+        ring.segment_size = choose_segment_size(ring.size, parts, low, high);
+    return ring;
+}
+
+static bool options_valid(const vev_options *options)
+{
+    bool level_ok = (options->level >= -7 && options->level <= 9) ||
+                    options->level == VEV_LEVEL_RAW;
+    return options->struct_size == sizeof *options && level_ok &&
+           options->events_size >= MIB && options->media_size >= MIB &&
+           options->delivery_size >= MIB && options->dictionary_size <= VEV_DICTIONARY_MAX &&
+           (options->full_policy == VEV_FULL_DROP_OLDEST ||
+            options->full_policy == VEV_FULL_REFUSE) &&
+           options->segment_size % VEV_SEGMENT_ALIGN == 0;
+}
+
+static void close_rings(vev_log *log)
+{
+    for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+        vev_ring_close(log->rings[s]);
+        free(log->paths[s]);
+    }
+    for (int i = 0; i < VEV_CONTEXT_COUNT; i++) {
+        vev_zctx_free(log->pool.contexts[i].zctx);
+        free(log->pool.contexts[i].scratch);
+    }
+    free(log);
+}
+
+static vev_status open_rings(vev_log *log, const char *dir, const vev_options *options)
+{
+    for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+        size_t size = strlen(dir) + strlen(RING_NAMES[s]) + 2;
+        log->paths[s] = malloc(size);
+        if (!log->paths[s])
+            return VEV_E_NOMEM;
+        snprintf(log->paths[s], size, "%s/%s", dir, RING_NAMES[s]);
+    }
+    for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+        vev_ring_options ring = ring_options(options, s);
+        vev_status status =
+            vev_ring_open(log->io, log->paths[s], &ring, &log->pool, &log->rings[s]);
+        if (status)
+            return status;
+    }
+    return VEV_OK;
+}
+
+vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *options,
+                         vev_log **log_out)
+{
+    if (!log_out)
+        return VEV_E_INVALID;
+    *log_out = NULL;
+    vev_options defaults;
+    if (!options) {
+        vev_options_init(&defaults);
+        options = &defaults;
+    }
+    if (!dir || !*dir || !options_valid(options))
+        return VEV_E_INVALID;
+    vev_log *log = calloc(1, sizeof *log);
+    if (!log)
+        return VEV_E_NOMEM;
+    log->io = io;
+    log->readonly = (options->flags & VEV_OPEN_READONLY) != 0;
+    log->threaded = !log->readonly && !(options->flags & VEV_OPEN_NO_THREAD);
+    log->sync_interval_ms = options->sync_interval_ms;
+    vev_status status =
+        options->flags & VEV_OPEN_NO_GUARD ? VEV_OK : vev_guard_install();
+    int lock = -1;
+    if (!status && !log->readonly) {
+        status = io->make_dir(io->ctx, dir);
+        if (!status)
+            status = io->lock_dir(io->ctx, dir, &lock); /* one creates, the others wait */
+    }
+    if (!status)
+        status = open_rings(log, dir, options);
+    io->close(io->ctx, lock);
+    if (!status && log->threaded)
+        status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
+    if (status) {
+        close_rings(log);
+        return status;
+    }
+    pthread_once(&atfork_once, install_atfork);
+    pthread_mutex_lock(&open_logs_mutex);
+    log->next = open_logs;
+    open_logs = log;
+    pthread_mutex_unlock(&open_logs_mutex);
+    *log_out = log;
+    return VEV_OK;
+}
+
+vev_status vev_log_open(const char *dir, const vev_options *options, vev_log **log_out)
+{
+    return vev__log_open(&vev_io_posix, dir, options, log_out);
+}
+
+void vev_log_close(vev_log *log)
+{
+    if (!log)
+        return;
+    pthread_mutex_lock(&open_logs_mutex);
+    vev_log **at = &open_logs;
+    while (*at && *at != log)
+        at = &(*at)->next;
+    if (*at)
+        *at = log->next;
+    pthread_mutex_unlock(&open_logs_mutex);
+    if (atomic_load(&log->forked)) {
+        /* The child never used it: the maps are its own, everything else is the parent's. */
+        vev_keeper_forget(log->keeper);
+    } else {
+        vev_keeper_stop(log->keeper);
+        /* Nobody is left to tell: the records are as safe as before, and the next open counts. */
+        vev_status ignored = vev_log_sync(log, NULL);
+        (void)ignored;
+    }
+    close_rings(log);
+}
+
+/* ---- the rest passes on ---- */
+
+vev_status vev_log_append(vev_log *log, int stream, const void *payload, size_t size,
+                          vev_entry *entry)
+{
+    vev_status status = enter(log, stream);
+    if (status)
+        return status;
+    if (!payload)
+        return VEV_E_INVALID;
+    vev_entry none;
+    if (!entry) {
+        memset(&none, 0, sizeof none);
+        entry = &none;
+    }
+    return vev_ring_append(log->rings[stream], payload, size, entry);
+}
+
+vev_status vev_log_read(vev_log *log, int stream, uint64_t from_seq, unsigned state_mask,
+                        vev_record *records, size_t record_cap, void *buffer, size_t buffer_size,
+                        size_t *count_out, uint64_t *next_out)
+{
+    vev_status status = enter(log, stream);
+    if (status)
+        return status;
+    if (!count_out || !next_out)
+        return VEV_E_INVALID;
+    return vev_ring_read(log->rings[stream], from_seq, state_mask, records, record_cap, buffer,
+                         buffer_size, count_out, next_out);
+}
+
+vev_status vev_log_mark(vev_log *log, int stream, const uint64_t *seqs, size_t seq_count, int state,
+                        size_t *changed_out)
+{
+    vev_status status = enter(log, stream);
+    return status ? status
+                  : vev_ring_mark(log->rings[stream], seqs, seq_count, state, changed_out);
+}
+
+vev_status vev_log_sync(vev_log *log, uint64_t *durable_out)
+{
+    vev_status status = enter(log, VEV_EVENTS);
+    static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
+    for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
+        status = vev_ring_sync(log->rings[order[s]], 0);
+    if (!status && durable_out)
+        *durable_out = vev_log_durable_seq(log, VEV_EVENTS);
+    return status;
+}
+
+uint64_t vev_log_durable_seq(vev_log *log, int stream)
+{
+    if (enter(log, stream))
+        return 0;
+    vev_ring *ring = log->rings[stream];
+    if (ring->readonly) {
+        vev_stats stats;
+        return vev_ring_stats(ring, &stats) ? 0 : stats.durable_seq;
+    }
+    uint64_t durable = 0;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        durable = atomic_load(&ring->live->durable_seq);
+        vev_guard_leave(&guard);
+    }
+    return durable;
+}
+
+vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out)
+{
+    vev_status status = enter(log, stream);
+    if (status)
+        return status;
+    return stats_out ? vev_ring_stats(log->rings[stream], stats_out) : VEV_E_INVALID;
+}

@@ -1,0 +1,98 @@
+/* Record framing: pure functions on memory. Layout in docs/format.md section 5.
+ *
+ * The first eight bytes of a record are its word, which changes exactly twice in the life of a lap:
+ *
+ *     free (0)  --reserve, compare-and-swap-->  reserved (size, owner)
+ *                                                   |
+ *               committed (size, crc)  <--release---+---recovery-->  hole (size, lost count)
+ *     free (0)  --seal, compare-and-swap-->     end (count, crc)
+ *
+ * INV-1  Space behind the tail of an active segment is zero: a word of 0 means "free from here".
+ * INV-2  A word, once reserved, is never free again in that lap; its size never changes.
+ * INV-3  A committed word is stored after everything its checksum covers (release), so whoever sees
+ *        it (acquire) sees the whole record.
+ * INV-4  The checksum covers file identity, generation and offset: bytes of another file, of an
+ *        earlier lap or of another place never pass. */
+#ifndef VEV_RECORD_H
+#define VEV_RECORD_H
+
+#include "vev_base.h"
+
+enum {
+    VEV_RECORD_HEADER = 64,
+    VEV_RECORD_ALIGN = 8,
+    VEV_CODEC_RAW = 0,
+    VEV_CODEC_ZSTD = 1,
+};
+
+enum { VEV_WORD_FREE = 0, VEV_WORD_RESERVED = 1, VEV_WORD_COMMITTED = 2, VEV_WORD_END = 3 };
+
+/* Owner of a hole that recovery made; the low 24 bits then count the records lost in it. */
+#define VEV_OWNER_HOLE 0xff000000u
+
+typedef struct vev_header {
+    uint64_t seq;
+    int64_t wall_ns;
+    uint64_t mono_ns;
+    uint8_t id[16];
+    uint32_t boot;
+    uint32_t stored_size; /* bytes of the payload on disk */
+    uint32_t raw_size;    /* bytes of the payload */
+    uint8_t codec, kind, flags;
+} vev_header;
+
+/* What ties records to one lap of one segment. */
+typedef struct vev_lap {
+    uint32_t seed;        /* vev_lap_seed() */
+    uint64_t file_offset; /* of the segment's data area */
+    uint64_t base_seq;    /* of its first record */
+    uint32_t max_records;
+} vev_lap;
+
+static inline uint32_t vev_word_state(uint64_t word) { return (uint32_t)(word >> 30) & 3u; }
+/* Bytes taken, header and padding included. */
+static inline uint32_t vev_word_size(uint64_t word) { return ((uint32_t)word & 0x0fffffffu) * 8u; }
+static inline uint32_t vev_word_high(uint64_t word) { return (uint32_t)(word >> 32); }
+static inline uint64_t vev_word_make(uint32_t state, uint32_t low, uint32_t high)
+{
+    return (uint64_t)high << 32 | (uint64_t)state << 30 | low;
+}
+/* Word of a reserved or committed record of `size` bytes. */
+static inline uint64_t vev_word_sized(uint32_t state, uint32_t size, uint32_t high)
+{
+    VEV_ASSERT(size % VEV_RECORD_ALIGN == 0 && size / 8u <= 0x0fffffffu);
+    return vev_word_make(state, size / 8u, high);
+}
+
+static inline uint32_t vev_record_size(size_t stored_size)
+{
+    return (uint32_t)vev_align_up(VEV_RECORD_HEADER + stored_size, VEV_RECORD_ALIGN);
+}
+
+/* Fields of a record that nobody has checked. */
+static inline uint64_t vev_record_seq(const uint8_t *record) { return vev_load64(record + 8); }
+static inline uint8_t vev_record_kind(const uint8_t *record) { return record[61]; }
+
+uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation);
+
+/* Write header and payload at `at` (the word excepted) and return the word to commit.
+ * `offset` is that of the record in the data area. */
+uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
+                          const vev_header *header, const void *payload);
+
+/* Whether a committed record of this lap stands at `offset` of a data area of `data_size` bytes,
+ * of which `data` holds everything from there on up to `available` bytes. Fills `header_out`. */
+bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
+                      const vev_lap *lap, uint32_t offset, vev_header *header_out);
+
+uint64_t vev_end_word(const vev_lap *lap, uint32_t offset, uint32_t count);
+/* Whether `word` is a genuine end at `offset`; sets how many records stand before it. */
+bool vev_end_check(uint64_t word, const vev_lap *lap, uint32_t offset, uint32_t *count_out);
+
+/* Find the next genuine record or end at or behind `from`, with an index of at least `min_index`.
+ * `data` is the whole data area. Work is bounded to a few times its size, whatever it holds.
+ * Returns its offset, or `data_size` when there is none. */
+uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, const vev_lap *lap,
+                           uint32_t from, uint32_t min_index);
+
+#endif

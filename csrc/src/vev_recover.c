@@ -1,0 +1,579 @@
+/* Creating, opening and rebuilding a ring file.
+ *
+ * Whoever gets the attach lock exclusively is alone with the file and rebuilds everything that is
+ * not a record: which segments live, where the newest one ends, what its state map may say. Then the
+ * lock is made shared; later openers find the live area ready and join. If the rebuilder dies, the
+ * next opener finds the area not ready and starts over.
+ *
+ * After a power cut any subset of the unsynced pages may be there. What that means here:
+ *   - heads: a lap whose head is missing does not exist; its sequence numbers are lost, and counted
+ *     so by the gap to the next head. A head without records is an empty segment.
+ *   - the newest segment: the scan takes what checks, whatever stands between; INV-1 is restored by
+ *     zeroing what is behind the last good record, and holes get a word that walkers can step over.
+ *   - the state map: states beyond the last record belong to records that did not survive; they are
+ *     cleared on disk before the numbers are given out again.
+ * Sealed segments are not scanned here: damage in them is found when they are read.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "vev_clock.h"
+#include "vev_guard.h"
+#include "vev_ring.h"
+
+enum { LIVE_MAGIC = 0x4c564556 };
+
+/* ---- creating ---- */
+
+static vev_status build_file(const vev_io *io, int fd, const vev_file_header *header)
+{
+    uint8_t *region = calloc(1, VEV_HEADER_REGION);
+    if (!region)
+        return VEV_E_NOMEM;
+    vev_file_header_write(region, header);
+    vev_file_header_write(region + VEV_HEADER_BLOCK, header);
+    vev_ledger ledger = {.version = 1, .floor_generation = 1, .floor_seq = 1};
+    vev_ledger_write(region + VEV_AT_LEDGER + VEV_HEADER_BLOCK, header->uuid, &ledger);
+    vev_status status = io->allocate(io->ctx, fd, header->geometry.file_size);
+    if (!status)
+        status = io->write(io->ctx, fd, 0, region, VEV_HEADER_REGION);
+    if (!status)
+        status = io->sync(io->ctx, fd);
+    free(region);
+    return status;
+}
+
+/* Make the file under another name and move it into place, so that no half-made ring is ever seen. */
+static vev_status create_file(const vev_io *io, const char *path, const vev_ring_options *options)
+{
+    vev_file_header header = {.stream = options->stream, .created_ns = vev_clock_wall_ns()};
+    if (!vev_geometry_make(&header.geometry, options->size, options->segment_size,
+                           options->dictionary_capacity, options->record_size_min))
+        return VEV_E_INVALID;
+    vev_status status = vev_random_bytes(header.uuid, sizeof header.uuid);
+    size_t path_size = strlen(path);
+    char *temporary = malloc(path_size + 5);
+    char *dir = malloc(path_size + 1);
+    int fd = -1;
+    if (!temporary || !dir)
+        status = VEV_E_NOMEM;
+    if (!status) {
+        memcpy(dir, path, path_size + 1);
+        char *slash = strrchr(dir, '/');
+        VEV_ASSERT(slash != NULL);
+        *slash = '\0';
+        snprintf(temporary, path_size + 5, "%s.new", path);
+        status = io->remove(io->ctx, temporary); /* of a creation that was cut short */
+    }
+    if (!status)
+        status = io->open(io->ctx, temporary, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &fd);
+    if (!status) {
+        status = build_file(io, fd, &header);
+        io->close(io->ctx, fd);
+        if (!status)
+            status = io->rename(io->ctx, temporary, path);
+        if (!status)
+            status = io->sync_dir(io->ctx, dir);
+        else
+            (void)io->remove(io->ctx, temporary);
+    }
+    free(temporary);
+    free(dir);
+    return status;
+}
+
+/* ---- reading what is there ---- */
+
+static vev_status read_file_header(const vev_io *io, int fd, vev_file_header *header_out)
+{
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_status status = VEV_E_CORRUPT;
+    for (uint64_t copy = 0; copy < 2; copy++) {
+        vev_status here = io->read(io->ctx, fd, copy * VEV_HEADER_BLOCK, block, sizeof block);
+        if (!here)
+            here = vev_file_header_read(block, header_out);
+        else
+            here = VEV_E_CORRUPT; /* unreadable is as good as broken: the copy may do */
+        if (!here)
+            return VEV_OK;
+        if (here == VEV_E_VERSION)
+            status = here;
+    }
+    return status;
+}
+
+static int by_generation(const void *a, const void *b)
+{
+    uint64_t x = ((const vev_listed *)a)->head.generation;
+    uint64_t y = ((const vev_listed *)b)->head.generation;
+    return (x > y) - (x < y);
+}
+
+/* Keep the heads that can be of one history, oldest first; returns how many. */
+static uint32_t order_heads(vev_listed *listed, uint32_t count, uint64_t floor_generation,
+                            uint64_t floor_seq)
+{
+    qsort(listed, count, sizeof *listed, by_generation);
+    uint32_t kept = 0;
+    uint64_t next_seq = floor_seq;
+    for (uint32_t i = 0; i < count; i++) {
+        const vev_head *head = &listed[i].head;
+        if (head->generation < floor_generation || head->base_seq < next_seq ||
+            (kept > 0 && head->generation == listed[kept - 1].head.generation))
+            continue;
+        listed[kept] = listed[i];
+        next_seq = head->base_seq + (head->sealed ? head->record_count : 0);
+        kept++;
+    }
+    return kept;
+}
+
+/* ---- the newest segment ---- */
+
+typedef struct repair {
+    vev_ring *ring;
+    vev_span *span;
+    bool changed;
+} repair;
+
+static void set_map_states(repair *r, uint32_t from, uint32_t to, bool lost)
+{
+    const vev_geometry *geometry = &r->ring->file.geometry;
+    for (uint32_t i = from; i < VEV_MIN(to, geometry->max_records); i++) {
+        uint8_t *at = r->span->base + geometry->map_offset + i / 16 * 8;
+        uint32_t states = vev_map_states(vev_load64(at), r->span->lap.seed, i / 16);
+        uint32_t shift = i % 16 * 2;
+        uint32_t present = states >> shift & 3u;
+        uint32_t wanted = lost ? (present == VEV_PENDING ? (uint32_t)VEV_LOST : present)
+                               : (uint32_t)VEV_PENDING;
+        if (wanted == present)
+            continue;
+        states = (states & ~(3u << shift)) | wanted << shift;
+        vev_store64(at, vev_map_word(states, r->span->lap.seed, i / 16));
+        r->changed = true;
+    }
+}
+
+/* Find the end of the newest segment, keep every record that checks, and make it walkable again. */
+static void scan_newest(repair *r)
+{
+    const vev_geometry *geometry = &r->ring->file.geometry;
+    vev_span *span = r->span;
+    uint8_t *data = span->data;
+    uint32_t offset = 0, index = 0;
+    bool sealed = false;
+    while (offset <= geometry->data_size - 8) {
+        vev_header header;
+        uint32_t end_count;
+        uint64_t word = vev_load64(data + offset);
+        if (vev_record_check(data + offset, geometry->data_size - offset, geometry->data_size,
+                             &span->lap, offset, &header) &&
+            header.seq - span->lap.base_seq >= index) {
+            uint32_t here = (uint32_t)(header.seq - span->lap.base_seq);
+            set_map_states(r, index, here, true);
+            index = here + 1;
+            offset += vev_word_size(word);
+            continue;
+        }
+        if (vev_end_check(word, &span->lap, offset, &end_count) && end_count >= index) {
+            set_map_states(r, index, end_count, true);
+            index = end_count;
+            sealed = true;
+            break;
+        }
+        uint32_t next =
+            vev_record_resync(data, geometry->data_size, &span->lap, offset, index);
+        if (next == geometry->data_size)
+            break;
+        uint32_t next_index;
+        if (vev_end_check(vev_load64(data + next), &span->lap, next, &end_count)) {
+            next_index = end_count;
+        } else {
+            bool good = vev_record_check(data + next, geometry->data_size - next,
+                                         geometry->data_size, &span->lap, next, &header);
+            VEV_ASSERT(good);
+            next_index = (uint32_t)(header.seq - span->lap.base_seq);
+        }
+        uint64_t hole = vev_word_sized(VEV_WORD_RESERVED, next - offset,
+                                       VEV_OWNER_HOLE + VEV_MIN(next_index - index, 0xffffffu));
+        if (word != hole) {
+            vev_store64(data + offset, hole);
+            r->changed = true;
+        }
+        set_map_states(r, index, next_index, true);
+        index = next_index;
+        offset = next;
+    }
+    if (!sealed && offset < geometry->data_size) {
+        /* INV-1: a record that was only reserved, or torn, never was. */
+        uint32_t last = geometry->data_size;
+        while (last > offset && data[last - 1] == 0)
+            last--;
+        if (last > offset) {
+            memset(data + offset, 0, last - offset);
+            r->changed = true;
+        }
+    }
+    set_map_states(r, index, geometry->max_records, false);
+    atomic_store(&span->tail, (uint64_t)index << 32 | offset / 8);
+}
+
+/* ---- rebuilding ---- */
+
+static vev_status rebuild(vev_ring *ring)
+{
+    const vev_io *io = ring->io;
+    const vev_geometry *geometry = &ring->file.geometry;
+    vev_live *live = ring->live;
+    bool same_boot = live->magic == LIVE_MAGIC && live->boot == vev_clock_boot_tag();
+    uint64_t durable = same_boot ? atomic_load(&live->durable_seq) : UINT64_MAX;
+    uint32_t sync_error = same_boot ? atomic_load(&live->sync_error) : 0;
+    live->magic = 0;
+    live->boot = vev_clock_boot_tag();
+    atomic_store(&live->spare, 0);
+    atomic_store(&live->sync_error, sync_error);
+    for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
+        atomic_store(&live->generations[s], 0);
+    for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
+        for (int i = 0; i < VEV_CELL_COUNT; i++)
+            atomic_store(&live->slots[s].cells[i], 0);
+    }
+
+    vev_listed *listed = ring->listed;
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < geometry->segment_count; s++) {
+        uint8_t bytes[VEV_HEAD_BYTES];
+        if (io->read(io->ctx, ring->fd, vev_segment_offset(geometry, s), bytes, sizeof bytes) ==
+                VEV_OK &&
+            vev_head_read(bytes, ring->file.uuid, geometry, &listed[count].head))
+            listed[count++].segment = s;
+    }
+    vev_ledger ledger;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
+        /* Both copies broken: what was reclaimed before the oldest head is of unknown fate. */
+        ledger = (vev_ledger){.version = 1, .floor_generation = 1, .floor_seq = 1};
+        if (count > 0) {
+            qsort(listed, count, sizeof *listed, by_generation);
+            ledger.floor_generation = listed[0].head.generation;
+            ledger.floor_seq = listed[0].head.base_seq;
+            ledger.lost = ledger.floor_seq - 1;
+        }
+        for (ledger.version = 1; ledger.version <= 2; ledger.version++)
+            vev_ledger_write(ring->region + VEV_AT_LEDGER +
+                                 ledger.version % 2 * VEV_HEADER_BLOCK,
+                             ring->file.uuid, &ledger);
+        vev_status status =
+            io->sync_map(io->ctx, ring->region + VEV_AT_LEDGER, 2 * VEV_HEADER_BLOCK);
+        if (status)
+            return status;
+    }
+    count = order_heads(listed, count, ledger.floor_generation, ledger.floor_seq);
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
+
+    vev_status status;
+    if (count > 0) {
+        const vev_listed *newest = &listed[count - 1];
+        uint64_t generation = newest->head.generation;
+        bool broken;
+        status = vev_ring_adopt(ring, generation, newest->segment, &broken);
+        if (status)
+            return status;
+        vev_span *span = atomic_load(&ring->current);
+        repair r = {.ring = ring, .span = span};
+        scan_newest(&r);
+        if (r.changed)
+            status = io->sync_map(io->ctx, span->base, geometry->segment_size);
+        atomic_store(&live->active, generation << 10 | newest->segment);
+        if (!status && broken)
+            status = vev_ring_roll_locked(ring, generation);
+    } else {
+        status = io->zero(io->ctx, ring->fd, vev_segment_offset(geometry, 0),
+                          geometry->segment_size);
+        if (!status)
+            status = vev_ring_activate(ring, 0, ledger.floor_generation, ledger.floor_seq);
+    }
+    if (status)
+        return status;
+    vev_span *span = atomic_load(&ring->current);
+    uint64_t last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
+    atomic_store(&live->durable_seq, VEV_MIN(durable, last_seq));
+    live->magic = LIVE_MAGIC;
+    return VEV_OK;
+}
+
+/* Take a slot; its number and epoch name us in reserved words. */
+static vev_status take_slot(vev_ring *ring)
+{
+    for (uint32_t slot = 0; slot < VEV_SLOT_COUNT; slot++) {
+        vev_status status = ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot,
+                                           VEV_LOCK_EXCLUSIVE, false);
+        if (status == EAGAIN)
+            continue;
+        if (status)
+            return status;
+        vev_slot *mine = &ring->live->slots[slot];
+        uint32_t epoch = (atomic_fetch_add(&mine->epoch, 1) + 1) & 0xffffffu;
+        for (int i = 0; i < VEV_CELL_COUNT; i++)
+            atomic_store(&mine->cells[i], 0); /* of the one who died here */
+        ring->slot = slot;
+        ring->owner = slot << 24 | epoch;
+        return VEV_OK;
+    }
+    return VEV_E_BUSY;
+}
+
+static vev_status attach(vev_ring *ring)
+{
+    const vev_io *io = ring->io;
+    for (;;) {
+        vev_status status =
+            io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE, false);
+        bool alone = status == VEV_OK;
+        if (status == EAGAIN)
+            status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, true);
+        if (status)
+            return status;
+        if (alone) {
+            status = rebuild(ring);
+            if (!status)
+                status = take_slot(ring);
+            vev_status shared =
+                io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, false);
+            return status ? status : shared;
+        }
+        if (ring->live->magic == LIVE_MAGIC) {
+            status = take_slot(ring);
+            if (status)
+                return status;
+            status = io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, true);
+            if (status)
+                return status;
+            uint64_t active = atomic_load(&ring->live->active);
+            bool broken;
+            status = (active & 1023u) < ring->file.geometry.segment_count
+                         ? vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u, &broken)
+                         : VEV_E_CORRUPT;
+            (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE, false);
+            return status;
+        }
+        /* The rebuilder died before it was done. */
+        (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_NONE, false);
+    }
+}
+
+static vev_status attach_guarded(vev_ring *ring)
+{
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) != 0)
+        return EIO;
+    vev_status status = attach(ring);
+    vev_guard_leave(&guard);
+    return status;
+}
+
+/* ---- opening ---- */
+
+static vev_status open_file(vev_ring *ring, const char *path, const vev_ring_options *options)
+{
+    const vev_io *io = ring->io;
+    int mode = VEV_FILE_READ | (options->readonly ? 0 : VEV_FILE_WRITE);
+    vev_status status = io->open(io->ctx, path, mode, &ring->fd);
+    if (status == ENOENT && !options->readonly) {
+        status = create_file(io, path, options);
+        if (!status)
+            status = io->open(io->ctx, path, mode, &ring->fd);
+    }
+    if (status)
+        ring->fd = -1;
+    return status;
+}
+
+/* Move a file that is no ring out of the way: kept for whoever wants to look, not in ours. */
+static vev_status set_aside(const vev_io *io, const char *path)
+{
+    size_t capacity = strlen(path) + 32;
+    char *name = malloc(capacity);
+    if (!name)
+        return VEV_E_NOMEM;
+    vev_status status = EEXIST;
+    for (int n = 1; n < 1000 && status == EEXIST; n++) {
+        snprintf(name, capacity, "%s.damaged-%d", path, n);
+        int fd;
+        status = io->open(io->ctx, name, VEV_FILE_READ, &fd);
+        if (status == VEV_OK) {
+            io->close(io->ctx, fd);
+            status = EEXIST;
+        } else if (status == ENOENT) {
+            status = io->rename(io->ctx, path, name);
+        }
+    }
+    free(name);
+    return status;
+}
+
+static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
+{
+    const vev_io *io = ring->io;
+    const vev_geometry *geometry = &ring->file.geometry;
+    vev_status status = vev_random_bytes(ring->id_seed, sizeof ring->id_seed);
+    if (status)
+        return status;
+    ring->map = malloc((size_t)vev_map_words(geometry) * 8);
+    if (!ring->map)
+        return VEV_E_NOMEM;
+    if (ring->readonly) {
+        ring->region = malloc(VEV_HEADER_REGION);
+        if (!ring->region)
+            return VEV_E_NOMEM;
+        ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
+        return io->read(io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+    }
+    uint64_t size;
+    status = io->size(io->ctx, ring->fd, &size);
+    if (!status && size < geometry->file_size) /* cut short: the end is lost, the room is needed */
+        status = io->allocate(io->ctx, ring->fd, geometry->file_size);
+    if (!status)
+        status = io->map(io->ctx, ring->fd, 0, VEV_HEADER_REGION, true, &ring->region);
+    if (status) {
+        ring->region = NULL;
+        return status;
+    }
+    vev_guard_remember(ring->region, VEV_HEADER_REGION);
+    ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
+    if (options->dictionary_size > 0 && geometry->dictionary_capacity >= options->dictionary_size) {
+        ring->own_dictionary = vev_ring_dictionary(ring, options->dictionary,
+                                                   (uint32_t)options->dictionary_size);
+        if (!ring->own_dictionary)
+            return VEV_E_NOMEM;
+    }
+    return attach_guarded(ring);
+}
+
+static void init_mutexes(vev_ring *ring)
+{
+    pthread_mutex_init(&ring->dictionary_mutex, NULL);
+    pthread_mutex_init(&ring->roll_mutex, NULL);
+    pthread_mutex_init(&ring->sync_mutex, NULL);
+    pthread_mutex_init(&ring->read_mutex, NULL);
+}
+
+vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_options *options,
+                         vev_pool *pool, vev_ring **ring_out)
+{
+    bool aside = false;
+    for (;;) {
+        vev_ring *ring = calloc(1, sizeof *ring);
+        if (!ring)
+            return VEV_E_NOMEM;
+        ring->io = io;
+        ring->pool = pool;
+        ring->fd = -1;
+        ring->stream = options->stream;
+        ring->readonly = options->readonly;
+        ring->full_policy = options->full_policy;
+        ring->level = options->level;
+        init_mutexes(ring);
+        vev_status status = open_file(ring, path, options);
+        if (!status)
+            status = read_file_header(io, ring->fd, &ring->file);
+        if (!status && ring->file.stream != options->stream)
+            status = VEV_E_CORRUPT;
+        if (!status)
+            status = prepare_ring(ring, options);
+        if (!status) {
+            ring->set_aside = aside;
+            *ring_out = ring;
+            return VEV_OK;
+        }
+        vev_ring_close(ring);
+        if (status != VEV_E_CORRUPT || options->readonly || aside)
+            return status;
+        status = set_aside(io, path);
+        if (status)
+            return status;
+        aside = true;
+    }
+}
+
+static void detach(vev_ring *ring)
+{
+    if (ring->readonly) {
+        free(ring->region);
+    } else if (ring->region) {
+        vev_guard_forget(ring->region);
+        ring->io->unmap(ring->io->ctx, ring->region, VEV_HEADER_REGION);
+    }
+    ring->region = NULL;
+}
+
+void vev_ring_close(vev_ring *ring)
+{
+    if (!ring)
+        return;
+    const vev_io *io = ring->io;
+    if (ring->mark_base) {
+        vev_guard_forget(ring->mark_base);
+        io->unmap(io->ctx, ring->mark_base, ring->file.geometry.data_offset);
+    }
+    /* No other thread is in here any more, so no span is in use; and nothing is looked up in the
+     * live area, whose page may be gone. */
+    for (int s = 0; s < VEV_SPAN_COUNT; s++) {
+        if (ring->spans[s].base) {
+            io->unmap(io->ctx, ring->spans[s].base, ring->file.geometry.segment_size);
+            vev_guard_forget(ring->spans[s].base);
+        }
+    }
+    detach(ring);
+    io->close(io->ctx, ring->fd); /* drops the locks */
+    while (ring->dictionaries) {
+        vev_dictionary *next = ring->dictionaries->next;
+        vev_zdict_free(ring->dictionaries->digested);
+        free(ring->dictionaries);
+        ring->dictionaries = next;
+    }
+    pthread_mutex_destroy(&ring->dictionary_mutex);
+    pthread_mutex_destroy(&ring->roll_mutex);
+    pthread_mutex_destroy(&ring->sync_mutex);
+    pthread_mutex_destroy(&ring->read_mutex);
+    free(ring->window);
+    free(ring->map);
+    free(ring);
+}
+
+vev_status vev_ring_reattach(vev_ring *ring, const char *path)
+{
+    /* Whatever other threads of the parent held is held for ever in this copy. */
+    init_mutexes(ring);
+    int fd;
+    vev_status status = ring->io->open(
+        ring->io->ctx, path, VEV_FILE_READ | (ring->readonly ? 0 : VEV_FILE_WRITE), &fd);
+    if (status)
+        return status;
+    ring->fd = fd;
+    if (ring->readonly)
+        return VEV_OK;
+    vev_file_header header;
+    status = read_file_header(ring->io, fd, &header);
+    if (!status && memcmp(header.uuid, ring->file.uuid, sizeof header.uuid) != 0)
+        status = VEV_E_CORRUPT; /* replaced since: the mappings are of another file */
+    if (!status)
+        status = vev_random_bytes(ring->id_seed, sizeof ring->id_seed);
+    /* The inherited mappings are of the parent's spans; none is ours until attach maps one. */
+    for (int s = 0; !status && s < VEV_SPAN_COUNT; s++) {
+        vev_span *span = &ring->spans[s];
+        if (!span->base)
+            continue;
+        ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+        vev_guard_forget(span->base);
+        span->base = span->data = NULL;
+        atomic_store(&span->generation, 0);
+    }
+    atomic_store(&ring->current, NULL);
+    ring->walk_generation = 0;
+    if (!status)
+        status = attach_guarded(ring);
+    return status;
+}

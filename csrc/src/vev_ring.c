@@ -1,0 +1,911 @@
+/* Appending: reserve, commit, seal, roll, reclaim, sync.
+ *
+ * There is no tail pointer. A writer walks the words of the active segment from where it last was to
+ * the first free one and takes it by compare-and-swap; the word itself says how far the next writer
+ * has to step. So the records are the only truth, a writer that dies leaves at most a reserved word
+ * of known size, and nobody waits for it. When the segment has no room the writer seals it with an
+ * end word and, under a lock that the system drops with its holder, activates the next.
+ *
+ *     segment:  free --zero--> spare --activate--> active --seal--> sealed --reclaim--> free
+ *
+ * INV-7  A writer announces the generation it writes to in a cell of its process before it looks at
+ *        the segment's generation again, and a reclaimer marks the generation as reclaimed before it
+ *        looks at the cells (both sequentially consistent): one of the two sees the other. A
+ *        reclaimed segment that a cell still names is counted out, but its bytes are left alone.
+ * INV-8  base_seq of a segment is base_seq + count of its predecessor, and the count is fixed by the
+ *        end word before the successor exists: sequence numbers have no gaps and no doubles.
+ * INV-9  durable_seq moves only after a sync that returned success and covered every record up to
+ *        it; after one failed sync it does not move again until the log is opened anew.
+ */
+#include "vev_ring.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "vev_clock.h"
+#include "vev_crc32c.h"
+#include "vev_guard.h"
+
+enum { TOUCH_AHEAD_MIN = 128 * 1024 }; /* bytes whose page faults are taken ahead, at least */
+
+static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
+{
+    return (_Atomic uint64_t *)(void *)(span->data + offset);
+}
+
+static uint64_t tail_make(uint64_t index, uint32_t offset) { return index << 32 | offset / 8; }
+static uint32_t tail_offset(uint64_t tail) { return (uint32_t)tail * 8u; }
+static uint32_t tail_index(uint64_t tail) { return (uint32_t)(tail >> 32); }
+
+static uint64_t active_make(uint64_t generation, uint32_t segment)
+{
+    return generation << 10 | segment;
+}
+
+uint64_t vev_ring_max_payload(const vev_ring *ring)
+{
+    return ring->file.geometry.data_size - VEV_RECORD_HEADER - 2 * VEV_RECORD_ALIGN;
+}
+
+/* ---- contexts ---- */
+
+/* NULL when every context is in use or memory is short: the record is then stored as it is. */
+vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size)
+{
+    for (int i = 0; i < VEV_CONTEXT_COUNT; i++) {
+        vev_context *context = &pool->contexts[i];
+        bool busy = false;
+        if (!atomic_compare_exchange_strong_explicit(&context->busy, &busy, true,
+                                                     memory_order_acquire, memory_order_relaxed))
+            continue;
+        if (!context->zctx)
+            context->zctx = vev_zctx_create();
+        if (context->scratch_size < scratch_size) {
+            size_t rounded = (size_t)vev_align_up(scratch_size, 16384);
+            uint8_t *grown = realloc(context->scratch, rounded);
+            if (grown) {
+                context->scratch = grown;
+                context->scratch_size = rounded;
+            }
+        }
+        if (context->zctx && context->scratch_size >= scratch_size)
+            return context;
+        vev_pool_give(context);
+        return NULL;
+    }
+    return NULL;
+}
+
+void vev_pool_give(vev_context *context)
+{
+    atomic_store_explicit(&context->busy, false, memory_order_release);
+}
+
+const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uint32_t size)
+{
+    uint32_t crc = vev_crc32c(0, bytes, size);
+    pthread_mutex_lock(&ring->dictionary_mutex);
+    vev_dictionary *dictionary = ring->dictionaries;
+    while (dictionary && (dictionary->crc != crc || dictionary->size != size ||
+                          memcmp(dictionary->bytes, bytes, size) != 0))
+        dictionary = dictionary->next;
+    if (!dictionary && (dictionary = malloc(sizeof *dictionary + size)) != NULL) {
+        dictionary->crc = crc;
+        dictionary->size = size;
+        memcpy(dictionary->bytes, bytes, size);
+        dictionary->digested =
+            vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1 : ring->level);
+        if (dictionary->digested) {
+            dictionary->next = ring->dictionaries;
+            ring->dictionaries = dictionary;
+        } else {
+            free(dictionary);
+            dictionary = NULL;
+        }
+    }
+    pthread_mutex_unlock(&ring->dictionary_mutex);
+    return dictionary;
+}
+
+/* ---- cells ---- */
+
+_Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation)
+{
+    _Atomic uint64_t *cells = ring->live->slots[ring->slot].cells;
+    for (;;) {
+        for (int i = 0; i < VEV_CELL_COUNT; i++) {
+            uint64_t none = 0;
+            if (atomic_compare_exchange_strong(&cells[i], &none, generation))
+                return &cells[i];
+        }
+        sched_yield(); /* more threads inside append than cells: each stays microseconds */
+    }
+}
+
+void vev_ring_release(_Atomic uint64_t *cell)
+{
+    atomic_store_explicit(cell, 0, memory_order_release);
+}
+
+vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out)
+{
+    for (;;) {
+        vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
+        if (!span)
+            return NULL;
+        uint64_t generation = atomic_load_explicit(&span->generation, memory_order_acquire);
+        _Atomic uint64_t *cell = vev_ring_claim(ring, generation);
+        /* Pairs with the stores in vev_ring_activate() and vev_ring_retire_spans(): if the span was
+         * replaced before they could see our cell, we see the replacement here. */
+        if (atomic_load(&ring->current) == span && atomic_load(&span->generation) == generation) {
+            *cell_out = cell;
+            return span;
+        }
+        vev_ring_release(cell);
+    }
+}
+
+bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner)
+{
+    uint32_t slot = owner >> 24;
+    if (slot >= VEV_SLOT_COUNT)
+        return false;
+    if (owner == ring->owner)
+        return atomic_load(&ring->degraded) == 0;
+    if ((atomic_load(&ring->live->slots[slot].epoch) & 0xffffffu) != (owner & 0xffffffu))
+        return false;
+    return ring->io->is_locked(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot);
+}
+
+/* Whether a living process may still be writing to a lap in [first, last]. */
+static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
+{
+    for (uint32_t slot = 0; slot < VEV_SLOT_COUNT; slot++) {
+        for (int i = 0; i < VEV_CELL_COUNT; i++) {
+            uint64_t generation = atomic_load(&ring->live->slots[slot].cells[i]);
+            if (generation < first || generation > last || generation == 0)
+                continue;
+            if (slot == ring->slot ||
+                ring->io->is_locked(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* ---- spans ---- */
+
+void vev_ring_retire_spans(vev_ring *ring)
+{
+    vev_span *current = atomic_load(&ring->current);
+    for (int s = 0; s < VEV_SPAN_COUNT; s++) {
+        vev_span *span = &ring->spans[s];
+        uint64_t generation = atomic_load(&span->generation);
+        if (span == current || generation == 0)
+            continue;
+        bool used = false;
+        for (int i = 0; i < VEV_CELL_COUNT; i++)
+            used |= atomic_load(&ring->live->slots[ring->slot].cells[i]) == generation;
+        if (used)
+            continue;
+        atomic_store(&span->generation, 0);
+        ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+        vev_guard_forget(span->base);
+        span->base = span->data = NULL;
+    }
+}
+
+static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    for (;;) {
+        vev_ring_retire_spans(ring);
+        for (int s = 0; s < VEV_SPAN_COUNT; s++) {
+            vev_span *span = &ring->spans[s];
+            if (atomic_load(&span->generation) != 0 || span->base)
+                continue;
+            vev_status status = ring->io->map(ring->io->ctx, ring->fd,
+                                              vev_segment_offset(geometry, segment),
+                                              geometry->segment_size, true, &span->base);
+            if (status) {
+                span->base = NULL;
+                return status;
+            }
+            vev_guard_remember(span->base, geometry->segment_size);
+            span->segment = segment;
+            span->data = span->base + geometry->data_offset;
+            *span_out = span;
+            return VEV_OK;
+        }
+        sched_yield();
+    }
+}
+
+static void unmap_span(vev_ring *ring, vev_span *span)
+{
+    ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+    vev_guard_forget(span->base);
+    span->base = span->data = NULL;
+}
+
+/* Make a mapped span with a head the current one. */
+static void publish_span(vev_ring *ring, vev_span *span, uint64_t generation, uint64_t base_seq,
+                         const vev_dictionary *dictionary)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    span->lap.seed = vev_lap_seed(ring->file.uuid, generation);
+    span->lap.file_offset = vev_segment_offset(geometry, span->segment) + geometry->data_offset;
+    span->lap.base_seq = base_seq;
+    span->lap.max_records = geometry->max_records;
+    atomic_store(&span->dictionary, dictionary);
+    atomic_store(&span->tail, 0);
+    atomic_store(&span->touched, 0);
+    atomic_store(&span->generation, generation);
+    atomic_store(&ring->current, span);
+}
+
+vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment, bool *broken_out)
+{
+    *broken_out = false;
+    vev_span *span;
+    vev_status status = map_span(ring, segment, &span);
+    if (status)
+        return status;
+    vev_head head;
+    const vev_geometry *geometry = &ring->file.geometry;
+    const vev_dictionary *dictionary = NULL;
+    if (!vev_head_read(span->base, ring->file.uuid, geometry, &head) ||
+        head.generation != generation) {
+        status = VEV_E_CORRUPT;
+    } else if (head.dictionary_size > 0) {
+        uint8_t *bytes = span->base + VEV_HEADER_BLOCK;
+        const vev_dictionary *own = ring->own_dictionary;
+        bool good = vev_crc32c(0, bytes, head.dictionary_size) == head.dictionary_crc;
+        if (!good && own && own->size == head.dictionary_size && own->crc == head.dictionary_crc) {
+            memcpy(bytes, own->bytes, own->size); /* damaged, and we happen to have the same one */
+            good = true;
+        }
+        *broken_out = !good;
+        if (good && !(dictionary = vev_ring_dictionary(ring, bytes, head.dictionary_size)))
+            status = VEV_E_NOMEM;
+    }
+    if (status) {
+        unmap_span(ring, span);
+        return status;
+    }
+    publish_span(ring, span, generation, head.base_seq, dictionary);
+    return VEV_OK;
+}
+
+vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
+                             uint64_t base_seq)
+{
+    vev_span *span;
+    vev_status status = map_span(ring, segment, &span);
+    if (status)
+        return status;
+    const vev_dictionary *dictionary = ring->own_dictionary;
+    vev_head head = {.generation = generation,
+                     .base_seq = base_seq,
+                     .created_ns = vev_clock_wall_ns(),
+                     .dictionary_size = dictionary ? dictionary->size : 0,
+                     .dictionary_crc = dictionary ? dictionary->crc : 0};
+    if (dictionary)
+        memcpy(span->base + VEV_HEADER_BLOCK, dictionary->bytes, dictionary->size);
+    vev_head_write(span->base, ring->file.uuid, &head);
+    /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
+     * is taken again, since it carries no generation but the next one. */
+    atomic_store(&ring->live->generations[segment], generation);
+    atomic_store(&ring->live->active, active_make(generation, segment));
+    atomic_store(&ring->live->spare, 0);
+    publish_span(ring, span, generation, base_seq, dictionary);
+    return VEV_OK;
+}
+
+/* ---- the walk ---- */
+
+typedef enum { WALK_FREE, WALK_END, WALK_BROKEN } walk_end;
+
+/* Step from `tail` to the first word that is no record. */
+static walk_end walk(const vev_ring *ring, const vev_span *span, uint64_t *tail)
+{
+    uint32_t data_size = ring->file.geometry.data_size;
+    uint32_t offset = tail_offset(*tail), index = tail_index(*tail);
+    for (;;) {
+        if (offset > data_size - 8)
+            return WALK_BROKEN;
+        /* Acquire pairs with the release of a commit: whoever steps over a record may read it. */
+        uint64_t word = atomic_load_explicit(word_at(span, offset), memory_order_acquire);
+        uint32_t size = vev_word_size(word);
+        switch (vev_word_state(word)) {
+        case VEV_WORD_FREE:
+            *tail = tail_make(index, offset);
+            return word == 0 ? WALK_FREE : WALK_BROKEN;
+        case VEV_WORD_END:
+            *tail = tail_make(index, offset);
+            return WALK_END;
+        case VEV_WORD_RESERVED:
+            index += vev_word_high(word) >= VEV_OWNER_HOLE
+                         ? vev_word_high(word) - VEV_OWNER_HOLE
+                         : 1;
+            break;
+        default:
+            index++;
+        }
+        if (size < VEV_RECORD_ALIGN || size > data_size - 8 - offset) {
+            *tail = tail_make(index, offset);
+            return WALK_BROKEN;
+        }
+        offset += size;
+    }
+}
+
+static void advance_tail(vev_span *span, uint64_t tail)
+{
+    uint64_t seen = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    while ((uint32_t)seen < (uint32_t)tail &&
+           !atomic_compare_exchange_weak_explicit(&span->tail, &seen, tail, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+    }
+}
+
+/* Take `size` bytes at the tail. False when the segment has no room or is sealed. */
+static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *offset_out,
+                    uint32_t *index_out)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    for (;;) {
+        if (walk(ring, span, &tail) != WALK_FREE)
+            return false;
+        uint32_t offset = tail_offset(tail), index = tail_index(tail);
+        if (size > geometry->data_size - 8 - offset || index >= geometry->max_records)
+            return false;
+        uint64_t free_word = 0;
+        uint64_t taken = vev_word_sized(VEV_WORD_RESERVED, size, ring->owner);
+        if (atomic_compare_exchange_strong_explicit(word_at(span, offset), &free_word, taken,
+                                                    memory_order_acq_rel, memory_order_acquire)) {
+            advance_tail(span, tail_make(index + 1ull, offset + size));
+            *offset_out = offset;
+            *index_out = index;
+            return true;
+        }
+    }
+}
+
+/* ---- roll and reclaim ---- */
+
+/* Count the pending records among the bytes of a segment by kind. Returns how many it found. */
+static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, const uint8_t *data,
+                               uint64_t pending, uint64_t kinds[VEV_KIND_COUNT])
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint32_t seed = vev_lap_seed(ring->file.uuid, listed->head.generation);
+    uint64_t found = 0;
+    uint32_t offset = 0;
+    while (offset <= geometry->data_size - VEV_RECORD_HEADER && found < pending) {
+        uint64_t word = vev_load64(data + offset);
+        uint32_t size = vev_word_size(word);
+        if (size < 8 || size > geometry->data_size - offset ||
+            vev_word_state(word) == VEV_WORD_END)
+            break;
+        uint64_t index = vev_record_seq(data + offset) - listed->head.base_seq;
+        if (vev_word_state(word) == VEV_WORD_COMMITTED && index < geometry->max_records) {
+            uint32_t map_index = (uint32_t)index / 16;
+            uint32_t states = vev_map_states(vev_load64(ring->map + 8 * (size_t)map_index), seed,
+                                             map_index);
+            if (vev_map_state(states, (uint32_t)index) == VEV_PENDING) {
+                kinds[vev_record_kind(data + offset) % VEV_KIND_COUNT]++;
+                found++;
+            }
+        }
+        offset += size;
+    }
+    return found;
+}
+
+/* Count the records still pending in a segment by kind, while its bytes are there. Those that can
+ * not be read any more count as kind 0. */
+static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pending,
+                        uint64_t kinds[VEV_KIND_COUNT])
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint8_t *base;
+    volatile uint64_t left = pending;
+    if (pending > 0 &&
+        ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, listed->segment),
+                      geometry->segment_size, false, &base) == VEV_OK) {
+        vev_guard_remember(base, geometry->segment_size);
+        vev_guard guard;
+        vev_guard_enter(&guard);
+        if (sigsetjmp(guard.jump, 0) == 0) {
+            left -= count_kinds_in(ring, listed, base + geometry->data_offset, left, kinds);
+            vev_guard_leave(&guard);
+        }
+        ring->io->unmap(ring->io->ctx, base, geometry->segment_size);
+        vev_guard_forget(base);
+    }
+    kinds[VEV_KIND_NONE] += left;
+}
+
+/* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
+ * anything is destroyed (INV-5). Takes read_mutex for the list and the map. */
+static vev_status reclaim_oldest(vev_ring *ring)
+{
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status = vev_ring_list(ring);
+    if (!status && ring->listed_count < 2)
+        status = VEV_E_BUSY;
+    uint64_t counts[4];
+    if (!status) {
+        const vev_listed *oldest = &ring->listed[0];
+        uint64_t next_base = ring->listed[1].head.base_seq;
+        uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
+        if (vev_ring_count(ring, oldest, record_count, counts)) {
+            /* The map cannot be read: nothing is known to be delivered, all of it is gone. */
+            memset(counts, 0, sizeof counts);
+            counts[VEV_LOST] = record_count;
+        }
+        vev_ledger ledger;
+        if (ring->full_policy == VEV_FULL_REFUSE && counts[VEV_PENDING] > 0) {
+            status = VEV_E_FULL;
+        } else if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
+            status = VEV_E_CORRUPT;
+        } else {
+            ledger.version++;
+            ledger.lost += oldest->head.base_seq - ledger.floor_seq; /* segments that vanished */
+            ledger.floor_generation = oldest->head.generation + 1;
+            ledger.floor_seq = next_base;
+            ledger.delivered += counts[VEV_DELIVERED];
+            ledger.rejected += counts[VEV_REJECTED];
+            ledger.evicted += counts[VEV_PENDING];
+            ledger.lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
+            count_kinds(ring, oldest, counts[VEV_PENDING], ledger.evicted_by_kind);
+            uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
+            vev_ledger_write(block, ring->file.uuid, &ledger);
+            status = ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK);
+            if (!status)
+                atomic_store(&ring->live->generations[oldest->segment],
+                             oldest->head.generation | VEV_GENERATION_RECLAIMED);
+        }
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    return status;
+}
+
+/* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and zero it. */
+static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t active = atomic_load(&ring->live->active);
+    uint32_t active_segment = (uint32_t)active & 1023u;
+    for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
+        for (uint32_t i = 1; i < geometry->segment_count; i++) {
+            uint32_t segment = (active_segment + i) % geometry->segment_count;
+            uint64_t generation = atomic_load(&ring->live->generations[segment]);
+            if (generation != 0) {
+                if (!(generation & VEV_GENERATION_RECLAIMED) ||
+                    is_pinned(ring, generation & ~VEV_GENERATION_RECLAIMED,
+                              generation & ~VEV_GENERATION_RECLAIMED))
+                    continue;
+            }
+            vev_status status =
+                ring->io->zero(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
+                               geometry->segment_size);
+            if (status)
+                return status;
+            atomic_store(&ring->live->generations[segment], 0);
+            *segment_out = segment;
+            return VEV_OK;
+        }
+        vev_status status = reclaim_oldest(ring);
+        if (status)
+            return status;
+    }
+    return VEV_E_BUSY;
+}
+
+/* Put the end word behind the last record. Returns how many records the segment holds. */
+static uint32_t seal(vev_ring *ring, vev_span *span)
+{
+    uint64_t generation = atomic_load(&span->generation);
+    uint64_t tail = atomic_load(&span->tail);
+    uint32_t count, offset;
+    for (;;) {
+        walk_end end = walk(ring, span, &tail);
+        offset = tail_offset(tail);
+        count = VEV_MIN(tail_index(tail), span->lap.max_records);
+        if (end == WALK_FREE) {
+            uint64_t free_word = 0;
+            if (!atomic_compare_exchange_strong(word_at(span, offset), &free_word,
+                                                vev_end_word(&span->lap, offset, count)))
+                continue;
+        } else if (end == WALK_END) {
+            /* Somebody sealed it and died before the next was active; the word has the count. */
+            uint32_t sealed_count;
+            if (vev_end_check(atomic_load(word_at(span, offset)), &span->lap, offset,
+                              &sealed_count))
+                count = sealed_count;
+        }
+        break;
+    }
+    vev_head_seal(span->base, ring->file.uuid, generation, count,
+                  VEV_MIN(offset, ring->file.geometry.data_size));
+    return count;
+}
+
+static vev_status lock_roll(vev_ring *ring)
+{
+    pthread_mutex_lock(&ring->roll_mutex);
+    vev_status status =
+        ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, true);
+    if (status)
+        pthread_mutex_unlock(&ring->roll_mutex);
+    return status;
+}
+
+static void unlock_roll(vev_ring *ring)
+{
+    (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE, false);
+    pthread_mutex_unlock(&ring->roll_mutex);
+}
+
+static void degrade(vev_ring *ring, int error)
+{
+    int32_t none = 0;
+    atomic_compare_exchange_strong(&ring->degraded, &none, error);
+}
+
+vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
+{
+    vev_live *live = ring->live;
+    uint64_t active = atomic_load(&live->active);
+    uint64_t generation = active >> 10;
+    vev_span *span = atomic_load(&ring->current);
+    if (generation != atomic_load(&span->generation)) {
+        bool broken;
+        return vev_ring_adopt(ring, generation, (uint32_t)active & 1023u, &broken);
+    }
+    if (generation != seen_generation)
+        return VEV_OK;
+
+    uint32_t segment;
+    uint32_t spare = atomic_load(&live->spare);
+    uint64_t spare_generation =
+        spare > 0 && spare <= ring->file.geometry.segment_count
+            ? atomic_load(&live->generations[spare - 1])
+            : UINT64_MAX;
+    if (spare_generation == 0 || spare_generation == generation + 1) {
+        segment = spare - 1;
+    } else {
+        atomic_store(&live->spare, 0);
+        vev_status status = take_free_segment(ring, &segment);
+        if (status)
+            return status;
+        atomic_store(&live->spare, segment + 1);
+    }
+    uint32_t count = seal(ring, span);
+    return vev_ring_activate(ring, segment, generation + 1, span->lap.base_seq + count);
+}
+
+/* Go on to the next segment, unless somebody has done so since `seen_generation`. */
+static vev_status roll(vev_ring *ring, uint64_t seen_generation)
+{
+    vev_status status = lock_roll(ring);
+    if (status)
+        return status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = vev_ring_roll_locked(ring, seen_generation);
+        vev_guard_leave(&guard);
+    } else {
+        degrade(ring, EIO);
+        status = EIO;
+    }
+    unlock_roll(ring);
+    return status;
+}
+
+static void prepare_spare(vev_ring *ring, const vev_span *span)
+{
+    if (atomic_load(&ring->degraded) || atomic_load(&ring->live->spare) != 0 ||
+        tail_offset(atomic_load(&span->tail)) < ring->file.geometry.data_size / 2 ||
+        lock_roll(ring))
+        return;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        uint32_t segment;
+        if (atomic_load(&ring->live->spare) == 0 && take_free_segment(ring, &segment) == VEV_OK)
+            atomic_store(&ring->live->spare, segment + 1);
+        vev_ring_retire_spans(ring);
+        vev_guard_leave(&guard);
+    } else {
+        degrade(ring, EIO);
+    }
+    unlock_roll(ring);
+}
+
+static bool keep_guarded(vev_ring *ring, vev_watch *seen)
+{
+    _Atomic uint64_t *cell;
+    vev_span *span = vev_ring_pin(ring, &cell);
+    uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    uint64_t generation = atomic_load(&span->generation);
+    bool moved = tail != seen->tail || generation != seen->generation;
+    if (moved) {
+        uint32_t from = generation == seen->generation ? tail_offset(seen->tail) : 0;
+        seen->tail = tail;
+        seen->generation = generation;
+        /* Four looks' worth of what just came, so that a faster burst still finds warm pages. */
+        uint32_t data_size = ring->file.geometry.data_size;
+        uint64_t ahead = VEV_MAX(4ull * (tail_offset(tail) - from), (uint64_t)TOUCH_AHEAD_MIN);
+        uint32_t touched = VEV_MAX(atomic_load(&span->touched), tail_offset(tail));
+        uint32_t wanted = (uint32_t)VEV_MIN(tail_offset(tail) + ahead, (uint64_t)data_size);
+        if (wanted > touched) {
+            ring->io->touch(ring->io->ctx, span->data + touched, wanted - touched);
+            atomic_store(&span->touched, wanted);
+        }
+    }
+    vev_ring_release(cell);
+    return moved;
+}
+
+bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
+{
+    volatile bool moved = false;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        moved = keep_guarded(ring, seen);
+        vev_guard_leave(&guard);
+    } else {
+        degrade(ring, EIO);
+    }
+    if (moved)
+        prepare_spare(ring, atomic_load(&ring->current));
+    return moved;
+}
+
+/* ---- append ---- */
+
+static uint64_t mix64(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+}
+
+/* A random UUID (version 4): two streams of a counter, each under its own 64-bit secret from the
+ * system. Two ids are equal only if both secrets and both counts fall together. */
+static void make_id(vev_ring *ring, uint8_t id[16])
+{
+    uint64_t count = atomic_fetch_add_explicit(&ring->id_count, 1, memory_order_relaxed);
+    uint64_t step = count * 0x9e3779b97f4a7c15ull;
+    vev_store64(id, mix64(ring->id_seed[0] + step));
+    vev_store64(id + 8, mix64(ring->id_seed[1] + step));
+    id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
+    id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+}
+
+/* What is stored for a payload: itself, or its compressed form in the context's scratch. */
+static const void *compress(const vev_ring *ring, vev_context *context,
+                            const vev_dictionary *dictionary, const void *payload, size_t size,
+                            vev_header *header)
+{
+    size_t stored;
+    if (context && vev_zstd_compress(context->zctx, dictionary ? dictionary->digested : NULL,
+                                     ring->level, context->scratch, context->scratch_size, payload,
+                                     size, &stored) == VEV_OK &&
+        stored < size) {
+        header->stored_size = (uint32_t)stored;
+        header->codec = VEV_CODEC_ZSTD;
+        return context->scratch;
+    }
+    header->stored_size = (uint32_t)size;
+    header->codec = VEV_CODEC_RAW;
+    return payload;
+}
+
+/* Release a cell that may itself be on a page that is gone. NULL is allowed. */
+static void release_guarded(_Atomic uint64_t *cell)
+{
+    if (!cell)
+        return;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        vev_ring_release(cell);
+        vev_guard_leave(&guard);
+    }
+}
+
+/* One try in the current segment. VEV_E_FULL: roll and try again. VEV_E_BUFFER: the segment has
+ * another dictionary than the payload was compressed with. */
+static vev_status append_here(vev_ring *ring, const vev_dictionary *dictionary, vev_header *header,
+                              const void *stored, uint64_t *generation_out)
+{
+    _Atomic uint64_t *volatile cell = NULL;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) != 0) {
+        degrade(ring, EIO);
+        release_guarded(cell);
+        return EIO;
+    }
+    vev_status status = VEV_OK;
+    _Atomic uint64_t *pinned;
+    vev_span *span = vev_ring_pin(ring, &pinned);
+    cell = pinned;
+    uint64_t generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
+    *generation_out = generation;
+    uint32_t offset, index;
+    if (atomic_load(&ring->live->generations[span->segment]) != generation) {
+        status = VEV_E_FULL; /* another process is a lap ahead (INV-7) */
+    } else if (atomic_load(&span->dictionary) != dictionary) {
+        status = VEV_E_BUFFER;
+    } else if (!reserve(ring, span, vev_record_size(header->stored_size), &offset, &index)) {
+        status = VEV_E_FULL;
+    } else {
+        header->seq = span->lap.base_seq + index;
+        uint64_t word = vev_record_write(span->data + offset, &span->lap, offset, header, stored);
+        atomic_store_explicit(word_at(span, offset), word, memory_order_release); /* INV-3 */
+    }
+    vev_ring_release(pinned);
+    vev_guard_leave(&guard);
+    return status;
+}
+
+vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry)
+{
+    if (size == 0 || entry->kind >= VEV_KIND_COUNT)
+        return VEV_E_INVALID;
+    if (ring->readonly)
+        return VEV_E_READONLY;
+    if (size > vev_ring_max_payload(ring))
+        return VEV_E_TOO_BIG;
+    if (atomic_load_explicit(&ring->degraded, memory_order_relaxed))
+        return VEV_E_DEGRADED;
+
+    if (!(entry->flags & VEV_APPEND_TIME))
+        entry->wall_ns = vev_clock_wall_ns();
+    if (!(entry->flags & VEV_APPEND_ID))
+        make_id(ring, entry->id);
+    vev_header header = {.wall_ns = entry->wall_ns,
+                         .mono_ns = vev_clock_boot_ns(),
+                         .boot = vev_clock_boot_tag(),
+                         .raw_size = (uint32_t)size,
+                         .kind = (uint8_t)entry->kind,
+                         .flags = (uint8_t)(entry->flags & VEV_APPEND_TIME)};
+    memcpy(header.id, entry->id, 16);
+
+    bool raw = (entry->flags & VEV_APPEND_RAW) || ring->level == VEV_LEVEL_RAW;
+    vev_context *context = raw ? NULL : vev_pool_take(ring->pool, vev_zstd_bound(size));
+    vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
+    const vev_dictionary *dictionary = atomic_load(&span->dictionary);
+    const void *stored = compress(ring, context, dictionary, payload, size, &header);
+    vev_status status;
+    for (;;) {
+        uint64_t generation = 0;
+        status = append_here(ring, dictionary, &header, stored, &generation);
+        if (status == VEV_E_FULL)
+            status = roll(ring, generation);
+        else if (status == VEV_E_BUFFER)
+            status = VEV_OK;
+        else
+            break;
+        if (status)
+            break;
+        span = atomic_load_explicit(&ring->current, memory_order_acquire);
+        const vev_dictionary *other = atomic_load(&span->dictionary);
+        if (other != dictionary) {
+            dictionary = other;
+            stored = compress(ring, context, dictionary, payload, size, &header);
+        }
+    }
+    if (context)
+        vev_pool_give(context);
+    if (status)
+        return status;
+    entry->seq = header.seq;
+    return entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, header.seq) : VEV_OK;
+}
+
+/* ---- sync ---- */
+
+/* Walk on over what is committed for good: records, and holes whose writers are dead. */
+static void walk_committed(vev_ring *ring, vev_span *span)
+{
+    uint64_t generation = atomic_load(&span->generation);
+    if (ring->walk_generation != generation) {
+        ring->walk_generation = generation;
+        ring->walk_index = 0;
+        ring->walk_offset = 0;
+        ring->synced_offset = 0;
+    }
+    uint32_t data_size = ring->file.geometry.data_size;
+    while (ring->walk_offset <= data_size - 8) {
+        uint64_t word =
+            atomic_load_explicit(word_at(span, ring->walk_offset), memory_order_acquire);
+        uint32_t state = vev_word_state(word), size = vev_word_size(word);
+        uint32_t high = vev_word_high(word);
+        if ((state != VEV_WORD_RESERVED && state != VEV_WORD_COMMITTED) || size < 8 ||
+            size > data_size - 8 - ring->walk_offset)
+            return;
+        if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, high))
+            return;
+        ring->walk_index += state == VEV_WORD_RESERVED && high >= VEV_OWNER_HOLE
+                                ? high - VEV_OWNER_HOLE
+                                : 1;
+        ring->walk_offset += size;
+    }
+}
+
+static vev_status sync_pinned(vev_ring *ring, vev_span *span)
+{
+    vev_live *live = ring->live;
+    uint64_t generation = atomic_load(&span->generation);
+    walk_committed(ring, span);
+    uint64_t reached = span->lap.base_seq + ring->walk_index - 1;
+    uint64_t durable = atomic_load(&live->durable_seq);
+    vev_status status;
+    if (durable + 1 < span->lap.base_seq || ring->synced_offset == 0 ||
+        atomic_exchange(&ring->marks_dirty, false)) {
+        /* More than this segment's data: heads, sealed segments, delivery states. A sealed segment
+         * in which somebody is still writing holds the mark back; asked before the sync, since what
+         * is committed during it may miss it. */
+        if (durable + 1 < span->lap.base_seq && is_pinned(ring, 1, generation - 1))
+            reached = durable;
+        status = ring->io->sync(ring->io->ctx, ring->fd);
+    } else {
+        uint32_t end = VEV_MAX(ring->walk_offset, tail_offset(atomic_load(&span->tail)));
+        status = end > ring->synced_offset
+                     ? ring->io->sync_map(ring->io->ctx, span->data + ring->synced_offset,
+                                          end - ring->synced_offset)
+                     : VEV_OK;
+    }
+    if (status) {
+        /* After a failed write-back the kernel may call the pages clean, and the next sync would
+         * succeed without having written them: no later success can be believed (INV-9). */
+        atomic_store(&live->sync_error, (uint32_t)status);
+        return status;
+    }
+    ring->synced_offset = VEV_MAX(ring->walk_offset, 8u);
+    while (durable < reached &&
+           !atomic_compare_exchange_weak(&live->durable_seq, &durable, reached)) {
+    }
+    return VEV_OK;
+}
+
+vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
+{
+    if (ring->readonly)
+        return VEV_OK;
+    pthread_mutex_lock(&ring->sync_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = (vev_status)atomic_load(&ring->live->sync_error);
+        if (!status && (target_seq == 0 || atomic_load(&ring->live->durable_seq) < target_seq)) {
+            uint64_t active = atomic_load(&ring->live->active);
+            vev_span *span = atomic_load(&ring->current);
+            if (active >> 10 != atomic_load(&span->generation))
+                status = roll(ring, 0); /* adopts what another process activated */
+            if (!status) {
+                _Atomic uint64_t *cell;
+                span = vev_ring_pin(ring, &cell);
+                status = sync_pinned(ring, span);
+                vev_ring_release(cell);
+            }
+        }
+        vev_guard_leave(&guard);
+    } else {
+        degrade(ring, EIO);
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->sync_mutex);
+    return status;
+}

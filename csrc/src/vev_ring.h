@@ -1,0 +1,186 @@
+/* One ring file, open. Shared by the rooms that work on it:
+ *
+ *     vev_ring.c     reserve, commit, seal, roll, reclaim, sync
+ *     vev_recover.c  create, open, rebuild after a crash
+ *     vev_cursor.c   read, mark, count
+ *     vev_keeper.c   the helper thread
+ *
+ * None of these functions is public; vev_log.c is their only caller from outside. */
+#ifndef VEV_RING_H
+#define VEV_RING_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "vev_base.h"
+#include "vev_io.h"
+#include "vev_record.h"
+#include "vev_segment.h"
+#include "vev_zstd.h"
+
+enum { VEV_SPAN_COUNT = 6, VEV_CONTEXT_COUNT = 16, VEV_LEVEL_RAW = 100 };
+
+/* Byte offsets of the file locks; far behind any data. */
+#define VEV_LOCK_BASE (1ull << 60)
+#define VEV_LOCK_ATTACH (VEV_LOCK_BASE + 0) /* shared by all, exclusive by whoever rebuilds */
+#define VEV_LOCK_ROLL (VEV_LOCK_BASE + 1)   /* changing the set of segments */
+#define VEV_LOCK_SLOT (VEV_LOCK_BASE + 64)  /* + slot: held as long as the process lives */
+
+/* A dictionary as found in a segment, or the one for new segments. Lives as long as the ring. */
+typedef struct vev_dictionary {
+    struct vev_dictionary *next;
+    uint32_t crc, size;
+    vev_zdict *digested;
+    uint8_t bytes[];
+} vev_dictionary;
+
+/* A segment mapped for writing. The structs are reused but never freed while the ring is open, so a
+ * late reader of a stale pointer sees a wrong generation, not freed memory. */
+typedef struct vev_span {
+    _Atomic uint64_t generation; /* 0: unused */
+    uint32_t segment;
+    uint8_t *base, *data;
+    vev_lap lap;
+    _Atomic(const vev_dictionary *) dictionary; /* NULL: none */
+    _Atomic uint64_t tail;            /* index << 32 | offset / 8: how far this process has seen */
+    _Atomic uint32_t touched;         /* offset up to which page faults were taken ahead */
+} vev_span;
+
+/* Compression contexts, shared by the rings of a log. */
+typedef struct vev_context {
+    _Atomic bool busy;
+    vev_zctx *zctx;
+    uint8_t *scratch;
+    size_t scratch_size;
+} vev_context;
+
+typedef struct vev_pool {
+    vev_context contexts[VEV_CONTEXT_COUNT];
+} vev_pool;
+
+/* A live segment as known from its head. */
+typedef struct vev_listed {
+    uint32_t segment;
+    vev_head head;
+    uint64_t end_seq; /* one behind its last; for the active segment, as far as the head knows */
+} vev_listed;
+
+typedef struct vev_ring {
+    const vev_io *io;
+    vev_pool *pool;
+    int fd;
+    uint32_t stream;
+    bool readonly;
+    bool set_aside;
+    int full_policy, level;
+    vev_file_header file;
+    uint8_t *region; /* the mapped header region; on a read-only ring a copy */
+    vev_live *live;
+    uint32_t slot, owner; /* owner: slot << 24 | epoch, as it stands in reserved words */
+    vev_dictionary *dictionaries;
+    const vev_dictionary *own_dictionary;
+    uint64_t id_seed[2];
+    _Atomic uint64_t id_count;
+    _Atomic int32_t degraded; /* errno; appends stop */
+
+    _Atomic(vev_span *) current;
+    vev_span spans[VEV_SPAN_COUNT];
+
+    /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. */
+    pthread_mutex_t dictionary_mutex; /* dictionaries */
+    pthread_mutex_t roll_mutex;       /* spans and the set of segments */
+    pthread_mutex_t sync_mutex; /* the four below */
+    uint64_t walk_generation, walk_index;
+    uint32_t walk_offset, synced_offset;
+    _Atomic bool marks_dirty;
+
+    pthread_mutex_t read_mutex; /* everything below */
+    vev_listed listed[VEV_SEGMENT_MAX_COUNT];
+    uint32_t listed_count;
+    vev_listed cached[VEV_SEGMENT_MAX_COUNT]; /* by segment */
+    uint8_t *window;                          /* bytes of the data area being read */
+    size_t window_capacity;
+    uint64_t window_generation;
+    uint32_t window_offset, window_size;
+    uint64_t read_generation, read_index; /* where the last read ended */
+    uint32_t read_offset;
+    uint8_t *map; /* a segment's state map */
+    uint8_t *mark_base;
+    uint64_t mark_generation;
+    uint32_t mark_segment;
+} vev_ring;
+
+typedef struct vev_ring_options {
+    uint32_t stream;
+    uint64_t size;
+    uint32_t segment_size;
+    uint32_t dictionary_capacity;
+    uint32_t record_size_min;
+    int full_policy, level;
+    bool readonly;
+    const void *dictionary;
+    size_t dictionary_size;
+} vev_ring_options;
+
+/* ---- vev_recover.c ---- */
+
+/* Open the ring at `path`, creating it if absent. The caller holds the directory's lock. */
+vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_options *options,
+                         vev_pool *pool, vev_ring **ring_out);
+void vev_ring_close(vev_ring *ring);
+/* In a child of fork(): take an own open file, slot and seed. The first call only. */
+vev_status vev_ring_reattach(vev_ring *ring, const char *path);
+
+/* ---- vev_ring.c ---- */
+
+vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry);
+vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq);
+uint64_t vev_ring_max_payload(const vev_ring *ring);
+vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size);
+void vev_pool_give(vev_context *context);
+
+/* Hold the current span: it stays mapped and its bytes are not reused until the cell is released.
+ * NULL when there is none (degraded). */
+vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out);
+_Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation);
+void vev_ring_release(_Atomic uint64_t *cell);
+/* Whether a reserved word belongs to a writer that can still commit it. */
+bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
+
+/* With roll_mutex and VEV_LOCK_ROLL held: */
+
+/* Write to a segment that is active already. `broken_out`: its dictionary is unreadable, so it must
+ * be rolled before anything is appended. */
+vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment, bool *broken_out);
+/* Go on to the next segment, unless that has happened since `seen_generation`. */
+vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
+vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
+                             uint64_t base_seq);
+void vev_ring_retire_spans(vev_ring *ring);
+const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uint32_t size);
+
+/* Where a ring stood when the keeper last looked. */
+typedef struct vev_watch {
+    uint64_t tail, generation;
+} vev_watch;
+
+/* What the helper thread does for a ring at every look: take page faults ahead, have the next
+ * segment ready. True when this process appended something since `seen`, which is brought up to
+ * date. */
+bool vev_ring_keep(vev_ring *ring, vev_watch *seen);
+
+/* ---- vev_cursor.c ---- */
+
+/* Bring `listed` up to date: live segments, oldest first. With read_mutex held. */
+vev_status vev_ring_list(vev_ring *ring);
+vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
+                         vev_record *records, size_t record_cap, void *buffer, size_t buffer_size,
+                         size_t *count_out, uint64_t *next_out);
+vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
+                         size_t *changed_out);
+vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats);
+/* Count a segment's records by state, from its map on disk. With read_mutex held. */
+vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
+                          uint64_t counts[4]);
+
+#endif

@@ -1,0 +1,229 @@
+/* See vev_segment.h. */
+#include "vev_segment.h"
+
+#include "vev_crc32c.h"
+
+#define FILE_MAGIC "VEVRING\n"
+#define LEDGER_MAGIC "VEVLEDG\n"
+#define HEAD_MAGIC "VEVSEGM\n"
+#define SEAL_MAGIC "VEVSEAL\n"
+enum { FORMAT_VERSION = 1 };
+
+bool vev_geometry_make(vev_geometry *geometry, uint64_t file_size, uint32_t segment_size,
+                       uint32_t dictionary_capacity, uint32_t record_size_min)
+{
+    if (segment_size < VEV_SEGMENT_ALIGN || segment_size > VEV_SEGMENT_SIZE_MAX ||
+        segment_size % VEV_SEGMENT_ALIGN != 0)
+        return false;
+    if (file_size < VEV_HEADER_REGION || file_size > 1ull << 40)
+        return false;
+    uint64_t count = (file_size - VEV_HEADER_REGION) / segment_size;
+    if (count < VEV_SEGMENT_MIN_COUNT || count > VEV_SEGMENT_MAX_COUNT)
+        return false;
+    if (dictionary_capacity > VEV_DICTIONARY_MAX || dictionary_capacity % 4096 != 0)
+        return false;
+    if (record_size_min < 72 || record_size_min > 65536)
+        return false;
+    uint32_t max_records = segment_size / record_size_min / 16 * 16;
+    uint32_t map_size = (uint32_t)vev_align_up((uint64_t)max_records / 16 * 8, 4096);
+    uint32_t fixed = VEV_HEADER_BLOCK + dictionary_capacity + map_size;
+    if (max_records == 0 || fixed >= segment_size)
+        return false;
+    geometry->segment_size = segment_size;
+    geometry->segment_count = (uint32_t)count;
+    geometry->file_size = VEV_HEADER_REGION + count * segment_size;
+    geometry->dictionary_capacity = dictionary_capacity;
+    geometry->record_size_min = record_size_min;
+    geometry->max_records = max_records;
+    geometry->map_offset = VEV_HEADER_BLOCK + dictionary_capacity;
+    geometry->data_offset = fixed;
+    geometry->data_size = segment_size - fixed;
+    return true;
+}
+
+/* File header: magic 0, version 8, incompatible features 12, uuid 16, stream 32, segment size 36,
+ * segment count 40, dictionary capacity 44, smallest record 48, created 56, crc 64 over 0..63. */
+void vev_file_header_write(uint8_t block[VEV_HEADER_BLOCK], const vev_file_header *header)
+{
+    memset(block, 0, VEV_HEADER_BLOCK);
+    memcpy(block, FILE_MAGIC, 8);
+    vev_store32(block + 8, FORMAT_VERSION);
+    memcpy(block + 16, header->uuid, 16);
+    vev_store32(block + 32, header->stream);
+    vev_store32(block + 36, header->geometry.segment_size);
+    vev_store32(block + 40, header->geometry.segment_count);
+    vev_store32(block + 44, header->geometry.dictionary_capacity);
+    vev_store32(block + 48, header->geometry.record_size_min);
+    vev_store64(block + 56, (uint64_t)header->created_ns);
+    vev_store32(block + 64, vev_crc32c(0, block, 64));
+}
+
+vev_status vev_file_header_read(const uint8_t block[VEV_HEADER_BLOCK], vev_file_header *header_out)
+{
+    if (memcmp(block, FILE_MAGIC, 8) != 0 || vev_load32(block + 64) != vev_crc32c(0, block, 64))
+        return VEV_E_CORRUPT;
+    if (vev_load32(block + 8) != FORMAT_VERSION || vev_load32(block + 12) != 0)
+        return VEV_E_VERSION;
+    memcpy(header_out->uuid, block + 16, 16);
+    header_out->stream = vev_load32(block + 32);
+    header_out->created_ns = (int64_t)vev_load64(block + 56);
+    uint32_t segment_size = vev_load32(block + 36);
+    uint64_t count = vev_load32(block + 40);
+    if (!vev_geometry_make(&header_out->geometry, VEV_HEADER_REGION + count * segment_size,
+                           segment_size, vev_load32(block + 44), vev_load32(block + 48)))
+        return VEV_E_CORRUPT;
+    return VEV_OK;
+}
+
+/* Ledger: magic 0, version 8, floor generation 16, floor seq 24, delivered 32, rejected 40,
+ * evicted 48, lost 56, evicted by kind 64..127, crc 128 over uuid and 0..127. */
+enum { LEDGER_BYTES = 64 + 8 * VEV_KIND_COUNT };
+
+static uint32_t block_crc(const uint8_t uuid[16], const uint8_t *bytes, size_t size)
+{
+    return vev_crc32c(vev_crc32c(0, uuid, 16), bytes, size);
+}
+
+void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
+                      const vev_ledger *ledger)
+{
+    uint8_t bytes[LEDGER_BYTES + 4];
+    memcpy(bytes, LEDGER_MAGIC, 8);
+    vev_store64(bytes + 8, ledger->version);
+    vev_store64(bytes + 16, ledger->floor_generation);
+    vev_store64(bytes + 24, ledger->floor_seq);
+    vev_store64(bytes + 32, ledger->delivered);
+    vev_store64(bytes + 40, ledger->rejected);
+    vev_store64(bytes + 48, ledger->evicted);
+    vev_store64(bytes + 56, ledger->lost);
+    for (int kind = 0; kind < VEV_KIND_COUNT; kind++)
+        vev_store64(bytes + 64 + 8 * kind, ledger->evicted_by_kind[kind]);
+    vev_store32(bytes + LEDGER_BYTES, block_crc(uuid, bytes, LEDGER_BYTES));
+    memcpy(block, bytes, sizeof bytes);
+}
+
+bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
+                     vev_ledger *ledger_out)
+{
+    if (memcmp(block, LEDGER_MAGIC, 8) != 0 ||
+        vev_load32(block + LEDGER_BYTES) != block_crc(uuid, block, LEDGER_BYTES))
+        return false;
+    ledger_out->version = vev_load64(block + 8);
+    ledger_out->floor_generation = vev_load64(block + 16);
+    ledger_out->floor_seq = vev_load64(block + 24);
+    ledger_out->delivered = vev_load64(block + 32);
+    ledger_out->rejected = vev_load64(block + 40);
+    ledger_out->evicted = vev_load64(block + 48);
+    ledger_out->lost = vev_load64(block + 56);
+    for (int kind = 0; kind < VEV_KIND_COUNT; kind++)
+        ledger_out->evicted_by_kind[kind] = vev_load64(block + 64 + 8 * kind);
+    return true;
+}
+
+bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger *ledger_out)
+{
+    bool found = false;
+    for (int i = 0; i < 2; i++) {
+        vev_ledger ledger;
+        const uint8_t *block = region + VEV_AT_LEDGER + i * VEV_HEADER_BLOCK;
+        if (vev_ledger_read(block, uuid, &ledger) &&
+            (!found || ledger.version > ledger_out->version)) {
+            *ledger_out = ledger;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* Head: magic 0, generation 8, base seq 16, created 24, dictionary size 32, dictionary crc 36,
+ * crc 40 over uuid and 0..39. Seal: magic 64, generation 72, count 80, end 84, crc 88. */
+void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *head)
+{
+    uint8_t bytes[44];
+    memcpy(bytes, HEAD_MAGIC, 8);
+    vev_store64(bytes + 8, head->generation);
+    vev_store64(bytes + 16, head->base_seq);
+    vev_store64(bytes + 24, (uint64_t)head->created_ns);
+    vev_store32(bytes + 32, head->dictionary_size);
+    vev_store32(bytes + 36, head->dictionary_crc);
+    vev_store32(bytes + 40, block_crc(uuid, bytes, 40));
+    memcpy(segment, bytes, sizeof bytes);
+}
+
+void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,
+                   uint32_t record_count, uint32_t data_end)
+{
+    uint8_t bytes[28];
+    memcpy(bytes, SEAL_MAGIC, 8);
+    vev_store64(bytes + 8, generation);
+    vev_store32(bytes + 16, record_count);
+    vev_store32(bytes + 20, data_end);
+    vev_store32(bytes + 24, block_crc(uuid, bytes, 24));
+    memcpy(segment + 64, bytes, sizeof bytes);
+}
+
+bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
+                   vev_head *head_out)
+{
+    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 ||
+        vev_load32(bytes + 40) != block_crc(uuid, bytes, 40))
+        return false;
+    head_out->generation = vev_load64(bytes + 8);
+    head_out->base_seq = vev_load64(bytes + 16);
+    head_out->created_ns = (int64_t)vev_load64(bytes + 24);
+    head_out->dictionary_size = vev_load32(bytes + 32);
+    head_out->dictionary_crc = vev_load32(bytes + 36);
+    if (head_out->generation == 0 || head_out->generation >= 1ull << 53 ||
+        head_out->base_seq == 0 || head_out->base_seq >= 1ull << 62 ||
+        head_out->dictionary_size > geometry->dictionary_capacity)
+        return false;
+    const uint8_t *seal = bytes + 64;
+    head_out->record_count = vev_load32(seal + 16);
+    head_out->data_end = vev_load32(seal + 20);
+    head_out->sealed = memcmp(seal, SEAL_MAGIC, 8) == 0 &&
+                       vev_load32(seal + 24) == block_crc(uuid, seal, 24) &&
+                       vev_load64(seal + 8) == head_out->generation &&
+                       head_out->record_count <= geometry->max_records &&
+                       head_out->data_end <= geometry->data_size;
+    return true;
+}
+
+static uint32_t map_check(uint32_t states, uint32_t seed, uint32_t word_index)
+{
+    uint8_t bytes[8];
+    vev_store32(bytes, word_index);
+    vev_store32(bytes + 4, states);
+    return vev_crc32c(seed, bytes, sizeof bytes);
+}
+
+uint32_t vev_map_states(uint64_t word, uint32_t seed, uint32_t word_index)
+{
+    uint32_t states = (uint32_t)word;
+    if (word == 0 || map_check(states, seed, word_index) != (uint32_t)(word >> 32))
+        return 0;
+    return states;
+}
+
+uint64_t vev_map_word(uint32_t states, uint32_t seed, uint32_t word_index)
+{
+    return (uint64_t)map_check(states, seed, word_index) << 32 | states;
+}
+
+void vev_map_count(const uint8_t *map, uint32_t seed, uint32_t record_count, uint64_t counts[4])
+{
+    memset(counts, 0, 4 * sizeof counts[0]);
+    for (uint32_t i = 0; i * 16 < record_count; i++) {
+        uint32_t states = vev_map_states(vev_load64(map + 8 * (size_t)i), seed, i);
+        uint32_t here = VEV_MIN(16u, record_count - i * 16);
+        if (here < 16)
+            states &= (1u << (here * 2)) - 1;
+        uint32_t low = states & 0x55555555u, high = states >> 1 & 0x55555555u;
+        uint32_t both = (uint32_t)__builtin_popcount(low & high);
+        uint32_t ones = (uint32_t)__builtin_popcount(low) - both;
+        uint32_t twos = (uint32_t)__builtin_popcount(high) - both;
+        counts[VEV_DELIVERED] += ones;
+        counts[VEV_REJECTED] += twos;
+        counts[VEV_LOST] += both;
+        counts[VEV_PENDING] += here - ones - twos - both;
+    }
+}

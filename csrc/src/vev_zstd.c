@@ -1,0 +1,196 @@
+/* zstd contexts and dictionaries.
+ *
+ * Magicless frames are an "experimental" parameter of zstd: the name ZSTD_c_format stands in the
+ * section of zstd.h that must not be used with a shared library, but the parameter behind it,
+ * experimentalParam2, and every function used here belong to the stable part and have been in
+ * every libzstd since 1.4.5. The value is checked to have taken effect when a context is made.
+ *
+ * A context has a compressor for each size class of records. zstd sizes its workspace by the
+ * input, and when 128 inputs in a row needed less than a third of it, it gives memory back, to
+ * take it again for the next larger input. The classes below 32 KiB are so narrow that no two
+ * inputs of one class differ that much: a workspace grows to the largest input seen and stays.
+ * Parameters stick to a compressor; only a change of dictionary or level touches them. */
+#include "vev_zstd.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "vev_base.h"
+
+VEV_STATIC_ASSERT(ZSTD_VERSION_NUMBER >= 10405, "libzstd 1.4.5 or later is needed");
+
+#define COMPRESS_FORMAT ZSTD_c_experimentalParam2
+#define DECOMPRESS_FORMAT ZSTD_d_experimentalParam1
+#define FORMAT_MAGICLESS 1
+
+/* The largest record of each class but the last. */
+static const size_t class_sizes[] = {2u << 10, 8u << 10, 32u << 10};
+enum { CLASS_LARGE = 3, CLASS_COUNT };
+VEV_STATIC_ASSERT(sizeof class_sizes / sizeof class_sizes[0] == CLASS_LARGE, "one for each");
+
+/* Entries of a match table below the last class, as a power of two: without a dictionary some
+ * levels would take more from 16 KiB on, and break the narrowness. */
+#define TABLE_LOG 14
+
+struct vev_zdict {
+    uint64_t id;       /* unique in the process: an address may come back after free, this not */
+    int level;
+    ZSTD_CDict *cdict; /* NULL: no dictionary */
+    ZSTD_DDict *ddict;
+};
+
+/* A compressor and what it is set to at present. */
+typedef struct {
+    ZSTD_CCtx *cctx;
+    uint64_t dict_id; /* 0: none */
+    int level;
+} compressor;
+
+struct vev_zctx {
+    compressor compressors[CLASS_COUNT];
+    ZSTD_DCtx *dctx;
+};
+
+vev_zdict *vev_zdict_create(const void *dict, size_t size, int level)
+{
+    static _Atomic uint64_t last_id;
+    vev_zdict *d = calloc(1, sizeof *d);
+    if (d == NULL)
+        return NULL;
+    if (size == 0)
+        return d;
+    /* Relaxed: only that no two get the same number matters. */
+    d->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
+    d->level = level;
+    d->cdict = ZSTD_createCDict(dict, size, level);
+    d->ddict = ZSTD_createDDict(dict, size);
+    if (d->cdict == NULL || d->ddict == NULL) {
+        vev_zdict_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+void vev_zdict_free(vev_zdict *dict)
+{
+    if (dict == NULL)
+        return;
+    ZSTD_freeCDict(dict->cdict);
+    ZSTD_freeDDict(dict->ddict);
+    free(dict);
+}
+
+size_t vev_zdict_memory(const vev_zdict *dict)
+{
+    return sizeof *dict + ZSTD_sizeof_CDict(dict->cdict) + ZSTD_sizeof_DDict(dict->ddict);
+}
+
+vev_zctx *vev_zctx_create(void) { return calloc(1, sizeof(vev_zctx)); }
+
+void vev_zctx_free(vev_zctx *ctx)
+{
+    if (ctx == NULL)
+        return;
+    for (int i = 0; i < CLASS_COUNT; i++)
+        ZSTD_freeCCtx(ctx->compressors[i].cctx);
+    ZSTD_freeDCtx(ctx->dctx);
+    free(ctx);
+}
+
+size_t vev_zctx_memory(const vev_zctx *ctx)
+{
+    size_t sum = sizeof *ctx + ZSTD_sizeof_DCtx(ctx->dctx);
+    for (int i = 0; i < CLASS_COUNT; i++)
+        sum += ZSTD_sizeof_CCtx(ctx->compressors[i].cctx);
+    return sum;
+}
+
+size_t vev_zstd_bound(size_t src_size) { return ZSTD_compressBound(src_size); }
+
+/* A setting that can only fail if this file is wrong about libzstd. */
+static void must(size_t zstd_result) { VEV_ASSERT(!ZSTD_isError(zstd_result)); }
+
+static int size_class(size_t src_size)
+{
+    int class = 0;
+    while (class < CLASS_LARGE && src_size > class_sizes[class])
+        class++;
+    return class;
+}
+
+static vev_status compressor_open(compressor *c, int class, int level)
+{
+    ZSTD_CCtx *cctx = ZSTD_createCCtx();
+    if (cctx == NULL)
+        return VEV_E_NOMEM;
+    must(ZSTD_CCtx_setParameter(cctx, COMPRESS_FORMAT, FORMAT_MAGICLESS));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_contentSizeFlag, 0));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_checksumFlag, 0));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_dictIDFlag, 0));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_compressionLevel, level));
+    if (class < CLASS_LARGE) {
+        must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, TABLE_LOG));
+        must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_chainLog, TABLE_LOG));
+    }
+    c->cctx = cctx;
+    c->dict_id = 0;
+    c->level = level;
+    return VEV_OK;
+}
+
+static void compressor_set(compressor *c, const vev_zdict *dict, int level)
+{
+    uint64_t dict_id = dict != NULL ? dict->id : 0;
+    if (dict_id != 0)
+        level = dict->level; /* libzstd 1.4.5 takes parts of it from the context all the same */
+    if (dict_id != c->dict_id) {
+        must(ZSTD_CCtx_refCDict(c->cctx, dict_id != 0 ? dict->cdict : NULL));
+        c->dict_id = dict_id;
+    }
+    if (level != c->level) {
+        must(ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_compressionLevel, level));
+        c->level = level;
+    }
+}
+
+vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level, void *dst,
+                             size_t dst_cap, const void *src, size_t src_size, size_t *out)
+{
+    *out = 0;
+    int class = size_class(src_size);
+    compressor *c = &ctx->compressors[class];
+    if (VEV_UNLIKELY(c->cctx == NULL)) {
+        vev_status status = compressor_open(c, class, level);
+        if (status != VEV_OK)
+            return status;
+    }
+    compressor_set(c, dict, level);
+    size_t size = ZSTD_compress2(c->cctx, dst, dst_cap, src, src_size);
+    if (VEV_UNLIKELY(ZSTD_isError(size))) {
+        ZSTD_ErrorCode code = ZSTD_getErrorCode(size);
+        VEV_ASSERT(code == ZSTD_error_dstSize_tooSmall || code == ZSTD_error_memory_allocation);
+        return code == ZSTD_error_dstSize_tooSmall ? VEV_E_BUFFER : VEV_E_NOMEM;
+    }
+    *out = size;
+    return VEV_OK;
+}
+
+vev_status vev_zstd_decompress(vev_zctx *ctx, const vev_zdict *dict, void *dst, size_t dst_size,
+                               const void *src, size_t src_size)
+{
+    if (VEV_UNLIKELY(ctx->dctx == NULL)) {
+        ctx->dctx = ZSTD_createDCtx();
+        if (ctx->dctx == NULL)
+            return VEV_E_NOMEM;
+        must(ZSTD_DCtx_setParameter(ctx->dctx, DECOMPRESS_FORMAT, FORMAT_MAGICLESS));
+    }
+    size_t size = ZSTD_decompress_usingDDict(ctx->dctx, dst, dst_size, src, src_size,
+                                             dict != NULL ? dict->ddict : NULL);
+    if (ZSTD_isError(size)) {
+        bool nomem = ZSTD_getErrorCode(size) == ZSTD_error_memory_allocation;
+        return nomem ? VEV_E_NOMEM : VEV_E_CORRUPT;
+    }
+    return size == dst_size ? VEV_OK : VEV_E_CORRUPT;
+}

@@ -1,0 +1,527 @@
+/* The log as a whole, on a real file system: append, read, mark, wrap, reopen, several processes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vevents/vevents.h"
+
+#define CHECK(cond)                                                                    \
+    do {                                                                               \
+        if (!(cond)) {                                                                 \
+            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #cond);         \
+            exit(1);                                                                   \
+        }                                                                              \
+    } while (0)
+#define OK(call)                                                                       \
+    do {                                                                               \
+        vev_status status_ = (call);                                                   \
+        if (status_) {                                                                 \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call,              \
+                    vev_strerror(status_));                                            \
+            exit(1);                                                                   \
+        }                                                                              \
+    } while (0)
+
+static char root[64];
+
+static const char *fresh_dir(void)
+{
+    static char dir[96];
+    static int count;
+    snprintf(dir, sizeof dir, "%s/log-%d-%d", root, (int)getpid(), count++);
+    return dir;
+}
+
+static vev_options small(void)
+{
+    vev_options options;
+    vev_options_init(&options);
+    options.events_size = 1 << 20;
+    options.media_size = 4 << 20;
+    options.delivery_size = 1 << 20;
+    options.segment_size = 0;
+    return options;
+}
+
+static vev_log *open_log(const char *dir, const vev_options *options)
+{
+    vev_log *log;
+    OK(vev_log_open(dir, options, &log));
+    return log;
+}
+
+static vev_stats stats_of(vev_log *log, int stream)
+{
+    vev_stats stats;
+    OK(vev_log_stats(log, stream, &stats));
+    if (stats.appended != stats.delivered + stats.pending + stats.rejected + stats.evicted +
+                              stats.lost) {
+        fprintf(stderr, "conservation broken: %llu != %llu + %llu + %llu + %llu + %llu\n",
+                (unsigned long long)stats.appended, (unsigned long long)stats.delivered,
+                (unsigned long long)stats.pending, (unsigned long long)stats.rejected,
+                (unsigned long long)stats.evicted, (unsigned long long)stats.lost);
+        exit(1);
+    }
+    return stats;
+}
+
+/* A payload that tells its number and has a length of its own. */
+static size_t make_payload(uint8_t *buffer, uint64_t number)
+{
+    size_t size = 20 + (number * 7919) % 400;
+    for (size_t i = 0; i < size; i++)
+        buffer[i] = (uint8_t)((number * 31 + i * i) >> 3);
+    memcpy(buffer, &number, sizeof number);
+    return size;
+}
+
+static void append_numbers(vev_log *log, int stream, uint64_t from, uint64_t to)
+{
+    uint8_t payload[512];
+    for (uint64_t n = from; n < to; n++) {
+        vev_entry entry = {.kind = (uint32_t)(n % 6)};
+        OK(vev_log_append(log, stream, payload, make_payload(payload, n), &entry));
+    }
+}
+
+/* Read everything in the given states; every payload must be one that make_payload() makes. */
+static uint64_t read_all(vev_log *log, int stream, unsigned mask, uint64_t *first, uint64_t *last)
+{
+    static uint8_t buffer[1 << 18];
+    static vev_record records[256];
+    uint64_t next = 0, total = 0;
+    *first = *last = 0;
+    for (;;) {
+        size_t count;
+        OK(vev_log_read(log, stream, next, mask, records, 256, buffer, sizeof buffer, &count,
+                        &next));
+        if (count == 0)
+            return total;
+        for (size_t i = 0; i < count; i++) {
+            uint8_t expected[512];
+            uint64_t number;
+            memcpy(&number, buffer + records[i].offset, sizeof number);
+            CHECK(records[i].size == make_payload(expected, number));
+            CHECK(memcmp(expected, buffer + records[i].offset, records[i].size) == 0);
+            CHECK(records[i].seq > *last);
+            if (*first == 0)
+                *first = records[i].seq;
+            *last = records[i].seq;
+        }
+        total += count;
+    }
+}
+
+static void test_append_and_read(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 1000);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == 1000);
+    CHECK(first == 1 && last == 1000);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.appended == 1000 && stats.pending == 1000);
+    uint64_t durable;
+    OK(vev_log_sync(log, &durable));
+    CHECK(durable == 1000);
+    vev_log_close(log);
+    struct stat st;
+    char path[128];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600);
+    log = open_log(dir, &options);
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == 1000);
+    append_numbers(log, VEV_EVENTS, 1000, 1100);
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == 1100 && last == 1100);
+    vev_log_close(log);
+}
+
+static void test_mark(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 300);
+    uint64_t seqs[] = {1, 2, 3, 100, 300, 301, 99999, 2};
+    size_t changed;
+    OK(vev_log_mark(log, VEV_EVENTS, seqs, 8, VEV_DELIVERED, &changed));
+    CHECK(changed == 5 || changed == 6); /* 301 has not been appended; it may be noted ahead */
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.delivered == 5 && stats.pending == 295);
+    uint64_t one = 7;
+    OK(vev_log_mark(log, VEV_EVENTS, &one, 1, VEV_REJECTED, NULL));
+    vev_log_close(log);
+    log = open_log(dir, &options);
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.delivered == 5 && stats.pending == 294 && stats.rejected == 1);
+    append_numbers(log, VEV_EVENTS, 300, 301);
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.delivered == 5 && stats.pending == 295);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == 295 && first == 4);
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_DELIVERED, &first, &last) == 5);
+    CHECK(vev_log_mark(log, VEV_EVENTS, &one, 1, 9, NULL) == VEV_E_INVALID);
+    vev_log_close(log);
+}
+
+static void test_wrap(int threaded)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.flags = threaded ? 0 : VEV_OPEN_NO_THREAD;
+    vev_log *log = open_log(dir, &options);
+    uint64_t appended = 0, first, last;
+    for (int round = 0; round < 40; round++) {
+        append_numbers(log, VEV_EVENTS, appended, appended + 1000);
+        appended += 1000;
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == appended);
+        uint64_t count, oldest;
+        do { /* the helper thread may reclaim a segment between the two looks */
+            oldest = stats.first_seq;
+            count = read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last);
+            stats = stats_of(log, VEV_EVENTS);
+        } while (stats.first_seq != oldest);
+        CHECK(count == stats.pending);
+        CHECK(last == appended);
+        uint64_t some[] = {last, last - 1, last - 2};
+        OK(vev_log_mark(log, VEV_EVENTS, some, 3, VEV_DELIVERED, NULL));
+        if (round % 7 == 6) {
+            vev_log_close(log);
+            log = open_log(dir, &options);
+        }
+    }
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.evicted > 0 && stats.lost == 0 && stats.delivered == 120);
+    uint64_t by_kind = 0;
+    for (int kind = 0; kind < 8; kind++)
+        by_kind += stats.evicted_by_kind[kind];
+    CHECK(by_kind == stats.evicted && stats.evicted_by_kind[7] == 0);
+    CHECK(stats.evicted_by_kind[1] > 0 && stats.evicted_by_kind[5] > 0);
+    vev_log_close(log);
+}
+
+static void test_refuse(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.full_policy = VEV_FULL_REFUSE;
+    vev_log *log = open_log(dir, &options);
+    uint8_t payload[512];
+    uint64_t n = 0, first, last;
+    vev_status status;
+    while ((status = vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL)) ==
+           VEV_OK)
+        CHECK(++n < 100000);
+    CHECK(status == VEV_E_FULL);
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == n);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.evicted == 0 && stats.pending == n);
+    for (uint64_t seq = 1; seq <= n; seq++)
+        OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+    append_numbers(log, VEV_EVENTS, n, n + 100);
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.evicted == 0 && stats.delivered == n && stats.pending == 100);
+    vev_log_close(log);
+}
+
+static void test_limits(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    vev_stats stats = stats_of(log, VEV_MEDIA);
+    uint8_t *big = malloc(stats.max_payload + 1);
+    for (uint64_t i = 0; i <= stats.max_payload; i++)
+        big[i] = (uint8_t)(i * 2654435761u >> 13);
+    vev_entry entry = {.flags = VEV_APPEND_RAW, .kind = 1};
+    CHECK(vev_log_append(log, VEV_MEDIA, big, stats.max_payload + 1, &entry) == VEV_E_TOO_BIG);
+    CHECK(vev_log_append(log, VEV_MEDIA, big, 0, &entry) == VEV_E_INVALID);
+    entry.kind = 8;
+    CHECK(vev_log_append(log, VEV_MEDIA, big, 1, &entry) == VEV_E_INVALID);
+    CHECK(vev_log_append(log, 3, big, 1, NULL) == VEV_E_INVALID);
+    entry.kind = 1;
+    for (int i = 0; i < 20; i++)
+        OK(vev_log_append(log, VEV_MEDIA, big, stats.max_payload, &entry));
+    stats = stats_of(log, VEV_MEDIA);
+    CHECK(stats.appended == 20 && stats.evicted > 0 && stats.pending > 0);
+    vev_record record;
+    size_t count;
+    uint64_t next;
+    uint8_t small_buffer[16];
+    CHECK(vev_log_read(log, VEV_MEDIA, 0, 15, &record, 1, small_buffer, 16, &count, &next) ==
+          VEV_E_BUFFER);
+    CHECK(record.size == stats.max_payload);
+    uint8_t *back = malloc(stats.max_payload);
+    OK(vev_log_read(log, VEV_MEDIA, 20, 15, &record, 1, back, stats.max_payload, &count, &next));
+    CHECK(count == 1 && record.seq == 20 && memcmp(back, big, record.size) == 0 && next == 21);
+    free(back);
+    free(big);
+    vev_log_close(log);
+    options.level = 50;
+    CHECK(vev_log_open(dir, &options, &log) == VEV_E_INVALID && log == NULL);
+}
+
+static void *append_thread(void *argument)
+{
+    append_numbers(argument, VEV_EVENTS, 0, 5000);
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.events_size = 8 << 20;
+    vev_log *log = open_log(dir, &options);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        CHECK(pthread_create(&threads[i], NULL, append_thread, log) == 0);
+    uint64_t first, last;
+    for (int i = 0; i < 20; i++) {
+        (void)read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last);
+        OK(vev_log_sync(log, NULL));
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_PENDING, &first, &last) == 20000);
+    CHECK(first == 1 && last == 20000);
+    CHECK(stats_of(log, VEV_EVENTS).pending == 20000);
+    uint64_t durable;
+    OK(vev_log_sync(log, &durable));
+    CHECK(durable == 20000);
+    vev_log_close(log);
+}
+
+static void test_processes(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.events_size = 8 << 20;
+    for (int i = 0; i < 3; i++) {
+        if (fork() == 0) {
+            vev_log *log = open_log(dir, &options);
+            append_numbers(log, VEV_EVENTS, 0, 4000);
+            vev_log_close(log);
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        int status;
+        CHECK(wait(&status) > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) == 12000);
+    CHECK(stats_of(log, VEV_EVENTS).appended == 12000);
+    vev_log_close(log);
+}
+
+static void test_fork_after_open(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+#ifdef __SANITIZE_THREAD__
+    options.flags = VEV_OPEN_NO_THREAD; /* TSan takes no new threads in a child */
+#endif
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 100);
+    pid_t child = fork();
+    if (child == 0) {
+        append_numbers(log, VEV_EVENTS, 100, 600);
+        vev_log_close(log);
+        _exit(0);
+    }
+    append_numbers(log, VEV_EVENTS, 600, 900);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    append_numbers(log, VEV_EVENTS, 900, 1000);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) == 1000);
+    CHECK(stats_of(log, VEV_EVENTS).appended == 1000);
+    vev_log_close(log);
+}
+
+static void test_kill(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.events_size = 2 << 20;
+    uint64_t before = 0;
+    for (int round = 0; round < 20; round++) {
+        int pipe_fds[2];
+        CHECK(pipe(pipe_fds) == 0);
+        pid_t child = fork();
+        if (child == 0) {
+            vev_log *log = open_log(dir, &options);
+            uint8_t payload[512];
+            for (uint64_t n = 0;; n++) {
+                vev_entry entry = {0};
+                OK(vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), &entry));
+                CHECK(write(pipe_fds[1], &entry.seq, sizeof entry.seq) == sizeof entry.seq);
+            }
+        }
+        close(pipe_fds[1]);
+        uint64_t seq, witness = 0;
+        int enough = 200 + round * 37;
+        while (enough-- > 0 && read(pipe_fds[0], &seq, sizeof seq) == sizeof seq)
+            witness = seq;
+        kill(child, SIGKILL);
+        while (read(pipe_fds[0], &seq, sizeof seq) == sizeof seq)
+            witness = seq;
+        close(pipe_fds[0]);
+        waitpid(child, NULL, 0);
+        CHECK(witness > before);
+        vev_options quiet = options;
+        quiet.flags = VEV_OPEN_NO_THREAD; /* else it might reclaim between the two looks */
+        vev_log *log = open_log(dir, &quiet);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.last_seq >= witness && stats.lost == 0);
+        uint64_t first, last;
+        CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) == stats.pending);
+        CHECK(last >= witness);
+        before = stats.last_seq;
+        vev_log_close(log);
+    }
+}
+
+static void overwrite(const char *dir, const char *name, long offset, const void *bytes, size_t size)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0 && pwrite(fd, bytes, size, offset) == (ssize_t)size);
+    close(fd);
+}
+
+static void test_damage(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 200);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    /* The dictionary: it is the built-in one, so nothing is lost. */
+    overwrite(dir, "events.ring", 65536 + 8192, junk, sizeof junk);
+    log = open_log(dir, &options);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) == 200);
+    vev_log_close(log);
+    /* Records in the middle. */
+    overwrite(dir, "events.ring", 65536 + (long)stats.segment_size / 2, junk, sizeof junk);
+    log = open_log(dir, &options);
+    uint64_t found = read_all(log, VEV_EVENTS, 15, &first, &last);
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(found < 200 && found >= 190 && last == 200);
+    CHECK(stats.lost == 200 - found && stats.pending == found && stats.appended == 200);
+    append_numbers(log, VEV_EVENTS, 200, 300);
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == found + 100 && last == 300);
+    vev_log_close(log);
+
+    /* One copy of the file header gone: nothing is lost. Both gone: set aside, a new ring. */
+    overwrite(dir, "events.ring", 0, junk, sizeof junk);
+    log = open_log(dir, &options);
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == found + 100);
+    vev_log_close(log);
+    overwrite(dir, "events.ring", 4096, junk, sizeof junk);
+    log = open_log(dir, &options);
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.set_aside == 1 && stats.appended == 0);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring.damaged-1", dir);
+    CHECK(access(path, F_OK) == 0);
+    append_numbers(log, VEV_EVENTS, 0, 10);
+    vev_log_close(log);
+}
+
+static void test_truncated_under_map(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 50);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(truncate(path, 0) == 0);
+    uint8_t payload[512];
+    size_t size = make_payload(payload, 50);
+    vev_status status = vev_log_append(log, VEV_EVENTS, payload, size, NULL);
+    CHECK(status == EIO || status == VEV_E_DEGRADED);
+    CHECK(vev_log_append(log, VEV_EVENTS, payload, size, NULL) == VEV_E_DEGRADED);
+    vev_log_close(log);
+}
+
+static void test_readonly(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 100);
+    vev_options reading = small();
+    reading.flags = VEV_OPEN_READONLY;
+    vev_log *reader = open_log(dir, &reading);
+    uint64_t first, last;
+    CHECK(read_all(reader, VEV_EVENTS, 15, &first, &last) == 100);
+    append_numbers(log, VEV_EVENTS, 100, 150);
+    CHECK(read_all(reader, VEV_EVENTS, 15, &first, &last) == 150);
+    CHECK(stats_of(reader, VEV_EVENTS).pending == 150);
+    CHECK(vev_log_append(reader, VEV_EVENTS, "x", 1, NULL) == VEV_E_READONLY);
+    vev_log_close(reader);
+    vev_log_close(log);
+    CHECK(vev_log_open(fresh_dir(), &reading, &reader) == ENOENT);
+}
+
+static void test_urgent(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.sync_interval_ms = 0;
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 10);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+    vev_entry entry = {.flags = VEV_APPEND_SYNC, .kind = VEV_KIND_SAFETY_ALERT};
+    OK(vev_log_append(log, VEV_EVENTS, "alert", 5, &entry));
+    CHECK(entry.seq == 11 && vev_log_durable_seq(log, VEV_EVENTS) == 11);
+    CHECK((entry.id[6] & 0xf0) == 0x40 && (entry.id[8] & 0xc0) == 0x80);
+    append_numbers(log, VEV_EVENTS, 10, 20);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 11);
+    vev_log_close(log);
+}
+
+int main(void)
+{
+    const char *base = getenv("TMPDIR");
+    snprintf(root, sizeof root, "%s/vev-ring-XXXXXX", base ? base : "/tmp");
+    CHECK(mkdtemp(root) != NULL);
+    test_append_and_read();
+    test_mark();
+    test_wrap(0);
+    test_wrap(1);
+    test_refuse();
+    test_limits();
+    test_threads();
+    test_processes();
+    test_fork_after_open();
+    test_kill();
+    test_damage();
+    test_truncated_under_map();
+    test_readonly();
+    test_urgent();
+    char command[96];
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    CHECK(system(command) == 0);
+    puts("ok");
+    return 0;
+}

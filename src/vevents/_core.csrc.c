@@ -1,0 +1,1 @@
+#include "vevents/vevents.h"

@@ -1,0 +1,268 @@
+"""The bridge to the C library: the only importer of `_core`.
+
+Turns statuses into exceptions, buffers into bytes, and nothing else; what to log and when is for
+`log.py` to know.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from vevents._core import ffi, lib
+from vevents.errors import (
+    EventTooLargeError,
+    EventValidationError,
+    LogBusyError,
+    LogCorruptError,
+    LogDegradedError,
+    LogError,
+    LogFullError,
+    LogReadOnlyError,
+    LogVersionError,
+)
+
+EVENTS: Final[int] = lib.VEV_EVENTS
+MEDIA: Final[int] = lib.VEV_MEDIA
+DELIVERY: Final[int] = lib.VEV_DELIVERY
+
+PENDING: Final[int] = lib.VEV_PENDING
+DELIVERED: Final[int] = lib.VEV_DELIVERED
+REJECTED: Final[int] = lib.VEV_REJECTED
+LOST: Final[int] = lib.VEV_LOST
+
+APPEND_SYNC: Final[int] = lib.VEV_APPEND_SYNC
+APPEND_TIME: Final[int] = lib.VEV_APPEND_TIME
+APPEND_ID: Final[int] = lib.VEV_APPEND_ID
+APPEND_RAW: Final[int] = lib.VEV_APPEND_RAW
+
+FULL_DROP_OLDEST: Final[int] = lib.VEV_FULL_DROP_OLDEST
+FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
+
+_READ_COUNT: Final = 256
+_READ_SIZE: Final = 1 << 20
+
+# Which exception a status becomes; a test walks every code of the header through this table.
+ERROR_OF: Final[dict[int, type[Exception]]] = {
+    lib.VEV_E_INVALID: EventValidationError,
+    lib.VEV_E_TOO_BIG: EventTooLargeError,
+    lib.VEV_E_BUFFER: LogError,
+    lib.VEV_E_READONLY: LogReadOnlyError,
+    lib.VEV_E_FULL: LogFullError,
+    lib.VEV_E_BUSY: LogBusyError,
+    lib.VEV_E_DEGRADED: LogDegradedError,
+    lib.VEV_E_VERSION: LogVersionError,
+    lib.VEV_E_CORRUPT: LogCorruptError,
+    lib.VEV_E_NOMEM: MemoryError,
+}
+
+
+def check(status: int, what: str) -> None:
+    """Raise what `status` stands for; 0 is success.
+
+    Args:
+        status: What a function of the library returned.
+        what: Path or field that the message names.
+    """
+    if status == 0:
+        return
+    if status > 0:
+        raise OSError(status, os.strerror(status), what)
+    text = ffi.string(lib.vev_strerror(status)).decode()
+    kind = ERROR_OF[status]
+    if issubclass(kind, EventValidationError):
+        raise kind(what, text)
+    raise kind(f"{what}: {text}")
+
+
+def version() -> str:
+    """Return the version of the C library."""
+    text: str = ffi.string(lib.vev_version()).decode()
+    return text
+
+
+class RawRecord(NamedTuple):
+    """One record as the library returns it; see `vev_record` in vevents.h."""
+
+    seq: int
+    id: bytes
+    wall_ns: int
+    mono_ns: int
+    boot: int
+    kind: int
+    state: int
+    flags: int
+    payload: bytes
+    stored_size: int
+
+
+class _PerThread(threading.local):
+    """An entry of its own for each thread: made once, reused for every append."""
+
+    def __init__(self) -> None:
+        self.entry = ffi.new("vev_entry *")
+
+
+class Handle:
+    """An open log.
+
+    Threads: any method from any thread, except that `close` must come last.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        events_size: int | None,
+        media_size: int | None,
+        delivery_size: int | None,
+        segment_size: int | None,
+        full_policy: int,
+        sync_interval_ms: int,
+        level: int,
+        read_only: bool,
+    ) -> None:
+        options = ffi.new("vev_options *")
+        lib.vev_options_init(options)
+        sizes = {
+            "events_size": events_size,
+            "media_size": media_size,
+            "delivery_size": delivery_size,
+            "segment_size": segment_size,
+        }
+        for name, size in sizes.items():
+            if size is not None:
+                setattr(options, name, size)
+        options.full_policy = full_policy
+        options.sync_interval_ms = sync_interval_ms
+        options.level = level
+        options.flags = lib.VEV_OPEN_READONLY if read_only else 0
+        out = ffi.new("vev_log **")
+        self._directory = directory
+        check(lib.vev_log_open(os.fsencode(directory), options, out), directory)
+        self._log = ffi.gc(out[0], lib.vev_log_close)
+        self._per_thread = _PerThread()
+        self._reading = threading.Lock()
+        self._records = ffi.new("vev_record[]", _READ_COUNT)
+        self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
+
+    def close(self) -> None:
+        """Sync and close; later calls on this handle raise `LogError`."""
+        log, self._log = self._log, None
+        if log is not None:
+            ffi.release(log)
+
+    def _open_log(self) -> Any:
+        if self._log is None:
+            raise LogError(f"{self._directory}: the log is closed")
+        return self._log
+
+    def append(
+        self,
+        stream: int,
+        payload: bytes,
+        flags: int,
+        kind: int,
+        *,
+        record_id: bytes | None = None,
+        wall_ns: int = 0,
+    ) -> tuple[int, bytes, int]:
+        """Append one record. Returns its sequence number, id and time in ns since 1970."""
+        entry = self._per_thread.entry
+        entry.flags = flags
+        entry.kind = kind
+        entry.wall_ns = wall_ns
+        if record_id is not None:
+            entry.id = record_id
+        status = lib.vev_log_append(self._open_log(), stream, payload, len(payload), entry)
+        if status:
+            check(status, "event" if stream == EVENTS else self._directory)
+        return entry.seq, bytes(entry.id), entry.wall_ns
+
+    def append_encoded(self, payload: bytes, flags: int, kind: int) -> int:
+        """Append one encoded event and return its sequence number: the short way."""
+        entry = self._per_thread.entry
+        entry.flags = flags
+        entry.kind = kind
+        status = lib.vev_log_append(self._log or self._open_log(), 0, payload, len(payload), entry)
+        if status:
+            check(status, "event")
+        seq: int = entry.seq
+        return seq
+
+    def read(
+        self, stream: int, from_seq: int, state_mask: int, limit: int
+    ) -> tuple[list[RawRecord], int]:
+        """Read up to `limit` records. Returns them and the sequence number to go on from."""
+        log = self._open_log()
+        count = ffi.new("size_t *")
+        following = ffi.new("uint64_t *")
+        with self._reading:
+            while True:
+                records, buffer = self._records, self._buffer
+                status = lib.vev_log_read(
+                    log,
+                    stream,
+                    from_seq,
+                    state_mask,
+                    records,
+                    min(limit, _READ_COUNT),
+                    buffer,
+                    len(buffer),
+                    count,
+                    following,
+                )
+                if status != lib.VEV_E_BUFFER:
+                    break
+                self._buffer = ffi.new("unsigned char[]", records[0].size)
+            check(status, self._directory)
+            view = ffi.buffer(buffer)
+            found = [
+                RawRecord(
+                    r.seq,
+                    bytes(r.id),
+                    r.wall_ns,
+                    r.mono_ns,
+                    r.boot,
+                    r.kind,
+                    r.state,
+                    r.flags,
+                    view[r.offset : r.offset + r.size],
+                    r.stored_size,
+                )
+                for r in records[0 : count[0]]
+            ]
+            if len(self._buffer) > _READ_SIZE:
+                self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
+        return found, following[0]
+
+    def mark(self, stream: int, seqs: Sequence[int], state: int) -> int:
+        """Set the delivery state of records. Returns how many changed."""
+        changed = ffi.new("size_t *")
+        array = ffi.new("uint64_t[]", list(seqs))
+        status = lib.vev_log_mark(self._open_log(), stream, array, len(seqs), state, changed)
+        check(status, self._directory)
+        count: int = changed[0]
+        return count
+
+    def sync(self) -> int:
+        """Make everything durable. Returns the durable sequence number of the events."""
+        durable = ffi.new("uint64_t *")
+        check(lib.vev_log_sync(self._open_log(), durable), self._directory)
+        seq: int = durable[0]
+        return seq
+
+    def durable_seq(self, stream: int) -> int:
+        """Return the sequence number up to which a power cut loses nothing."""
+        seq: int = lib.vev_log_durable_seq(self._open_log(), stream)
+        return seq
+
+    def stats(self, stream: int) -> dict[str, Any]:
+        """Return the fields of `vev_stats`, `evicted_by_kind` as a list of 8."""
+        out = ffi.new("vev_stats *")
+        check(lib.vev_log_stats(self._open_log(), stream, out), self._directory)
+        fields = {name: getattr(out, name) for name, _ in ffi.typeof("vev_stats").fields}
+        fields["evicted_by_kind"] = list(fields["evicted_by_kind"])
+        return fields

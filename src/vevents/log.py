@@ -1,0 +1,506 @@
+"""The event log: events and their frames on disk, in a bounded, crash-safe ring.
+
+    append:  Event -> validate -> frames to media.ring -> codec -> events.ring
+    read:    events.ring -> Record -> codec -> Event
+
+Nothing here knows about the network; the flusher reads and marks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple
+
+import msgpack
+
+from vevents import _ffi, codec, frames
+from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
+from vevents.event import Event, FrameRef, Image
+
+Stream = Literal["events", "media", "delivery"]
+State = Literal["pending", "delivered", "rejected", "lost"]
+
+_STREAMS: Final[dict[str, int]] = {
+    "events": _ffi.EVENTS,
+    "media": _ffi.MEDIA,
+    "delivery": _ffi.DELIVERY,
+}
+_STATES: Final[dict[str, int]] = {
+    "pending": _ffi.PENDING,
+    "delivered": _ffi.DELIVERED,
+    "rejected": _ffi.REJECTED,
+    "lost": _ffi.LOST,
+}
+_STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
+_FULL: Final[dict[str, int]] = {
+    "drop-oldest": _ffi.FULL_DROP_OLDEST,
+    "refuse": _ffi.FULL_REFUSE,
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Frames remembered by content, so that one used by several events is stored once.
+_RECENT_FRAMES: Final = 64
+
+
+class Receipt(NamedTuple):
+    """What an append returned: where the event stands and under which id it will be delivered."""
+
+    seq: int
+    event_id: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read back.
+
+    Attributes:
+        seq: Sequence number in its ring; the first is 1.
+        id: 16 bytes: an event's UUID, or a frame's digest.
+        wall_ns: Nanoseconds since 1970, UTC: the time given with the event, else the clock.
+        mono_ns: Nanoseconds since boot, time in suspend included.
+        boot: Tag of the boot in which it was appended.
+        kind: Number of the event type or of the image format.
+        state: Delivery state at the moment of reading.
+        time_given: Whether the caller gave the time; if so it is not to be repaired.
+        payload: The event's msgpack map, or the image.
+        stored_size: Bytes on disk, header included.
+    """
+
+    seq: int
+    id: bytes
+    wall_ns: int
+    mono_ns: int
+    boot: int
+    kind: int
+    state: State
+    time_given: bool
+    payload: bytes
+    stored_size: int
+
+    @property
+    def event_id(self) -> str:
+        """The UUID in the header; an id of another form stands in the payload."""
+        return str(uuid.UUID(bytes=self.id))
+
+    @property
+    def timestamp(self) -> datetime:
+        """`wall_ns` as an aware datetime in UTC, cut to microseconds."""
+        return _EPOCH + timedelta(microseconds=self.wall_ns // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """Figures of one ring; `appended` is the sum of the five that follow it.
+
+    Attributes:
+        evicted_by_kind: Of `evicted`, by kind of record, 8 entries.
+        durable_seq: Up to here a power cut loses nothing.
+        bytes_on_disk: Size of the ring's file.
+        bytes_used: Bytes of records in it that are not reclaimed yet.
+        max_payload: Largest payload in bytes that the ring takes.
+        degraded: 0, or the errno that stopped appends or syncs.
+        set_aside: 1 if this open found an unusable file and moved it out of the way.
+    """
+
+    appended: int
+    delivered: int
+    pending: int
+    rejected: int
+    evicted: int
+    lost: int
+    evicted_by_kind: list[int]
+    first_seq: int
+    last_seq: int
+    durable_seq: int
+    bytes_on_disk: int
+    bytes_used: int
+    max_payload: int
+    segment_size: int
+    segment_count: int
+    degraded: int
+    set_aside: int
+
+    @property
+    def conserved(self) -> bool:
+        """Whether everything appended is accounted for."""
+        return self.appended == (
+            self.delivered + self.pending + self.rejected + self.evicted + self.lost
+        )
+
+
+class EventLog:
+    """A log in a directory: `events.ring`, `media.ring`, `delivery.ring`.
+
+    Any number of threads and processes may have the same directory open and append. What `append`
+    returned survives the death of the process at once, and a power cut as soon as `durable_seq`
+    has reached it.
+
+    Args:
+        directory: Created with mode 0700 if absent; its parent must exist.
+        events_size: Bytes on disk for events; 64 MiB unless given. Sizes apply to new files only.
+        media_size: Bytes on disk for frames; 256 MiB unless given.
+        delivery_size: Bytes on disk for the flusher's notes; 4 MiB unless given.
+        segment_size: Bytes reclaimed at once, a multiple of 64 KiB; chosen by ring size.
+        full: What happens to a new event when the ring is full of undelivered ones:
+            `"drop-oldest"` makes room, `"refuse"` raises `LogFullError`.
+        sync_interval_s: Longest time in seconds that an event waits for a background sync; 0 for
+            none.
+        level: zstd level, -7 to 9; 100 stores uncompressed.
+        read_only: Change and repair nothing; the log must exist.
+        jpeg_quality: For frames given as arrays, 1 to 100.
+
+    Raises:
+        OSError: The directory or a file in it cannot be made, opened or filled (ENOSPC).
+        LogVersionError: Written by a newer vevents.
+        ConfigurationError: An argument is out of range.
+
+    Example:
+        >>> with EventLog(directory) as log:
+        ...     receipt = log.append(Event.custom(value="door opened", use_case_id="dock-7"))
+        ...     log.stats().pending
+        1
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        events_size: int | None = None,
+        media_size: int | None = None,
+        delivery_size: int | None = None,
+        segment_size: int | None = None,
+        full: Literal["drop-oldest", "refuse"] = "drop-oldest",
+        sync_interval_s: float = 5.0,
+        level: int = 1,
+        read_only: bool = False,
+        jpeg_quality: int = 85,
+    ) -> None:
+        self.directory = Path(directory)
+        _check_options(
+            {
+                "events_size": events_size,
+                "media_size": media_size,
+                "delivery_size": delivery_size,
+            },
+            segment_size,
+            full,
+            sync_interval_s,
+            level,
+            jpeg_quality,
+        )
+        self._jpeg_quality = jpeg_quality
+        self._recent: OrderedDict[bytes, FrameRef] = OrderedDict()
+        self._recent_lock = threading.Lock()
+        self._handle = _ffi.Handle(
+            os.fspath(self.directory),
+            events_size=events_size,
+            media_size=media_size,
+            delivery_size=delivery_size,
+            segment_size=segment_size,
+            full_policy=_FULL[full],
+            sync_interval_ms=round(sync_interval_s * 1000),
+            level=level,
+            read_only=read_only,
+        )
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Sync and close. No other thread may be inside a call; closing twice is fine."""
+        self._handle.close()
+
+    # ---- append ----
+
+    def append(self, event: Event, *, sync: bool = False) -> Receipt:
+        """Append one event with its frames.
+
+        Args:
+            event: Checked against the contract first; nothing is written if it breaks it.
+            sync: Return only when the event would survive a power cut: for what must not wait
+                for the background sync.
+
+        Returns:
+            Sequence number, event id and timestamp, all fixed for good.
+
+        Raises:
+            EventValidationError: A field breaks the contract; the message names it.
+            EventTooLargeError: The event or a frame is larger than its ring accepts.
+            LogFullError: No room, and the log was opened with `full="refuse"`.
+            LogDegradedError: The disk failed earlier.
+            OSError: The disk fails now. With `sync`, the event is in the log but not durable.
+        """
+        event.validate()
+        if event.images:
+            event = self._keep_frames(event)
+        flags = _ffi.APPEND_SYNC if sync else 0
+        wall_ns = 0
+        if event.timestamp is not None:
+            flags |= _ffi.APPEND_TIME
+            wall_ns = _to_ns(event.timestamp)
+        record_id = codec.header_id(event.event_id)
+        if record_id is not None:
+            flags |= _ffi.APPEND_ID
+        seq, made_id, made_ns = self._handle.append(
+            _ffi.EVENTS,
+            codec.encode(event),
+            flags,
+            codec.KIND_OF[event.event_type],
+            record_id=record_id,
+            wall_ns=wall_ns,
+        )
+        return Receipt(
+            seq,
+            event.event_id if event.event_id is not None else str(uuid.UUID(bytes=made_id)),
+            event.timestamp or _EPOCH + timedelta(microseconds=made_ns // 1000),
+        )
+
+    def append_encoded(self, payload: bytes, kind: int = 0, *, sync: bool = False) -> int:
+        """Append an event that is encoded already (`codec.encode`, or the C event builder).
+
+        The payload is not checked: this is the way for code that has proved its encoder.
+
+        Args:
+            payload: One msgpack map as specified in docs/format.md.
+            kind: Number of the event type, `codec.KIND_OF`.
+            sync: As for `append`.
+
+        Returns:
+            The sequence number.
+        """
+        return self._handle.append_encoded(payload, _ffi.APPEND_SYNC if sync else 0, kind)
+
+    def append_frame(self, data: bytes) -> FrameRef:
+        """Put an encoded image into media.ring, or find it there if it was put recently.
+
+        Args:
+            data: JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF.
+
+        Returns:
+            The reference to use as `Image.frame`.
+
+        Raises:
+            EventTooLargeError: Larger than the ring accepts (`stats("media").max_payload`).
+            EventValidationError: Not an image.
+        """
+        return self._keep_frame(frames.encode_frame(data), "frame")
+
+    def _keep_frames(self, event: Event) -> Event:
+        """Replace every frame in the event's images by a reference into media.ring."""
+        images = []
+        for i, image in enumerate(event.images):
+            kept: dict[str, FrameRef] = {}
+            for name, wire_name in (("frame", "frame"), ("input_frame", "inputFrame")):
+                frame = getattr(image, name)
+                if frame is None or isinstance(frame, FrameRef):
+                    continue
+                field = f"images[{i}].{wire_name}"
+                data = frames.encode_frame(frame, quality=self._jpeg_quality, field=field)
+                kept[name] = self._keep_frame(data, field)
+            images.append(_with_frames(image, kept))
+        return replace(event, images=tuple(images))
+
+    def _keep_frame(self, data: bytes, field: str) -> FrameRef:
+        digest = frames.digest(data)
+        with self._recent_lock:
+            known = self._recent.get(digest)
+        if known is not None and self.frame(known) is not None:
+            return known
+        try:
+            seq, _, _ = self._handle.append(
+                _ffi.MEDIA,
+                data,
+                _ffi.APPEND_ID | _ffi.APPEND_RAW,
+                frames.media_kind(frames.sniff(data)),
+                record_id=digest,
+            )
+        except EventTooLargeError:
+            limit = self.stats("media").max_payload
+            reason = f"{len(data)} bytes, media.ring takes at most {limit}"
+            raise EventTooLargeError(field, reason) from None
+        ref = FrameRef(seq, digest, len(data))
+        with self._recent_lock:
+            self._recent[digest] = ref
+            while len(self._recent) > _RECENT_FRAMES:
+                self._recent.popitem(last=False)
+        return ref
+
+    # ---- read ----
+
+    def read_batch(
+        self,
+        stream: Stream = "events",
+        from_seq: int = 0,
+        states: Sequence[State] = ("pending",),
+        limit: int = 256,
+    ) -> tuple[list[Record], int]:
+        """Read some records in sequence order.
+
+        Args:
+            stream: Which ring.
+            from_seq: First sequence number wanted; older than the oldest starts at the oldest.
+            states: Records in other states are passed over.
+            limit: At most so many; at most 256 and about 1 MiB come at once.
+
+        Returns:
+            The records, and the sequence number from which to go on. No records: nothing more.
+        """
+        mask = 0
+        for state in states:
+            mask |= 1 << _STATES[state]
+        found, following = self._handle.read(_STREAMS[stream], from_seq, mask, limit)
+        records = [
+            Record(
+                raw.seq,
+                raw.id,
+                raw.wall_ns,
+                raw.mono_ns,
+                raw.boot,
+                raw.kind,
+                _STATE_NAMES[raw.state],  # type: ignore[arg-type]
+                bool(raw.flags & _ffi.APPEND_TIME),
+                raw.payload,
+                raw.stored_size,
+            )
+            for raw in found
+        ]
+        return records, following
+
+    def read(
+        self,
+        stream: Stream = "events",
+        *,
+        from_seq: int = 0,
+        states: Sequence[State] = ("pending",),
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Iterate over records in sequence order, in bounded memory; see `read_batch`."""
+        left = limit
+        while left is None or left > 0:
+            records, from_seq = self.read_batch(
+                stream, from_seq, states, 256 if left is None else min(left, 256)
+            )
+            if not records:
+                return
+            yield from records
+            if left is not None:
+                left -= len(records)
+
+    def decode(self, record: Record) -> Event:
+        """Return the event that a record of the events ring holds."""
+        return codec.decode(record.payload, event_id=record.event_id, timestamp=record.timestamp)
+
+    def frame(self, frame: FrameRef | int) -> bytes | None:
+        """Return a frame's bytes, or None when it has been evicted or lost.
+
+        Args:
+            frame: A reference, whose digest is compared, or a sequence number.
+        """
+        seq = frame.seq if isinstance(frame, FrameRef) else frame
+        mask = 1 << _ffi.PENDING | 1 << _ffi.DELIVERED | 1 << _ffi.REJECTED
+        found, _ = self._handle.read(_ffi.MEDIA, seq, mask, 1)
+        if not found or found[0].seq != seq:
+            return None
+        if isinstance(frame, FrameRef) and found[0].id != frame.digest:
+            return None
+        return found[0].payload
+
+    # ---- delivery ----
+
+    def mark(self, seqs: Sequence[int], state: State, stream: Stream = "events") -> int:
+        """Set the delivery state of records. Returns how many changed.
+
+        Survives the death of the process at once and a power cut after the next sync; a power
+        cut before that makes the records pending again.
+        """
+        return self._handle.mark(_STREAMS[stream], seqs, _STATES[state])
+
+    def ack(self, seqs: Sequence[int]) -> int:
+        """Mark events as delivered. Returns how many changed."""
+        return self.mark(seqs, "delivered")
+
+    def append_note(self, note: Mapping[str, Any], *, sync: bool = False) -> int:
+        """Write a note of the flusher to delivery.ring, the oldest of which are overwritten."""
+        seq, _, _ = self._handle.append(
+            _ffi.DELIVERY, msgpack.packb(note), _ffi.APPEND_SYNC if sync else 0, 0
+        )
+        return seq
+
+    def notes(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Iterate over the notes that are still there, oldest first, with sequence numbers."""
+        every: tuple[State, ...] = ("pending", "delivered", "rejected")
+        for record in self.read("delivery", states=every):
+            note = msgpack.unpackb(record.payload, strict_map_key=False)
+            if not isinstance(note, dict):
+                raise LogCorruptError(f"{self.directory}: note {record.seq} is not a map")
+            yield record.seq, note
+
+    # ---- state ----
+
+    def stats(self, stream: Stream = "events") -> StreamStats:
+        """Return the figures of one ring."""
+        return StreamStats(**self._handle.stats(_STREAMS[stream]))
+
+    def sync(self) -> int:
+        """Make everything appended so far survive a power cut. Returns `durable_seq`.
+
+        Raises:
+            OSError: A sync failed; nothing is counted as durable by it.
+        """
+        return self._handle.sync()
+
+    @property
+    def durable_seq(self) -> int:
+        """Sequence number of the events up to which a power cut loses nothing."""
+        return self._handle.durable_seq(_ffi.EVENTS)
+
+
+def _with_frames(image: Image, kept: Mapping[str, FrameRef]) -> Image:
+    return replace(image, **kept) if kept else image
+
+
+def _to_ns(moment: datetime) -> int:
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
+
+
+def _check_options(
+    sizes: Mapping[str, int | None],
+    segment_size: int | None,
+    full: str,
+    sync_interval_s: float,
+    level: int,
+    jpeg_quality: int,
+) -> None:
+    """Name the argument that is out of range; the library only says that one is."""
+    for name, size in sizes.items():
+        if size is not None and not 1 << 20 <= size <= 1 << 40:
+            raise ConfigurationError(f"{name}: {size} bytes; from 1 MiB to 1 TiB")
+    if segment_size is not None and (
+        segment_size % 65_536 != 0 or not 65_536 <= segment_size <= 64 << 20
+    ):
+        raise ConfigurationError(f"segment_size: {segment_size}; a multiple of 64 KiB up to 64 MiB")
+    if full not in _FULL:
+        raise ConfigurationError(f"full: {full!r}; one of {', '.join(map(repr, _FULL))}")
+    if not 0 <= sync_interval_s <= 86_400:
+        raise ConfigurationError(f"sync_interval_s: {sync_interval_s}; from 0 to 86400")
+    if not (-7 <= level <= 9 or level == 100):
+        raise ConfigurationError(f"level: {level}; from -7 to 9, or 100 for no compression")
+    if not 1 <= jpeg_quality <= 100:
+        raise ConfigurationError(f"jpeg_quality: {jpeg_quality}; from 1 to 100")
