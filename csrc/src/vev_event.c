@@ -237,7 +237,7 @@ static bool settle_at(event *e, slot s, size_t at)
     uint32_t added = (uint32_t)(e->w.size - total);
     if (at != total)
         rotate(e->w.data, at, total, added);
-    for (int i = s; i < SLOT_COUNT; i++)
+    for (slot i = s; i < SLOT_COUNT; i++)
         e->end[i] += added;
     return true;
 }
@@ -388,7 +388,7 @@ static bool uuid_parse(const char *text, uint8_t id[16])
                 digit = (unsigned)(c - 'a') + 10;
             else
                 return false;
-            parsed[digit_count / 2] = (uint8_t)(parsed[digit_count / 2] << 4 | digit);
+            parsed[digit_count / 2] = (uint8_t)(parsed[digit_count / 2] * 16u + digit);
             digit_count++;
         } else if (c != form[i]) { /* a hyphen, or the end */
             return false;
@@ -699,7 +699,7 @@ void vev_event_image_end(vev_event *ev)
     if (e->status != VEV_OK || !image_is_open(e))
         return;
     e->image_open = false;
-    for (int s = SLOT_IMAGES; s < SLOT_COUNT; s++) {
+    for (slot s = SLOT_IMAGES; s < SLOT_COUNT; s++) {
         e->end[s] = e->end[SLOT_COUNT - 1];
         if (s != SLOT_IMAGES)
             e->count[s] = 0;

@@ -24,7 +24,11 @@ struct vev_keeper {
 static void *run(void *argument)
 {
     vev_keeper *keeper = argument;
-    vev_watch seen[VEV_STREAM_COUNT] = {{0, 0}};
+    /* A process that only reads must not make room by dropping what it came to read, so what was
+     * there before counts as seen. */
+    vev_watch seen[VEV_STREAM_COUNT];
+    for (int s = 0; s < VEV_STREAM_COUNT; s++)
+        vev_ring_watch(keeper->rings[s], &seen[s]);
     bool dirty = false;
     uint32_t tick_ms = TICK_MIN_MS;
     uint64_t synced_ns = vev_clock_boot_ns();

@@ -145,12 +145,12 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
                              .full_policy = VEV_FULL_DROP_OLDEST,
                              .level = options->level,
                              .readonly = (options->flags & VEV_OPEN_READONLY) != 0,
-                             .segment_size = options->segment_size,
                              .record_size_min = 96};
     uint64_t parts = 32, low = 256 * 1024, high = 8 * MIB;
     switch (stream) {
     case VEV_EVENTS:
         ring.size = options->events_size;
+        ring.segment_size = options->segment_size;
         ring.full_policy = options->full_policy;
         break;
     case VEV_MEDIA:
@@ -169,7 +169,7 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
             options->dictionary ? options->dictionary_size : sizeof vev_events_zdict;
         ring.dictionary_capacity = VEV_DICTIONARY_MAX;
     }
-    if (ring.segment_size == 0 || stream == VEV_DELIVERY)
+    if (ring.segment_size == 0)
         ring.segment_size = choose_segment_size(ring.size, parts, low, high);
     return ring;
 }
@@ -248,13 +248,18 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     }
     if (!status)
         status = open_rings(log, dir, options);
-    io->close(io->ctx, lock);
     if (!status && log->threaded)
         status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
     if (status) {
+        /* A log is three rings or none. */
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            if (log->rings[s] && log->rings[s]->created)
+                (void)io->remove(io->ctx, log->paths[s]);
         close_rings(log);
-        return status;
     }
+    io->close(io->ctx, lock);
+    if (status)
+        return status;
     pthread_once(&atfork_once, install_atfork);
     pthread_mutex_lock(&open_logs_mutex);
     log->next = open_logs;

@@ -110,10 +110,10 @@ static void put_size(vev_msgpack_writer *w, uint8_t type8, size_t size)
         put(w, (uint8_t)(type8 + 2), size, 4);
 }
 
-/* msgpack sizes have 32 bits. */
+/* msgpack sizes have 32 bits. (Shifted, because compilers for 32 bits know the plain comparison.) */
 static bool size_fits(vev_msgpack_writer *w, size_t size)
 {
-    if (w->status == VEV_OK && (uint64_t)size > UINT32_MAX)
+    if (w->status == VEV_OK && size >> 16 > UINT16_MAX)
         w->status = VEV_E_TOO_BIG;
     return w->status == VEV_OK;
 }

@@ -383,6 +383,7 @@ static vev_status open_file(vev_ring *ring, const char *path, const vev_ring_opt
     vev_status status = io->open(io->ctx, path, mode, &ring->fd);
     if (status == ENOENT && !options->readonly) {
         status = create_file(io, path, options);
+        ring->created = !status;
         if (!status)
             status = io->open(io->ctx, path, mode, &ring->fd);
     }

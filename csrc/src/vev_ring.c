@@ -628,6 +628,13 @@ static void prepare_spare(vev_ring *ring, const vev_span *span)
     unlock_roll(ring);
 }
 
+void vev_ring_watch(vev_ring *ring, vev_watch *seen)
+{
+    const vev_span *span = atomic_load(&ring->current);
+    seen->tail = atomic_load(&span->tail);
+    seen->generation = atomic_load(&span->generation);
+}
+
 static bool keep_guarded(vev_ring *ring, vev_watch *seen)
 {
     _Atomic uint64_t *cell;

@@ -71,7 +71,8 @@ typedef struct vev_ring {
     int fd;
     uint32_t stream;
     bool readonly;
-    bool set_aside;
+    bool created;   /* by this open */
+    bool set_aside; /* likewise: an unusable file made room for it */
     int full_policy, level;
     vev_file_header file;
     uint8_t *region; /* the mapped header region; on a read-only ring a copy */
@@ -163,6 +164,8 @@ const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uin
 typedef struct vev_watch {
     uint64_t tail, generation;
 } vev_watch;
+
+void vev_ring_watch(vev_ring *ring, vev_watch *seen);
 
 /* What the helper thread does for a ring at every look: take page faults ahead, have the next
  * segment ready. True when this process appended something since `seen`, which is brought up to

@@ -120,7 +120,7 @@ static int size_class(size_t src_size)
     return class;
 }
 
-static vev_status compressor_open(compressor *c, int class, int level)
+static vev_status compressor_open(compressor *c, int class)
 {
     ZSTD_CCtx *cctx = ZSTD_createCCtx();
     if (cctx == NULL)
@@ -129,14 +129,13 @@ static vev_status compressor_open(compressor *c, int class, int level)
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_contentSizeFlag, 0));
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_checksumFlag, 0));
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_dictIDFlag, 0));
-    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_compressionLevel, level));
     if (class < CLASS_LARGE) {
         must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, TABLE_LOG));
         must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_chainLog, TABLE_LOG));
     }
     c->cctx = cctx;
     c->dict_id = 0;
-    c->level = level;
+    c->level = ZSTD_CLEVEL_DEFAULT;
     return VEV_OK;
 }
 
@@ -149,6 +148,8 @@ static void compressor_set(compressor *c, const vev_zdict *dict, int level)
         must(ZSTD_CCtx_refCDict(c->cctx, dict_id != 0 ? dict->cdict : NULL));
         c->dict_id = dict_id;
     }
+    if (level == 0)
+        level = ZSTD_CLEVEL_DEFAULT; /* what 0 means; 1.4.5 would leave the level as it was */
     if (level != c->level) {
         must(ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_compressionLevel, level));
         c->level = level;
@@ -162,7 +163,7 @@ vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level, vo
     int class = size_class(src_size);
     compressor *c = &ctx->compressors[class];
     if (VEV_UNLIKELY(c->cctx == NULL)) {
-        vev_status status = compressor_open(c, class, level);
+        vev_status status = compressor_open(c, class);
         if (status != VEV_OK)
             return status;
     }

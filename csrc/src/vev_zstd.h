@@ -71,7 +71,7 @@ size_t vev_zstd_bound(size_t src_size);
  *  @par Cost     No lock. No allocation once the context has compressed a record of the same
  *                size class (2 KiB, 8 KiB, 32 KiB) that was at least as large; above 32 KiB zstd
  *                may take memory anew, at most once in 128 calls. Every class that is used holds
- *                memory: at most 60, 160 and 350 KiB, and above about 1 MiB.
+ *                memory: at level 1 up to 50, 120 and 280 KiB, and above about 1 MiB.
  */
 VEV_MUST_CHECK vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level,
                                             void *dst, size_t dst_cap, const void *src,
@@ -91,7 +91,7 @@ VEV_MUST_CHECK vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict
  *  @retval VEV_E_NOMEM    out of memory; the context stays usable.
  *
  *  @par Threads  One call per context at a time.
- *  @par Cost     No allocation after a context's first call. About 160 KiB of memory. No lock.
+ *  @par Cost     No allocation after a context's first call. 100 to 160 KiB of memory. No lock.
  */
 VEV_MUST_CHECK vev_status vev_zstd_decompress(vev_zctx *ctx, const vev_zdict *dict, void *dst,
                                               size_t dst_size, const void *src, size_t src_size);

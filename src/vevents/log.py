@@ -148,7 +148,8 @@ class EventLog:
         events_size: Bytes on disk for events; 64 MiB unless given. Sizes apply to new files only.
         media_size: Bytes on disk for frames; 256 MiB unless given.
         delivery_size: Bytes on disk for the flusher's notes; 4 MiB unless given.
-        segment_size: Bytes reclaimed at once, a multiple of 64 KiB; chosen by ring size.
+        segment_size: Bytes of events reclaimed at once, a multiple of 64 KiB; by ring size unless
+            given.
         full: What happens to a new event when the ring is full of undelivered ones:
             `"drop-oldest"` makes room, `"refuse"` raises `LogFullError`.
         sync_interval_s: Longest time in seconds that an event waits for a background sync; 0 for

@@ -97,7 +97,8 @@ typedef struct vev_options {
     uint64_t events_size;       /**< bytes on disk for events; default 64 MiB, at least 1 MiB */
     uint64_t media_size;        /**< bytes on disk for frames; default 256 MiB, at least 1 MiB */
     uint64_t delivery_size;     /**< bytes on disk for delivery notes; default 4 MiB */
-    uint32_t segment_size;      /**< bytes; 0 chooses by ring size; a multiple of 64 KiB */
+    uint32_t segment_size;      /**< bytes of events reclaimed at once, a multiple of 64 KiB;
+                                     0 chooses by ring size, as for the other rings */
     uint32_t sync_interval_ms;  /**< background sync; default 5000; 0 turns it off */
     int full_policy;            /**< VEV_FULL_DROP_OLDEST or VEV_FULL_REFUSE */
     int level;                  /**< zstd level, -7 .. 9, default 1; 100 stores uncompressed */

@@ -276,7 +276,7 @@ static void random_bytes(void)
     unsigned valid_count = 0;
     for (int round = 0; round < 200000; round++) {
         uint8_t data[24];
-        size_t size = test_random(&state) % (sizeof data + 1);
+        size_t size = test_random_below(&state, sizeof data + 1);
         test_random_fill(&state, data, size);
         if (round % 2 == 0 && size > 0)
             data[0] = (uint8_t)(0x80 | (data[0] & 0x1f)); /* more containers */

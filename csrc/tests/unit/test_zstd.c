@@ -15,7 +15,7 @@ static size_t make_record(uint64_t *state, uint8_t *out, size_t size)
     };
     size_t at = 0;
     while (at < size) {
-        const char *word = words[test_random(state) % (sizeof words / sizeof words[0])];
+        const char *word = words[test_random_below(state, sizeof words / sizeof words[0])];
         for (; *word != '\0' && at < size; word++)
             out[at++] = (uint8_t)*word;
         for (int i = 0; i < 4 && at < size; i++)
@@ -240,7 +240,7 @@ static void random_bytes_are_no_frames(void)
     uint64_t state = 6;
     for (int round = 0; round < 20000; round++) {
         uint8_t data[100], out[300];
-        size_t size = test_random(&state) % sizeof data;
+        size_t size = test_random_below(&state, sizeof data);
         test_random_fill(&state, data, size);
         if (size > 4) {
             data[0] = 0; /* get past the header more often */
@@ -324,9 +324,9 @@ static void one_context_for_everything(void)
     uint8_t *data = malloc(40000), *ours = malloc(50000), *fresh = malloc(50000);
     uint64_t state = 9;
     for (int round = 0; round < 400; round++) {
-        const vev_zdict *dict = dicts[test_random(&state) % (DICTS + 1)];
-        int level = (int)(test_random(&state) % 17) - 7;
-        size_t size = test_random(&state) % (round % 4 == 0 ? 40000 : 800), n, m;
+        const vev_zdict *dict = dicts[test_random_below(&state, DICTS + 1)];
+        int level = (int)test_random_below(&state, 17) - 7;
+        size_t size = test_random_below(&state, round % 4 == 0 ? 40000 : 800), n, m;
         make_record(&state, data, size);
         vev_zctx *other = vev_zctx_create();
         CHECK_INT(vev_zstd_compress(ctx, dict, level, ours, 50000, data, size, &n), VEV_OK);

@@ -90,6 +90,12 @@ __attribute__((unused)) static uint64_t test_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
+/* One of 0 .. below - 1. */
+__attribute__((unused)) static size_t test_random_below(uint64_t *state, size_t below)
+{
+    return (size_t)(test_random(state) % below);
+}
+
 __attribute__((unused)) static void test_random_fill(uint64_t *state, void *out, size_t size)
 {
     for (size_t i = 0; i < size; i++)

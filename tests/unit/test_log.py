@@ -1,0 +1,361 @@
+"""The event log through its Python face."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from vevents import Event, EventLog, FrameRef, Image, ObjectDetection, _ffi
+from vevents.errors import (
+    ConfigurationError,
+    EventTooLargeError,
+    EventValidationError,
+    LogError,
+    LogFullError,
+    LogReadOnlyError,
+)
+
+JPEG = b"\xff\xd8\xff\xe0" + b"frame" * 100
+
+
+def alert(text: str = "x") -> Event:
+    return Event.safety_alert(alert_type="no_helmet", description=text, use_case_id="uc")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def test_round_trip(directory: Path) -> None:
+    event = Event.quality_check(
+        result="fail",
+        use_case_id="uc",
+        metadata={"line": "P3", "ok": True, "n": 0.1},
+        images=[Image(JPEG, object_detections=[ObjectDetection("a", 1, 2, 3, 4, 0.913)])],
+    )
+    with EventLog(directory) as log:
+        receipt = log.append(event)
+        [record] = log.read()
+        back = log.decode(record)
+        assert (record.seq, record.event_id, record.state) == (1, receipt.event_id, "pending")
+        assert back.event_id == receipt.event_id
+        assert back.timestamp == receipt.timestamp == record.timestamp
+        assert back.metadata == event.metadata
+        assert back.images[0].object_detections == event.images[0].object_detections
+        frame = back.images[0].frame
+        assert isinstance(frame, FrameRef)
+        assert log.frame(frame) == JPEG
+
+
+def test_given_identity_is_kept(directory: Path) -> None:
+    moment = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    uuid4 = "5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa"
+    with EventLog(directory) as log:
+        for event_id in (uuid4, "evt-001"):
+            receipt = log.append(
+                Event.custom(value="v", use_case_id="u", event_id=event_id, timestamp=moment)
+            )
+            assert (receipt.event_id, receipt.timestamp) == (event_id, moment)
+        first, second = log.read()
+        assert (first.event_id, first.timestamp, first.time_given) == (uuid4, moment, True)
+        assert log.decode(second).event_id == "evt-001"
+
+
+def test_made_identity(directory: Path) -> None:
+    with EventLog(directory) as log:
+        before = datetime.now(UTC)
+        receipts = [log.append(alert()) for _ in range(1000)]
+        assert len({r.event_id for r in receipts}) == 1000
+        assert all(r.event_id[14] == "4" for r in receipts)
+        assert before - timedelta(milliseconds=1) <= receipts[0].timestamp <= datetime.now(UTC)
+        assert not next(log.read()).time_given
+
+
+def test_invalid_event_writes_nothing(directory: Path) -> None:
+    with EventLog(directory) as log:
+        bad = Event.quality_check(
+            result="fail",
+            use_case_id="uc",
+            images=[Image(JPEG, object_detections=[ObjectDetection("a", 1, 2, 3, 4, 1.5)])],
+        )
+        with pytest.raises(EventValidationError, match=r"confidence.*1") as caught:
+            log.append(bad)
+        assert caught.value.field == "images[0].objectDetections[0].confidence"
+        assert isinstance(caught.value, ValueError)
+        assert log.stats().appended == log.stats("media").appended == 0
+
+
+def test_too_large(directory: Path) -> None:
+    with EventLog(directory, media_size=1 << 20) as log:
+        limit = log.stats("media").max_payload
+        with pytest.raises(EventTooLargeError, match=str(limit)) as caught:
+            log.append(Event.custom(value="v", images=[Image(JPEG + bytes(limit))]))
+        assert caught.value.field == "images[0].frame"
+        with pytest.raises(EventTooLargeError):
+            log.append_encoded(bytes(log.stats().max_payload + 1))
+        assert log.stats().appended == 0
+
+
+def test_same_frame_is_stored_once(directory: Path) -> None:
+    with EventLog(directory) as log:
+        for _ in range(5):
+            log.append(Event.custom(value="v", images=[Image(JPEG, input_frame=JPEG)]))
+        assert log.stats("media").appended == 1
+
+
+def test_evicted_frame_is_none_and_stored_again(directory: Path) -> None:
+    with EventLog(directory, media_size=1 << 20) as log:
+        ref = log.append_frame(JPEG)
+        filler = os.urandom(30_000)
+        for i in range(60):
+            log.append_frame(JPEG + i.to_bytes(4, "little") + filler)
+        assert log.stats("media").evicted > 0
+        assert log.frame(ref) is None
+        again = log.append_frame(JPEG)
+        assert again.seq > ref.seq
+        assert log.frame(again) == JPEG
+
+
+def test_mark_and_stats(directory: Path) -> None:
+    with EventLog(directory) as log:
+        seqs = [log.append(alert()).seq for _ in range(100)]
+        assert log.ack(seqs[:40]) == 40
+        assert log.ack(seqs[:40]) == 0
+        assert log.mark(seqs[40:45], "rejected") == 5
+        stats = log.stats()
+        assert (stats.delivered, stats.rejected, stats.pending) == (40, 5, 55)
+        assert stats.conserved
+        assert [r.seq for r in log.read()] == seqs[45:]
+        assert [r.seq for r in log.read(states=("rejected",))] == seqs[40:45]
+        assert [r.seq for r in log.read(from_seq=90, limit=3)] == [90, 91, 92]
+    with EventLog(directory) as log:
+        assert log.stats().delivered == 40
+
+
+def test_eviction_is_counted_by_type(directory: Path) -> None:
+    with EventLog(directory, events_size=1 << 20) as log:
+        for i in range(20_000):
+            log.append(alert(f"{i}") if i % 4 else Event.custom(value=f"{i}"))
+        stats = log.stats()
+        assert stats.conserved
+        assert stats.evicted == sum(stats.evicted_by_kind) > 10_000
+        assert stats.evicted_by_kind[3] == pytest.approx(3 * stats.evicted_by_kind[4], rel=0.01)
+
+
+def test_refuse_when_full(directory: Path) -> None:
+    with EventLog(directory, events_size=1 << 20, full="refuse") as log:
+        payload = os.urandom(500)
+        count = 0
+        with pytest.raises(LogFullError):
+            while True:
+                log.append_encoded(payload)
+                count += 1
+        assert log.stats().pending == count
+        log.ack(range(1, count + 1))
+        log.append_encoded(payload)
+        assert log.stats().evicted == 0
+
+
+def test_durability(directory: Path) -> None:
+    with EventLog(directory, sync_interval_s=0) as log:
+        log.append(alert())
+        assert log.durable_seq == 0
+        assert log.append(alert(), sync=True).seq == log.durable_seq == 2
+        log.append(alert())
+        assert log.durable_seq == 2
+        assert log.sync() == 3
+
+
+def test_background_sync(directory: Path) -> None:
+    with EventLog(directory, sync_interval_s=0.05) as log:
+        log.append(alert())
+        for _ in range(200):
+            if log.durable_seq == 1:
+                break
+            threading.Event().wait(0.05)
+        assert log.durable_seq == 1
+
+
+def test_threads(directory: Path) -> None:
+    with EventLog(directory) as log:
+
+        def work(name: str) -> None:
+            for i in range(500):
+                log.append(Event.custom(value=f"{name}-{i}"))
+
+        threads = [threading.Thread(target=work, args=(str(t),)) for t in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        values = [(log.decode(r).data or {})["value"] for r in log.read()]
+        assert len(values) == len(set(values)) == 2000
+        for t in range(4):  # each thread's events in its order
+            mine = [v for v in values if v.startswith(f"{t}-")]
+            assert mine == [f"{t}-{i}" for i in range(500)]
+
+
+def test_fork(directory: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from vevents import Event, EventLog\n"
+        "log = EventLog(sys.argv[1])\n"
+        "log.append(Event.custom(value='parent'))\n"
+        "if os.fork() == 0:\n"
+        "    log.append(Event.custom(value='child')); log.close(); os._exit(0)\n"
+        "pid, status = os.wait()\n"
+        "log.append(Event.custom(value='after'))\n"
+        "log.close()\n"
+        "sys.exit(os.waitstatus_to_exitcode(status))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=60)
+    with EventLog(directory) as log:
+        values = [(log.decode(r).data or {})["value"] for r in log.read()]
+        assert values == ["parent", "child", "after"]
+
+
+def test_read_only(directory: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        EventLog(directory, read_only=True)
+    with EventLog(directory) as log:
+        log.append(alert())
+        with EventLog(directory, read_only=True) as reader:
+            assert reader.stats().pending == 1
+            with pytest.raises(LogReadOnlyError):
+                reader.append(alert())
+            with pytest.raises(LogReadOnlyError):
+                reader.ack([1])
+            log.append(alert())
+            assert [r.seq for r in reader.read()] == [1, 2]
+
+
+def test_permissions(directory: Path) -> None:
+    with EventLog(directory):
+        pass
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for path in directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_notes(directory: Path) -> None:
+    with EventLog(directory) as log:
+        log.append_note({"kind": "upload", "media": 1, "sourceId": "abc"})
+        log.append_note({"kind": "rejected", "payload": b"\x80"})
+    with EventLog(directory) as log:
+        assert [note["kind"] for _, note in log.notes()] == ["upload", "rejected"]
+
+
+def test_damaged_ring_opens_and_says_what_is_lost(directory: Path) -> None:
+    with EventLog(directory) as log:
+        for i in range(300):
+            log.append(alert(f"{i} {os.urandom(20).hex()}"))
+        size, used = log.stats().segment_size, log.stats().bytes_used
+    ring = directory / "events.ring"
+    data = bytearray(ring.read_bytes())
+    start = data.index(b"VEVSEGM\n")
+    records = 65536 + size - (log_data_size(size))
+    assert start == 65536
+    middle = records + used // 2
+    data[middle : middle + 700] = os.urandom(700)
+    ring.write_bytes(data)
+    with EventLog(directory) as log:
+        stats = log.stats()
+        good = list(log.read())
+        assert stats.conserved
+        assert 0 < stats.lost < 10
+        assert len(good) == stats.pending == 300 - stats.lost
+        assert log.append(alert()).seq == 301
+
+
+def log_data_size(segment_size: int) -> int:
+    """Bytes of records in a segment, by docs/format.md (dictionary 16 KiB, smallest record 96)."""
+    count = segment_size // 96 // 16 * 16
+    return segment_size - 4096 - 16384 - -(-count // 2 // 4096) * 4096
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100, bytes(1 << 20)])
+def test_a_file_that_is_no_ring_is_set_aside(directory: Path, content: bytes) -> None:
+    directory.mkdir()
+    (directory / "events.ring").write_bytes(content)
+    with EventLog(directory) as log:
+        assert log.stats().set_aside == 1
+        log.append(alert())
+    assert (directory / "events.ring.damaged-1").read_bytes() == content
+
+
+def test_full_disk_at_creation(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs root and tmpfs to make a full disk")
+    try:
+        with pytest.raises(OSError, match=str(mount)) as caught:
+            EventLog(mount / "log", events_size=1 << 20)  # fits, media.ring does not
+        assert caught.value.errno == errno.ENOSPC
+        assert list((mount / "log").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"events_size": 10}, "events_size"),
+        ({"segment_size": 1000}, "segment_size"),
+        ({"full": "explode"}, "full"),
+        ({"level": 20}, "level"),
+        ({"sync_interval_s": -1}, "sync_interval_s"),
+        ({"jpeg_quality": 0}, "jpeg_quality"),
+    ],
+)
+def test_bad_arguments_are_named(directory: Path, arguments: dict, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        EventLog(directory, **arguments)
+    assert not directory.exists()
+
+
+def test_closed_log(directory: Path) -> None:
+    log = EventLog(directory)
+    log.close()
+    log.close()
+    for call in (lambda: log.append(alert()), lambda: log.append_encoded(b"\x80"), log.stats):
+        with pytest.raises(LogError, match="closed"):
+            call()
+
+
+def test_every_status_has_an_exception_and_a_sentence() -> None:
+    codes = {
+        name: getattr(_ffi.lib, name) for name in dir(_ffi.lib) if name.startswith("VEV_E_")
+    }
+    assert len(codes) >= 10
+    for name, code in codes.items():
+        with pytest.raises(_ffi.ERROR_OF[code]) as caught:
+            _ffi.check(code, "here")
+        assert "here" in str(caught.value), name
+        assert "unknown" not in str(caught.value), name
+    with pytest.raises(OSError, match="here"):
+        _ffi.check(errno.EIO, "here")
+
+
+def test_opening_a_full_log_drops_nothing(directory: Path) -> None:
+    with EventLog(directory, events_size=1 << 20) as log:
+        while not log.stats().evicted:
+            for _ in range(100):
+                log.append(alert(os.urandom(50).hex()))
+        before = log.stats()
+    for _ in range(5):
+        with EventLog(directory, sync_interval_s=0.01) as log:
+            assert len(list(log.read())) == log.stats().pending
+            log.mark([before.last_seq], "delivered")
+            threading.Event().wait(0.05)
+            assert log.stats().evicted == before.evicted
