@@ -178,7 +178,7 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
             return status;
         uint64_t word = vev_load64(window_at(ring, offset));
         uint32_t size = vev_word_size(word), state = vev_word_state(word), end_count;
-        if (state == VEV_WORD_COMMITTED && size <= data_size - offset) {
+        if (state == VEV_WORD_COMMITTED && size >= VEV_RECORD_HEADER && size <= data_size - offset) {
             status = load_window(ring, listed, offset, size, look > 0);
             if (status)
                 return status;
@@ -341,8 +341,8 @@ typedef struct reading {
 } reading;
 
 /* Put one record's payload into the caller's buffer. */
-static vev_status deliver(vev_ring *ring, reading *r, const vev_dictionary *dictionary,
-                          const step *s, uint32_t state, bool *bad_out)
+static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t state,
+                          bool *bad_out)
 {
     const vev_header *header = &s->header;
     *bad_out = false;
@@ -360,14 +360,14 @@ static vev_status deliver(vev_ring *ring, reading *r, const vev_dictionary *dict
         }
         return VEV_OK;
     }
-    const uint8_t *payload = window_at(ring, s->offset) + VEV_RECORD_HEADER;
+    const uint8_t *payload = vev_record_payload(window_at(ring, s->offset), header);
     if (header->codec == VEV_CODEC_ZSTD) {
         vev_context *context = vev_pool_take(ring->pool, 0);
         if (!context)
             return VEV_E_NOMEM;
         vev_status status = vev_zstd_decompress(
-            context->zctx, dictionary ? dictionary->digested : NULL, r->buffer + r->buffer_used,
-            header->raw_size, payload, header->stored_size);
+            context->zctx, ring->read_dictionary ? ring->read_dictionary->digested : NULL,
+            r->buffer + r->buffer_used, header->raw_size, payload, header->stored_size);
         vev_pool_give(context);
         if (status == VEV_E_CORRUPT) {
             *bad_out = true;
@@ -385,8 +385,11 @@ static vev_status deliver(vev_ring *ring, reading *r, const vev_dictionary *dict
     record->boot = header->boot;
     record->kind = header->kind;
     record->state = state;
-    record->flags = header->flags;
-    memcpy(record->id, header->id, 16);
+    record->flags = header->time_given ? VEV_APPEND_TIME : 0u;
+    vev_header identified = *header;
+    if (!header->id_given)
+        vev_record_make_id(ring->file.uuid, &identified);
+    memcpy(record->id, identified.id, VEV_ID_SIZE);
     record->offset = r->buffer_used;
     record->size = header->raw_size;
     record->stored_size = s->size;
@@ -394,35 +397,42 @@ static vev_status deliver(vev_ring *ring, reading *r, const vev_dictionary *dict
     return VEV_OK;
 }
 
-static vev_status segment_dictionary(vev_ring *ring, const vev_listed *listed,
-                                     const vev_dictionary **out)
+/* Have the segment's dictionary in read_dictionary; NULL when it has none, or a broken one, and then
+ * every compressed record in it will prove undecodable. */
+static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
 {
-    *out = NULL;
-    if (listed->head.dictionary_size == 0)
+    if (ring->dictionary_generation == listed->head.generation)
         return VEV_OK;
-    uint8_t bytes[VEV_DICTIONARY_MAX];
-    vev_status status = ring->io->read(
-        ring->io->ctx, ring->fd,
-        vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK, bytes,
-        listed->head.dictionary_size);
-    if (status)
-        return status;
-    const vev_dictionary *own = ring->own_dictionary;
-    if (vev_crc32c(0, bytes, listed->head.dictionary_size) == listed->head.dictionary_crc)
-        *out = vev_ring_dictionary(ring, bytes, listed->head.dictionary_size);
-    else if (own && own->size == listed->head.dictionary_size &&
-             own->crc == listed->head.dictionary_crc)
-        *out = own;
-    else
-        return VEV_OK; /* every compressed record in it will prove undecodable */
-    return *out ? VEV_OK : VEV_E_NOMEM;
+    vev_ring_drop_dictionary(ring, ring->read_dictionary);
+    ring->read_dictionary = NULL;
+    ring->dictionary_generation = 0;
+    uint32_t size = listed->head.dictionary_size;
+    if (size > 0) {
+        uint8_t bytes[VEV_DICTIONARY_MAX];
+        vev_status status = ring->io->read(
+            ring->io->ctx, ring->fd,
+            vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK, bytes,
+            size);
+        if (status)
+            return status;
+        const vev_dictionary *own = ring->own_dictionary;
+        if (vev_crc32c(0, bytes, size) != listed->head.dictionary_crc && own &&
+            own->size == size && own->crc == listed->head.dictionary_crc)
+            memcpy(bytes, own->bytes, size);
+        if (vev_crc32c(0, bytes, size) == listed->head.dictionary_crc) {
+            ring->read_dictionary = vev_ring_hold_dictionary(ring, bytes, size);
+            if (!ring->read_dictionary)
+                return VEV_E_NOMEM;
+        }
+    }
+    ring->dictionary_generation = listed->head.generation;
+    return VEV_OK;
 }
 
 static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading *r)
 {
     vev_lap lap = lap_of(ring, listed);
-    const vev_dictionary *dictionary;
-    vev_status status = segment_dictionary(ring, listed, &dictionary);
+    vev_status status = load_dictionary(ring, listed);
     if (!status)
         status = load_map(ring, listed);
     if (status)
@@ -454,7 +464,7 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
             uint64_t seq = s.header.seq;
             bool bad = false;
             if (seq >= r->from_seq && (r->state_mask >> state & 1u)) {
-                status = deliver(ring, r, dictionary, &s, state, &bad);
+                status = deliver(ring, r, &s, state, &bad);
                 if (status || r->full)
                     return status;
             }

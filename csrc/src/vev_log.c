@@ -59,8 +59,23 @@ static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vev_log *open_logs;
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
 
-static void before_fork(void) { pthread_mutex_lock(&open_logs_mutex); }
-static void after_fork_in_parent(void) { pthread_mutex_unlock(&open_logs_mutex); }
+/* No other thread is amid changing a list that the child will use. Compression contexts that other
+ * threads are using stay taken in the child. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&open_logs_mutex);
+    for (vev_log *log = open_logs; log; log = log->next)
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            pthread_mutex_lock(&log->rings[s]->dictionary_mutex);
+}
+
+static void after_fork_in_parent(void)
+{
+    for (vev_log *log = open_logs; log; log = log->next)
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            pthread_mutex_unlock(&log->rings[s]->dictionary_mutex);
+    pthread_mutex_unlock(&open_logs_mutex);
+}
 
 /* Give up what only the parent may hold: its file locks live as long as any copy of the open file,
  * and a dead parent must be seen as dead. */
@@ -89,8 +104,6 @@ static vev_status reattach(vev_log *log)
     if (atomic_load(&log->forked)) {
         vev_keeper_forget(log->keeper);
         log->keeper = NULL;
-        for (int i = 0; i < VEV_CONTEXT_COUNT; i++)
-            atomic_store(&log->pool.contexts[i].busy, false);
         for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
             if (log->rings[s]->fd < 0)
                 status = vev_ring_reattach(log->rings[s], log->paths[s]);
@@ -145,7 +158,7 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
                              .full_policy = VEV_FULL_DROP_OLDEST,
                              .level = options->level,
                              .readonly = (options->flags & VEV_OPEN_READONLY) != 0,
-                             .record_size_min = 96};
+                             .record_size_min = 64};
     uint64_t parts = 32, low = 256 * 1024, high = 8 * MIB;
     switch (stream) {
     case VEV_EVENTS:

@@ -4,19 +4,19 @@
 #include "vev_crc32c.h"
 
 enum {
-    AT_SEQ = 8,
-    AT_WALL = 16,
-    AT_MONO = 24,
-    AT_ID = 32,
-    AT_BOOT = 48,
-    AT_STORED = 52,
-    AT_RAW = 56,
-    AT_CODEC = 60,
-    AT_KIND = 61,
-    AT_FLAGS = 62,
-    AT_ZERO = 63,
+    AT_WALL = 8,
+    AT_MONO = 16,
+    AT_INDEX = 24,
+    AT_BOOT = 28,
+    AT_RAW = 32, /* 28 bits, then 3 bits: bytes of padding */
+    AT_KIND = 36,
+    AT_CODEC = 37,
+    AT_FLAGS = 38,
+    AT_ZERO = 39,
+    FLAG_ID = 1,
+    FLAG_TIME = 2,
 };
-VEV_STATIC_ASSERT(AT_ZERO + 1 == VEV_RECORD_HEADER, "the header is one cache line");
+VEV_STATIC_ASSERT(AT_ZERO + 1 == VEV_RECORD_HEADER, "no gap");
 
 uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation)
 {
@@ -26,36 +26,41 @@ uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation)
     return vev_crc32c(0, bytes, sizeof bytes);
 }
 
+/* `header` is the record's first bytes, of which `header_size` are covered besides the word. */
 static uint32_t record_crc(const vev_lap *lap, uint32_t offset, uint32_t size,
-                           const uint8_t *header, const uint8_t *payload, uint32_t stored_size)
+                           const uint8_t *header, uint32_t header_size, const uint8_t *payload,
+                           uint32_t stored_size)
 {
     uint8_t place[12];
     vev_store64(place, lap->file_offset + offset);
     vev_store32(place + 8, size);
     uint32_t crc = vev_crc32c(lap->seed, place, sizeof place);
-    crc = vev_crc32c(crc, header + 8, VEV_RECORD_HEADER - 8);
+    crc = vev_crc32c(crc, header + 8, header_size - 8);
     return vev_crc32c(crc, payload, stored_size);
 }
 
 uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
                           const vev_header *header, const void *payload)
 {
-    uint32_t size = vev_record_size(header->stored_size);
-    vev_store64(at + AT_SEQ, header->seq);
+    uint32_t size = vev_record_size(header);
+    uint32_t header_size = VEV_RECORD_HEADER + (header->id_given ? VEV_ID_SIZE : 0u);
+    uint32_t padding = size - header_size - header->stored_size;
+    VEV_ASSERT(header->raw_size <= VEV_RAW_SIZE_MAX && padding < VEV_RECORD_ALIGN);
     vev_store64(at + AT_WALL, (uint64_t)header->wall_ns);
     vev_store64(at + AT_MONO, header->mono_ns);
-    memcpy(at + AT_ID, header->id, 16);
+    vev_store32(at + AT_INDEX, (uint32_t)(header->seq - lap->base_seq));
     vev_store32(at + AT_BOOT, header->boot);
-    vev_store32(at + AT_STORED, header->stored_size);
-    vev_store32(at + AT_RAW, header->raw_size);
-    at[AT_CODEC] = header->codec;
+    vev_store32(at + AT_RAW, header->raw_size | padding << 28);
     at[AT_KIND] = header->kind;
-    at[AT_FLAGS] = header->flags;
+    at[AT_CODEC] = header->codec;
+    at[AT_FLAGS] = (uint8_t)((header->id_given ? FLAG_ID : 0) | (header->time_given ? FLAG_TIME : 0));
     at[AT_ZERO] = 0;
-    memcpy(at + VEV_RECORD_HEADER, payload, header->stored_size);
+    if (header->id_given)
+        memcpy(at + VEV_RECORD_HEADER, header->id, VEV_ID_SIZE);
+    memcpy(at + header_size, payload, header->stored_size);
     /* Summed over the caller's payload, not over the copy: what the caller meant is what must be
      * found again, and the copy may not be back in the cache yet. */
-    uint32_t crc = record_crc(lap, offset, size, at, payload, header->stored_size);
+    uint32_t crc = record_crc(lap, offset, size, at, header_size, payload, header->stored_size);
     return vev_word_sized(VEV_WORD_COMMITTED, size, crc);
 }
 
@@ -66,29 +71,53 @@ bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
         return false;
     uint64_t word = vev_load64(data);
     uint32_t size = vev_word_size(word);
-    if (vev_word_state(word) != VEV_WORD_COMMITTED || size < VEV_RECORD_HEADER ||
-        size > available || size > data_size - offset)
+    if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available ||
+        size > data_size - offset)
         return false;
-    uint32_t stored = vev_load32(data + AT_STORED);
-    if (stored > size - VEV_RECORD_HEADER || vev_record_size(stored) != size)
+    uint32_t header_size = VEV_RECORD_HEADER + (data[AT_FLAGS] & FLAG_ID ? VEV_ID_SIZE : 0u);
+    uint32_t padding = vev_load32(data + AT_RAW) >> 28;
+    uint32_t index = vev_load32(data + AT_INDEX);
+    if (padding >= VEV_RECORD_ALIGN || size < header_size + padding || index >= lap->max_records)
         return false;
-    uint64_t seq = vev_load64(data + AT_SEQ);
-    if (seq < lap->base_seq || seq - lap->base_seq >= lap->max_records)
-        return false;
-    if (record_crc(lap, offset, size, data, data + VEV_RECORD_HEADER, stored) !=
+    uint32_t stored = size - header_size - padding;
+    if (record_crc(lap, offset, size, data, header_size, data + header_size, stored) !=
         vev_word_high(word))
         return false;
-    header_out->seq = seq;
+    header_out->seq = lap->base_seq + index;
     header_out->wall_ns = (int64_t)vev_load64(data + AT_WALL);
     header_out->mono_ns = vev_load64(data + AT_MONO);
-    memcpy(header_out->id, data + AT_ID, 16);
+    header_out->id_given = (data[AT_FLAGS] & FLAG_ID) != 0;
+    if (header_out->id_given)
+        memcpy(header_out->id, data + VEV_RECORD_HEADER, VEV_ID_SIZE);
     header_out->boot = vev_load32(data + AT_BOOT);
     header_out->stored_size = stored;
-    header_out->raw_size = vev_load32(data + AT_RAW);
+    header_out->raw_size = vev_load32(data + AT_RAW) & VEV_RAW_SIZE_MAX;
     header_out->codec = data[AT_CODEC];
     header_out->kind = data[AT_KIND];
-    header_out->flags = data[AT_FLAGS];
+    header_out->time_given = (data[AT_FLAGS] & FLAG_TIME) != 0;
     return true;
+}
+
+static uint64_t mix64(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+}
+
+void vev_record_make_id(const uint8_t uuid[16], vev_header *header)
+{
+    /* Two chains over the same fields, each keyed with half of the file's random uuid: to be equal,
+     * two ids of different records must collide in both. Time is in it because a number given out
+     * before a power cut may be given out again after it. */
+    uint64_t wall = (uint64_t)header->wall_ns;
+    uint64_t mono = header->mono_ns ^ (uint64_t)header->boot << 32;
+    uint64_t first = mix64(header->seq + vev_load64(uuid));
+    uint64_t second = mix64(header->seq + vev_load64(uuid + 8));
+    vev_store64(header->id, mix64(mix64(first ^ wall) ^ mono));
+    vev_store64(header->id + 8, mix64(mix64(second ^ mono) ^ wall));
+    header->id[6] = (uint8_t)((header->id[6] & 0x0f) | 0x40);
+    header->id[8] = (uint8_t)((header->id[8] & 0x3f) | 0x80);
 }
 
 static uint32_t end_crc(const vev_lap *lap, uint32_t offset, uint32_t count)

@@ -19,8 +19,10 @@
 #include "vev_base.h"
 
 enum {
-    VEV_RECORD_HEADER = 64,
+    VEV_RECORD_HEADER = 40,
     VEV_RECORD_ALIGN = 8,
+    VEV_ID_SIZE = 16,
+    VEV_RAW_SIZE_MAX = 0x0fffffff,
     VEV_CODEC_RAW = 0,
     VEV_CODEC_ZSTD = 1,
 };
@@ -34,11 +36,13 @@ typedef struct vev_header {
     uint64_t seq;
     int64_t wall_ns;
     uint64_t mono_ns;
-    uint8_t id[16];
+    uint8_t id[VEV_ID_SIZE];
+    bool id_given; /* else the id follows from the other fields: vev_record_make_id() */
     uint32_t boot;
     uint32_t stored_size; /* bytes of the payload on disk */
     uint32_t raw_size;    /* bytes of the payload */
-    uint8_t codec, kind, flags;
+    uint8_t codec, kind;
+    bool time_given;
 } vev_header;
 
 /* What ties records to one lap of one segment. */
@@ -64,14 +68,19 @@ static inline uint64_t vev_word_sized(uint32_t state, uint32_t size, uint32_t hi
     return vev_word_make(state, size / 8u, high);
 }
 
-static inline uint32_t vev_record_size(size_t stored_size)
+static inline uint32_t vev_record_size(const vev_header *header)
 {
-    return (uint32_t)vev_align_up(VEV_RECORD_HEADER + stored_size, VEV_RECORD_ALIGN);
+    uint64_t size = VEV_RECORD_HEADER + (header->id_given ? VEV_ID_SIZE : 0u);
+    return (uint32_t)vev_align_up(size + header->stored_size, VEV_RECORD_ALIGN);
 }
 
 /* Fields of a record that nobody has checked. */
-static inline uint64_t vev_record_seq(const uint8_t *record) { return vev_load64(record + 8); }
-static inline uint8_t vev_record_kind(const uint8_t *record) { return record[61]; }
+static inline uint32_t vev_record_index(const uint8_t *record) { return vev_load32(record + 24); }
+static inline uint8_t vev_record_kind(const uint8_t *record) { return record[36]; }
+
+/* The id of a record that was not given one: a UUID (version 4 in form) that follows from the
+ * file's uuid and from where and when the record was made, so that it costs no bytes. */
+void vev_record_make_id(const uint8_t uuid[16], vev_header *header);
 
 uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation);
 
@@ -81,13 +90,20 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
                           const vev_header *header, const void *payload);
 
 /* Whether a committed record of this lap stands at `offset` of a data area of `data_size` bytes,
- * of which `data` holds everything from there on up to `available` bytes. Fills `header_out`. */
+ * of which `data` holds everything from there on up to `available` bytes. Fills `header_out`, the id
+ * only if it was given. */
 bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
                       const vev_lap *lap, uint32_t offset, vev_header *header_out);
 
 uint64_t vev_end_word(const vev_lap *lap, uint32_t offset, uint32_t count);
 /* Whether `word` is a genuine end at `offset`; sets how many records stand before it. */
 bool vev_end_check(uint64_t word, const vev_lap *lap, uint32_t offset, uint32_t *count_out);
+
+/* Where the stored payload of a checked record stands. */
+static inline const uint8_t *vev_record_payload(const uint8_t *record, const vev_header *header)
+{
+    return record + VEV_RECORD_HEADER + (header->id_given ? VEV_ID_SIZE : 0);
+}
 
 /* Find the next genuine record or end at or behind `from`, with an index of at least `min_index`.
  * `data` is the whole data area. Work is bounded to a few times its size, whatever it holds.

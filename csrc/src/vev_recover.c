@@ -419,9 +419,6 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
 {
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
-    vev_status status = vev_random_bytes(ring->id_seed, sizeof ring->id_seed);
-    if (status)
-        return status;
     ring->map = malloc((size_t)vev_map_words(geometry) * 8);
     if (!ring->map)
         return VEV_E_NOMEM;
@@ -433,7 +430,7 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
         return io->read(io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
     }
     uint64_t size;
-    status = io->size(io->ctx, ring->fd, &size);
+    vev_status status = io->size(io->ctx, ring->fd, &size);
     if (!status && size < geometry->file_size) /* cut short: the end is lost, the room is needed */
         status = io->allocate(io->ctx, ring->fd, geometry->file_size);
     if (!status)
@@ -445,8 +442,8 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
     vev_guard_remember(ring->region, VEV_HEADER_REGION);
     ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
     if (options->dictionary_size > 0 && geometry->dictionary_capacity >= options->dictionary_size) {
-        ring->own_dictionary = vev_ring_dictionary(ring, options->dictionary,
-                                                   (uint32_t)options->dictionary_size);
+        ring->own_dictionary = vev_ring_hold_dictionary(ring, options->dictionary,
+                                                        (uint32_t)options->dictionary_size);
         if (!ring->own_dictionary)
             return VEV_E_NOMEM;
     }
@@ -560,8 +557,6 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
     status = read_file_header(ring->io, fd, &header);
     if (!status && memcmp(header.uuid, ring->file.uuid, sizeof header.uuid) != 0)
         status = VEV_E_CORRUPT; /* replaced since: the mappings are of another file */
-    if (!status)
-        status = vev_random_bytes(ring->id_seed, sizeof ring->id_seed);
     /* The inherited mappings are of the parent's spans; none is ours until attach maps one. */
     for (int s = 0; !status && s < VEV_SPAN_COUNT; s++) {
         vev_span *span = &ring->spans[s];
@@ -571,6 +566,8 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
         vev_guard_forget(span->base);
         span->base = span->data = NULL;
         atomic_store(&span->generation, 0);
+        vev_ring_drop_dictionary(ring, span->dictionary);
+        span->dictionary = NULL;
     }
     atomic_store(&ring->current, NULL);
     ring->walk_generation = 0;

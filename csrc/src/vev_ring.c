@@ -45,7 +45,7 @@ static uint64_t active_make(uint64_t generation, uint32_t segment)
 
 uint64_t vev_ring_max_payload(const vev_ring *ring)
 {
-    return ring->file.geometry.data_size - VEV_RECORD_HEADER - 2 * VEV_RECORD_ALIGN;
+    return ring->file.geometry.data_size - VEV_RECORD_HEADER - VEV_ID_SIZE - 2 * VEV_RECORD_ALIGN;
 }
 
 /* ---- contexts ---- */
@@ -82,7 +82,29 @@ void vev_pool_give(vev_context *context)
     atomic_store_explicit(&context->busy, false, memory_order_release);
 }
 
-const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uint32_t size)
+/* ---- dictionaries ---- */
+
+static vev_dictionary *digest(vev_ring *ring, const void *bytes, uint32_t size, uint32_t crc)
+{
+    static _Atomic uint64_t last_id;
+    vev_dictionary *dictionary = malloc(sizeof *dictionary + size);
+    if (!dictionary)
+        return NULL;
+    dictionary->refs = 1;
+    dictionary->crc = crc;
+    dictionary->size = size;
+    dictionary->id = atomic_fetch_add(&last_id, 1) + 1;
+    memcpy(dictionary->bytes, bytes, size);
+    dictionary->digested = vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1
+                                                                                      : ring->level);
+    if (!dictionary->digested) {
+        free(dictionary);
+        return NULL;
+    }
+    return dictionary;
+}
+
+vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size)
 {
     uint32_t crc = vev_crc32c(0, bytes, size);
     pthread_mutex_lock(&ring->dictionary_mutex);
@@ -90,22 +112,70 @@ const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uin
     while (dictionary && (dictionary->crc != crc || dictionary->size != size ||
                           memcmp(dictionary->bytes, bytes, size) != 0))
         dictionary = dictionary->next;
-    if (!dictionary && (dictionary = malloc(sizeof *dictionary + size)) != NULL) {
-        dictionary->crc = crc;
-        dictionary->size = size;
-        memcpy(dictionary->bytes, bytes, size);
-        dictionary->digested =
-            vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1 : ring->level);
-        if (dictionary->digested) {
-            dictionary->next = ring->dictionaries;
-            ring->dictionaries = dictionary;
-        } else {
-            free(dictionary);
-            dictionary = NULL;
-        }
+    if (dictionary) {
+        dictionary->refs++;
+    } else if ((dictionary = digest(ring, bytes, size, crc)) != NULL) {
+        dictionary->next = ring->dictionaries;
+        ring->dictionaries = dictionary;
     }
     pthread_mutex_unlock(&ring->dictionary_mutex);
     return dictionary;
+}
+
+void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary)
+{
+    if (!dictionary)
+        return;
+    pthread_mutex_lock(&ring->dictionary_mutex);
+    bool unused = --dictionary->refs == 0;
+    if (unused) {
+        vev_dictionary **at = &ring->dictionaries;
+        while (*at != dictionary)
+            at = &(*at)->next;
+        *at = dictionary->next;
+    }
+    pthread_mutex_unlock(&ring->dictionary_mutex);
+    if (unused) {
+        vev_zdict_free(dictionary->digested);
+        free(dictionary);
+    }
+}
+
+/* Keep a payload as a sample, unless somebody is just doing so. */
+static void take_sample(vev_samples *samples, const void *payload, size_t size)
+{
+    if (size > VEV_SAMPLE_SIZE || atomic_exchange_explicit(&samples->busy, true,
+                                                           memory_order_acquire))
+        return;
+    uint32_t at = samples->next++ % VEV_SAMPLE_COUNT;
+    memcpy(samples->bytes[at], payload, size);
+    samples->sizes[at] = (uint16_t)size;
+    atomic_store_explicit(&samples->busy, false, memory_order_release);
+}
+
+/* Make the dictionary for the next segment: the given one with the samples behind it, where matches
+ * are cheapest. Without samples or memory, the given one alone. */
+static void prepare_dictionary(vev_ring *ring)
+{
+    vev_ring_drop_dictionary(ring, ring->next_dictionary);
+    ring->next_dictionary = NULL;
+    vev_samples *samples = &ring->samples;
+    const vev_dictionary *own = ring->own_dictionary;
+    if (!own || atomic_exchange_explicit(&samples->busy, true, memory_order_acquire))
+        return;
+    uint8_t bytes[VEV_DICTIONARY_MAX];
+    uint32_t size = own->size;
+    memcpy(bytes, own->bytes, size);
+    for (uint32_t i = 0; i < VEV_SAMPLE_COUNT; i++) {
+        uint32_t at = (samples->next + i) % VEV_SAMPLE_COUNT; /* the newest comes last */
+        if (samples->sizes[at] > ring->file.geometry.dictionary_capacity - size)
+            continue;
+        memcpy(bytes + size, samples->bytes[at], samples->sizes[at]);
+        size += samples->sizes[at];
+    }
+    atomic_store_explicit(&samples->busy, false, memory_order_release);
+    if (size > own->size)
+        ring->next_dictionary = vev_ring_hold_dictionary(ring, bytes, size);
 }
 
 /* ---- cells ---- */
@@ -176,6 +246,13 @@ static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
 
 /* ---- spans ---- */
 
+static void unmap_span(vev_ring *ring, vev_span *span)
+{
+    ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+    vev_guard_forget(span->base);
+    span->base = span->data = NULL;
+}
+
 void vev_ring_retire_spans(vev_ring *ring)
 {
     vev_span *current = atomic_load(&ring->current);
@@ -190,9 +267,9 @@ void vev_ring_retire_spans(vev_ring *ring)
         if (used)
             continue;
         atomic_store(&span->generation, 0);
-        ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
-        vev_guard_forget(span->base);
-        span->base = span->data = NULL;
+        unmap_span(ring, span);
+        vev_ring_drop_dictionary(ring, span->dictionary);
+        span->dictionary = NULL;
     }
 }
 
@@ -222,23 +299,16 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
     }
 }
 
-static void unmap_span(vev_ring *ring, vev_span *span)
-{
-    ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
-    vev_guard_forget(span->base);
-    span->base = span->data = NULL;
-}
-
 /* Make a mapped span with a head the current one. */
 static void publish_span(vev_ring *ring, vev_span *span, uint64_t generation, uint64_t base_seq,
-                         const vev_dictionary *dictionary)
+                         vev_dictionary *dictionary)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     span->lap.seed = vev_lap_seed(ring->file.uuid, generation);
     span->lap.file_offset = vev_segment_offset(geometry, span->segment) + geometry->data_offset;
     span->lap.base_seq = base_seq;
     span->lap.max_records = geometry->max_records;
-    atomic_store(&span->dictionary, dictionary);
+    span->dictionary = dictionary;
     atomic_store(&span->tail, 0);
     atomic_store(&span->touched, 0);
     atomic_store(&span->generation, generation);
@@ -254,7 +324,7 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment,
         return status;
     vev_head head;
     const vev_geometry *geometry = &ring->file.geometry;
-    const vev_dictionary *dictionary = NULL;
+    vev_dictionary *dictionary = NULL;
     if (!vev_head_read(span->base, ring->file.uuid, geometry, &head) ||
         head.generation != generation) {
         status = VEV_E_CORRUPT;
@@ -267,7 +337,7 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment,
             good = true;
         }
         *broken_out = !good;
-        if (good && !(dictionary = vev_ring_dictionary(ring, bytes, head.dictionary_size)))
+        if (good && !(dictionary = vev_ring_hold_dictionary(ring, bytes, head.dictionary_size)))
             status = VEV_E_NOMEM;
     }
     if (status) {
@@ -285,7 +355,11 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
     vev_status status = map_span(ring, segment, &span);
     if (status)
         return status;
-    const vev_dictionary *dictionary = ring->own_dictionary;
+    vev_dictionary *dictionary = ring->next_dictionary;
+    if (!dictionary && ring->own_dictionary)
+        dictionary = vev_ring_hold_dictionary(ring, ring->own_dictionary->bytes,
+                                              ring->own_dictionary->size);
+    ring->next_dictionary = NULL; /* now the span's */
     vev_head head = {.generation = generation,
                      .base_seq = base_seq,
                      .created_ns = vev_clock_wall_ns(),
@@ -390,12 +464,12 @@ static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, c
         if (size < 8 || size > geometry->data_size - offset ||
             vev_word_state(word) == VEV_WORD_END)
             break;
-        uint64_t index = vev_record_seq(data + offset) - listed->head.base_seq;
+        uint32_t index = vev_record_index(data + offset);
         if (vev_word_state(word) == VEV_WORD_COMMITTED && index < geometry->max_records) {
-            uint32_t map_index = (uint32_t)index / 16;
+            uint32_t map_index = index / 16;
             uint32_t states = vev_map_states(vev_load64(ring->map + 8 * (size_t)map_index), seed,
                                              map_index);
-            if (vev_map_state(states, (uint32_t)index) == VEV_PENDING) {
+            if (vev_map_state(states, index) == VEV_PENDING) {
                 kinds[vev_record_kind(data + offset) % VEV_KIND_COUNT]++;
                 found++;
             }
@@ -496,6 +570,7 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
             if (status)
                 return status;
             atomic_store(&ring->live->generations[segment], 0);
+            prepare_dictionary(ring);
             *segment_out = segment;
             return VEV_OK;
         }
@@ -678,42 +753,36 @@ bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
 
 /* ---- append ---- */
 
-static uint64_t mix64(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
+/* One append on its way: the payload, and what it became when compressed. */
+typedef struct job {
+    const void *payload;
+    vev_context *context; /* NULL: store as it is */
+    vev_header header;
+    const void *stored;
+    uint64_t dictionary_id; /* with which `stored` was made; UINT64_MAX: not made yet */
+} job;
 
-/* A random UUID (version 4): two streams of a counter, each under its own 64-bit secret from the
- * system. Two ids are equal only if both secrets and both counts fall together. */
-static void make_id(vev_ring *ring, uint8_t id[16])
+/* Find what to store: the compressed form in the context's scratch, or the payload itself. */
+static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job *j)
 {
-    uint64_t count = atomic_fetch_add_explicit(&ring->id_count, 1, memory_order_relaxed);
-    uint64_t step = count * 0x9e3779b97f4a7c15ull;
-    vev_store64(id, mix64(ring->id_seed[0] + step));
-    vev_store64(id + 8, mix64(ring->id_seed[1] + step));
-    id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
-    id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
-}
-
-/* What is stored for a payload: itself, or its compressed form in the context's scratch. */
-static const void *compress(const vev_ring *ring, vev_context *context,
-                            const vev_dictionary *dictionary, const void *payload, size_t size,
-                            vev_header *header)
-{
+    uint64_t id = dictionary ? dictionary->id : 0;
+    if (j->dictionary_id == id)
+        return;
+    j->dictionary_id = id;
     size_t stored;
-    if (context && vev_zstd_compress(context->zctx, dictionary ? dictionary->digested : NULL,
-                                     ring->level, context->scratch, context->scratch_size, payload,
-                                     size, &stored) == VEV_OK &&
-        stored < size) {
-        header->stored_size = (uint32_t)stored;
-        header->codec = VEV_CODEC_ZSTD;
-        return context->scratch;
+    if (j->context &&
+        vev_zstd_compress(j->context->zctx, dictionary ? dictionary->digested : NULL, ring->level,
+                          j->context->scratch, j->context->scratch_size, j->payload,
+                          j->header.raw_size, &stored) == VEV_OK &&
+        stored < j->header.raw_size) {
+        j->header.stored_size = (uint32_t)stored;
+        j->header.codec = VEV_CODEC_ZSTD;
+        j->stored = j->context->scratch;
+    } else {
+        j->header.stored_size = j->header.raw_size;
+        j->header.codec = VEV_CODEC_RAW;
+        j->stored = j->payload;
     }
-    header->stored_size = (uint32_t)size;
-    header->codec = VEV_CODEC_RAW;
-    return payload;
 }
 
 /* Release a cell that may itself be on a page that is gone. NULL is allowed. */
@@ -729,10 +798,8 @@ static void release_guarded(_Atomic uint64_t *cell)
     }
 }
 
-/* One try in the current segment. VEV_E_FULL: roll and try again. VEV_E_BUFFER: the segment has
- * another dictionary than the payload was compressed with. */
-static vev_status append_here(vev_ring *ring, const vev_dictionary *dictionary, vev_header *header,
-                              const void *stored, uint64_t *generation_out)
+/* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
+static vev_status append_here(vev_ring *ring, job *j, uint64_t *generation_out)
 {
     _Atomic uint64_t *volatile cell = NULL;
     vev_guard guard;
@@ -746,18 +813,17 @@ static vev_status append_here(vev_ring *ring, const vev_dictionary *dictionary, 
     _Atomic uint64_t *pinned;
     vev_span *span = vev_ring_pin(ring, &pinned);
     cell = pinned;
-    uint64_t generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
-    *generation_out = generation;
+    *generation_out = atomic_load_explicit(&span->generation, memory_order_relaxed);
+    compress(ring, span->dictionary, j); /* while pinned, so that the dictionary stays */
     uint32_t offset, index;
-    if (atomic_load(&ring->live->generations[span->segment]) != generation) {
+    if (atomic_load(&ring->live->generations[span->segment]) != *generation_out) {
         status = VEV_E_FULL; /* another process is a lap ahead (INV-7) */
-    } else if (atomic_load(&span->dictionary) != dictionary) {
-        status = VEV_E_BUFFER;
-    } else if (!reserve(ring, span, vev_record_size(header->stored_size), &offset, &index)) {
+    } else if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index)) {
         status = VEV_E_FULL;
     } else {
-        header->seq = span->lap.base_seq + index;
-        uint64_t word = vev_record_write(span->data + offset, &span->lap, offset, header, stored);
+        j->header.seq = span->lap.base_seq + index;
+        uint64_t word =
+            vev_record_write(span->data + offset, &span->lap, offset, &j->header, j->stored);
         atomic_store_explicit(word_at(span, offset), word, memory_order_release); /* INV-3 */
     }
     vev_ring_release(pinned);
@@ -778,46 +844,39 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
 
     if (!(entry->flags & VEV_APPEND_TIME))
         entry->wall_ns = vev_clock_wall_ns();
-    if (!(entry->flags & VEV_APPEND_ID))
-        make_id(ring, entry->id);
-    vev_header header = {.wall_ns = entry->wall_ns,
-                         .mono_ns = vev_clock_boot_ns(),
-                         .boot = vev_clock_boot_tag(),
-                         .raw_size = (uint32_t)size,
-                         .kind = (uint8_t)entry->kind,
-                         .flags = (uint8_t)(entry->flags & VEV_APPEND_TIME)};
-    memcpy(header.id, entry->id, 16);
+    job j = {.payload = payload,
+             .header = {.wall_ns = entry->wall_ns,
+                        .mono_ns = vev_clock_boot_ns(),
+                        .boot = vev_clock_boot_tag(),
+                        .raw_size = (uint32_t)size,
+                        .kind = (uint8_t)entry->kind,
+                        .id_given = (entry->flags & VEV_APPEND_ID) != 0,
+                        .time_given = (entry->flags & VEV_APPEND_TIME) != 0},
+             .dictionary_id = UINT64_MAX};
+    memcpy(j.header.id, entry->id, VEV_ID_SIZE);
+    if (!(entry->flags & VEV_APPEND_RAW) && ring->level != VEV_LEVEL_RAW)
+        j.context = vev_pool_take(ring->pool, vev_zstd_bound(size));
 
-    bool raw = (entry->flags & VEV_APPEND_RAW) || ring->level == VEV_LEVEL_RAW;
-    vev_context *context = raw ? NULL : vev_pool_take(ring->pool, vev_zstd_bound(size));
-    vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
-    const vev_dictionary *dictionary = atomic_load(&span->dictionary);
-    const void *stored = compress(ring, context, dictionary, payload, size, &header);
     vev_status status;
-    for (;;) {
-        uint64_t generation = 0;
-        status = append_here(ring, dictionary, &header, stored, &generation);
-        if (status == VEV_E_FULL)
-            status = roll(ring, generation);
-        else if (status == VEV_E_BUFFER)
-            status = VEV_OK;
-        else
-            break;
+    uint64_t generation = 0;
+    while ((status = append_here(ring, &j, &generation)) == VEV_E_FULL) {
+        status = roll(ring, generation);
         if (status)
             break;
-        span = atomic_load_explicit(&ring->current, memory_order_acquire);
-        const vev_dictionary *other = atomic_load(&span->dictionary);
-        if (other != dictionary) {
-            dictionary = other;
-            stored = compress(ring, context, dictionary, payload, size, &header);
-        }
     }
-    if (context)
-        vev_pool_give(context);
+    if (j.context) {
+        vev_pool_give(j.context);
+        if (!status && j.header.seq % VEV_SAMPLE_EVERY == 0)
+            take_sample(&ring->samples, payload, size);
+    }
     if (status)
         return status;
-    entry->seq = header.seq;
-    return entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, header.seq) : VEV_OK;
+    if (!j.header.id_given) {
+        vev_record_make_id(ring->file.uuid, &j.header);
+        memcpy(entry->id, j.header.id, VEV_ID_SIZE);
+    }
+    entry->seq = j.header.seq;
+    return entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, entry->seq) : VEV_OK;
 }
 
 /* ---- sync ---- */

@@ -26,13 +26,26 @@ enum { VEV_SPAN_COUNT = 6, VEV_CONTEXT_COUNT = 16, VEV_LEVEL_RAW = 100 };
 #define VEV_LOCK_ROLL (VEV_LOCK_BASE + 1)   /* changing the set of segments */
 #define VEV_LOCK_SLOT (VEV_LOCK_BASE + 64)  /* + slot: held as long as the process lives */
 
-/* A dictionary as found in a segment, or the one for new segments. Lives as long as the ring. */
+/* A dictionary as found in a segment, or the one for new segments. Counted: spans, the reader and
+ * the ring hold it. Members but `refs` and `next` never change. */
 typedef struct vev_dictionary {
     struct vev_dictionary *next;
+    uint32_t refs;
     uint32_t crc, size;
+    uint64_t id; /* unique in the process, where an address may come back */
     vev_zdict *digested;
     uint8_t bytes[];
 } vev_dictionary;
+
+/* Payloads appended lately. They are put behind the dictionary of the next segment, so that the
+ * names that this device uses all the time cost next to nothing. */
+enum { VEV_SAMPLE_COUNT = 8, VEV_SAMPLE_SIZE = 512, VEV_SAMPLE_EVERY = 16 };
+typedef struct vev_samples {
+    _Atomic bool busy; /* whoever finds it set goes without */
+    uint32_t next;
+    uint16_t sizes[VEV_SAMPLE_COUNT];
+    uint8_t bytes[VEV_SAMPLE_COUNT][VEV_SAMPLE_SIZE];
+} vev_samples;
 
 /* A segment mapped for writing. The structs are reused but never freed while the ring is open, so a
  * late reader of a stale pointer sees a wrong generation, not freed memory. */
@@ -41,7 +54,7 @@ typedef struct vev_span {
     uint32_t segment;
     uint8_t *base, *data;
     vev_lap lap;
-    _Atomic(const vev_dictionary *) dictionary; /* NULL: none */
+    vev_dictionary *dictionary;       /* NULL: none; held */
     _Atomic uint64_t tail;            /* index << 32 | offset / 8: how far this process has seen */
     _Atomic uint32_t touched;         /* offset up to which page faults were taken ahead */
 } vev_span;
@@ -78,10 +91,10 @@ typedef struct vev_ring {
     uint8_t *region; /* the mapped header region; on a read-only ring a copy */
     vev_live *live;
     uint32_t slot, owner; /* owner: slot << 24 | epoch, as it stands in reserved words */
-    vev_dictionary *dictionaries;
-    const vev_dictionary *own_dictionary;
-    uint64_t id_seed[2];
-    _Atomic uint64_t id_count;
+    vev_dictionary *dictionaries;    /* all that are held */
+    vev_dictionary *own_dictionary;  /* as given to open; NULL: none */
+    vev_dictionary *next_dictionary; /* for the next segment; NULL: own_dictionary */
+    vev_samples samples;
     _Atomic int32_t degraded; /* errno; appends stop */
 
     _Atomic(vev_span *) current;
@@ -105,6 +118,8 @@ typedef struct vev_ring {
     uint32_t window_offset, window_size;
     uint64_t read_generation, read_index; /* where the last read ended */
     uint32_t read_offset;
+    vev_dictionary *read_dictionary; /* of the segment below */
+    uint64_t dictionary_generation;
     uint8_t *map; /* a segment's state map */
     uint8_t *mark_base;
     uint64_t mark_generation;
@@ -129,7 +144,7 @@ typedef struct vev_ring_options {
 vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_options *options,
                          vev_pool *pool, vev_ring **ring_out);
 void vev_ring_close(vev_ring *ring);
-/* In a child of fork(): take an own open file, slot and seed. The first call only. */
+/* In a child of fork(): take an own open file and slot. The first call only. */
 vev_status vev_ring_reattach(vev_ring *ring, const char *path);
 
 /* ---- vev_ring.c ---- */
@@ -158,7 +173,11 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
 vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
                              uint64_t base_seq);
 void vev_ring_retire_spans(vev_ring *ring);
-const vev_dictionary *vev_ring_dictionary(vev_ring *ring, const void *bytes, uint32_t size);
+
+/* Find or digest a dictionary and hold it. NULL when out of memory. Any thread. */
+vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size);
+/* NULL is allowed. */
+void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
 
 /* Where a ring stood when the keeper last looked. */
 typedef struct vev_watch {

@@ -22,7 +22,7 @@ bool vev_geometry_make(vev_geometry *geometry, uint64_t file_size, uint32_t segm
         return false;
     if (dictionary_capacity > VEV_DICTIONARY_MAX || dictionary_capacity % 4096 != 0)
         return false;
-    if (record_size_min < 72 || record_size_min > 65536)
+    if (record_size_min < 48 || record_size_min > 65536)
         return false;
     uint32_t max_records = segment_size / record_size_min / 16 * 16;
     uint32_t map_size = (uint32_t)vev_align_up((uint64_t)max_records / 16 * 8, 4096);

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vevents.codec import decode, encode
+from vevents.codec import decode, encode, header_id
 from vevents.event import Event, FrameRef
 from vevents.wire import event_to_json
 
@@ -54,10 +54,10 @@ class Case:
         """Read the record back and turn it into what is sent."""
         assert self.event.timestamp is not None
         assert self.event.event_id is not None
-        in_payload = b"\xa7eventId" in payload
+        in_header = header_id(self.event.event_id) is not None
         event = decode(
             payload,
-            event_id=HEADER_UUID if in_payload else self.event.event_id,
+            event_id=self.event.event_id if in_header else HEADER_UUID,
             timestamp=self.event.timestamp,
         )
         return event_to_json(

@@ -141,18 +141,34 @@ class RingFile:
     def _record(self, at: int, seed: int, base_seq: int, room: int):
         low, crc = struct.unpack_from("<II", self.data, at)
         length = (low & 0x0FFFFFFF) * 8
-        if low >> 30 != 2 or not 64 <= length <= room:
+        if low >> 30 != 2 or not 40 <= length <= room:
             return None
-        seq, wall_ns, mono_ns, id_, boot, stored_size, raw_size, codec, kind, flags, zero = (
-            struct.unpack_from("<QqQ16sIIIBBBB", self.data, at + 8)
+        wall_ns, mono_ns, index, boot, raw_size, kind, codec, flags, zero = struct.unpack_from(
+            "<qQIIIBBBB", self.data, at + 8
         )
-        if zero or -(-(64 + stored_size) // 8) * 8 != length:
+        padding = raw_size >> 28
+        payload_at = at + (56 if flags & 1 else 40)
+        end = at + length - padding
+        if zero or padding > 7 or end < payload_at:
             return None
-        covered = struct.pack("<QI", at, length) + self.data[at + 8 : at + 64 + stored_size]
-        if crc32c(covered, seed) != crc or not 0 <= seq - base_seq < self.record_count_max:
+        covered = struct.pack("<QI", at, length) + self.data[at + 8 : end]
+        if crc32c(covered, seed) != crc or index >= self.record_count_max:
             return None
-        stored = self.data[at + 64 : at + 64 + stored_size]
+        seq = base_seq + index
+        id_ = self.data[at + 40 : at + 56] if flags & 1 else self._id(seq, wall_ns, mono_ns, boot)
+        stored = self.data[payload_at:end]
+        raw_size &= 0x0FFFFFFF
         return length, seq, wall_ns, mono_ns, id_, boot, raw_size, codec, kind, flags, stored
+
+    def _id(self, seq: int, wall_ns: int, mono_ns: int, boot: int) -> bytes:
+        low, high = struct.unpack("<QQ", self.uuid)
+        m = mono_ns ^ boot << 32
+        first = _mix(_mix(_mix(seq + low) ^ wall_ns) ^ m)
+        second = _mix(_mix(_mix(seq + high) ^ m) ^ wall_ns)
+        id_ = bytearray(struct.pack("<QQ", first, second))
+        id_[6] = id_[6] & 0x0F | 0x40
+        id_[8] = id_[8] & 0x3F | 0x80
+        return bytes(id_)
 
     def _is_end(self, at: int, seed: int) -> bool:
         low, crc = struct.unpack_from("<II", self.data, at)
@@ -166,6 +182,14 @@ class RingFile:
         if crc32c(struct.pack("<II", index // 16, states), seed) != check:
             return "pending"
         return STATES[states >> (index % 16 * 2) & 3]
+
+
+def _mix(x: int) -> int:
+    mask = 2**64 - 1
+    x &= mask
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
+    return x ^ x >> 31
 
 
 def _u32(block: bytes, offset: int) -> int:

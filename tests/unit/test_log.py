@@ -277,8 +277,8 @@ def test_damaged_ring_opens_and_says_what_is_lost(directory: Path) -> None:
 
 
 def log_data_size(segment_size: int) -> int:
-    """Bytes of records in a segment, by docs/format.md (dictionary 16 KiB, smallest record 96)."""
-    count = segment_size // 96 // 16 * 16
+    """Bytes of records in a segment, by docs/format.md (dictionary 16 KiB, smallest record 64)."""
+    count = segment_size // 64 // 16 * 16
     return segment_size - 4096 - 16384 - -(-count // 2 // 4096) * 4096
 
 
