@@ -49,6 +49,10 @@ enum {
 /* Up to here every whole number is a float, too. */
 #define WHOLE_MAX 16777216
 
+/* The largest float, as the shortest decimal that names it: a reader prints that one, and what it
+ * prints must be accepted again. As a double it is a little more; it rounds to the float. */
+#define COORDINATE_MAX 3.4028235e38
+
 typedef enum {
     SLOT_TYPE, /* the payload's map header, and eventType */
     SLOT_USE_CASE,
@@ -350,12 +354,12 @@ static bool number_ok(event *e, slot s, const char *member, double v, double low
 
 static bool coordinate_ok(event *e, slot s, const char *member, double v)
 {
-    return number_ok(e, s, member, v, -(double)FLT_MAX, (double)FLT_MAX, "must be a finite float");
+    return number_ok(e, s, member, v, -COORDINATE_MAX, COORDINATE_MAX, "must be a finite float");
 }
 
 static bool extent_ok(event *e, slot s, const char *member, double v)
 {
-    return number_ok(e, s, member, v, 0, (double)FLT_MAX, "must be a finite float, 0 or more");
+    return number_ok(e, s, member, v, 0, COORDINATE_MAX, "must be a finite float, 0 or more");
 }
 
 static bool is_letter_or_digit(char c)

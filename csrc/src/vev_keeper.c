@@ -19,17 +19,14 @@ struct vev_keeper {
     bool stop;
     uint32_t sync_interval_ms;
     vev_ring *rings[VEV_STREAM_COUNT];
+    vev_watch seen[VEV_STREAM_COUNT];
 };
 
 static void *run(void *argument)
 {
     vev_keeper *keeper = argument;
-    /* A process that only reads must not make room by dropping what it came to read, so what was
-     * there before counts as seen. */
-    vev_watch seen[VEV_STREAM_COUNT];
-    for (int s = 0; s < VEV_STREAM_COUNT; s++)
-        vev_ring_watch(keeper->rings[s], &seen[s]);
-    bool dirty = false;
+    vev_watch *seen = keeper->seen;
+    bool dirty = true; /* what a process that died has left unsynced */
     uint32_t tick_ms = TICK_MIN_MS;
     uint64_t synced_ns = vev_clock_boot_ns();
     pthread_mutex_lock(&keeper->mutex);
@@ -74,6 +71,10 @@ vev_status vev_keeper_start(vev_ring *const *rings, uint32_t sync_interval_ms,
         return VEV_E_NOMEM;
     memcpy(keeper->rings, rings, sizeof keeper->rings);
     keeper->sync_interval_ms = sync_interval_ms;
+    /* A process that only reads must not make room by dropping what it came to read, so what was
+     * there before counts as seen. */
+    for (int s = 0; s < VEV_STREAM_COUNT; s++)
+        vev_ring_watch(rings[s], &keeper->seen[s]);
     pthread_mutex_init(&keeper->mutex, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);

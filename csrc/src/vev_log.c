@@ -87,6 +87,7 @@ static void after_fork_in_child(void)
             if (log->rings[s]->fd >= 0)
                 log->io->close(log->io->ctx, log->rings[s]->fd);
             log->rings[s]->fd = -1;
+            pthread_mutex_unlock(&log->rings[s]->dictionary_mutex);
         }
     }
     pthread_mutex_init(&open_logs_mutex, NULL);

@@ -452,7 +452,6 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
 
 static void init_mutexes(vev_ring *ring)
 {
-    pthread_mutex_init(&ring->dictionary_mutex, NULL);
     pthread_mutex_init(&ring->roll_mutex, NULL);
     pthread_mutex_init(&ring->sync_mutex, NULL);
     pthread_mutex_init(&ring->read_mutex, NULL);
@@ -474,6 +473,7 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
         ring->full_policy = options->full_policy;
         ring->level = options->level;
         init_mutexes(ring);
+        pthread_mutex_init(&ring->dictionary_mutex, NULL);
         vev_status status = open_file(ring, path, options);
         if (!status)
             status = read_file_header(io, ring->fd, &ring->file);
