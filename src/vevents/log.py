@@ -17,13 +17,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgpack
 
 from vevents import _ffi, codec, frames
 from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
-from vevents.event import Event, FrameRef, Image
+from vevents.event import Event, FrameRef
+
+if TYPE_CHECKING:
+    from vevents.event import Frame
 
 Stream = Literal["events", "media", "delivery"]
 State = Literal["pending", "delivered", "rejected", "lost"]
@@ -306,16 +309,18 @@ class EventLog:
         """Replace every frame in the event's images by a reference into media.ring."""
         images = []
         for i, image in enumerate(event.images):
-            kept: dict[str, FrameRef] = {}
-            for name, wire_name in (("frame", "frame"), ("input_frame", "inputFrame")):
-                frame = getattr(image, name)
-                if frame is None or isinstance(frame, FrameRef):
-                    continue
-                field = f"images[{i}].{wire_name}"
-                data = frames.encode_frame(frame, quality=self._jpeg_quality, field=field)
-                kept[name] = self._keep_frame(data, field)
-            images.append(_with_frames(image, kept))
+            frame = self._keep(image.frame, f"images[{i}].frame")
+            input_frame = self._keep(image.input_frame, f"images[{i}].inputFrame")
+            if frame is not image.frame or input_frame is not image.input_frame:
+                image = replace(image, frame=frame, input_frame=input_frame)
+            images.append(image)
         return replace(event, images=tuple(images))
+
+    def _keep(self, frame: Frame | None, field: str) -> FrameRef | None:
+        if frame is None or isinstance(frame, FrameRef):
+            return frame
+        data = frames.encode_frame(frame, quality=self._jpeg_quality, field=field)
+        return self._keep_frame(data, field)
 
     def _keep_frame(self, data: bytes, field: str) -> FrameRef:
         digest = frames.digest(data)
@@ -470,10 +475,6 @@ class EventLog:
     def durable_seq(self) -> int:
         """Sequence number of the events up to which a power cut loses nothing."""
         return self._handle.durable_seq(_ffi.EVENTS)
-
-
-def _with_frames(image: Image, kept: Mapping[str, FrameRef]) -> Image:
-    return replace(image, **kept) if kept else image
 
 
 def _to_ns(moment: datetime) -> int:

@@ -59,7 +59,7 @@ def test_second_reader_agrees(tmp_path: Path, level: int) -> None:
 def test_second_reader_after_many_laps(tmp_path: Path) -> None:
     with EventLog(tmp_path / "log", events_size=1 << 20, segment_size=1 << 16) as log:
         moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-        for i in range(12_000):
+        for _ in range(12_000):
             log.append(Event.custom(value=os.urandom(40).hex(), timestamp=moment))
         stats = log.stats()
         ours = [(r.seq, r.payload) for r in log.read()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import subprocess
@@ -119,5 +117,3 @@ def test_kill_while_flushing(tmp_path: Path) -> None:
     assert media.delivered == 400
     # A kill between the server's answer and our note of it makes one image go twice, no more.
     assert 400 <= counts["images"] <= 400 + kills
-    assert json.dumps(counts)
-    assert os.path.exists(directory)

@@ -334,9 +334,7 @@ def test_closed_log(directory: Path) -> None:
 
 
 def test_every_status_has_an_exception_and_a_sentence() -> None:
-    codes = {
-        name: getattr(_ffi.lib, name) for name in dir(_ffi.lib) if name.startswith("VEV_E_")
-    }
+    codes = {name: getattr(_ffi.lib, name) for name in dir(_ffi.lib) if name.startswith("VEV_E_")}
     assert len(codes) >= 10
     for name, code in codes.items():
         with pytest.raises(_ffi.ERROR_OF[code]) as caught:

@@ -1,0 +1,86 @@
+"""How much memory does a process hold that appends for ever, or that flushes a large backlog?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+APPEND = """
+import json, os, sys
+from vevents import EventLog
+def rss(name):
+    for line in open("/proc/self/status"):
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+before = rss("VmRSS")
+log = EventLog(sys.argv[1], events_size=1 << 30, media_size=1 << 30)
+payload = os.urandom(300)
+frame = b"\\xff\\xd8\\xff" + os.urandom(100_000)
+for i in range(3_000_000):
+    log.append_encoded(payload)
+    if i % 150 == 0:
+        log.append_frame(frame[:-8] + i.to_bytes(8, "little"))
+stats, media = log.stats(), log.stats("media")
+assert stats.evicted and media.evicted
+print(json.dumps({"before_mib": before, "end_mib": rss("VmRSS"), "peak_mib": rss("VmHWM")}))
+"""
+
+BACKLOG = """
+import os, sys
+from vevents import Event, EventLog, Image
+log = EventLog(sys.argv[1], events_size=64 << 20, media_size=1 << 30)
+frame = b"\\xff\\xd8\\xff" + os.urandom(100_000)
+i = 0
+while not log.stats("media").evicted:
+    for _ in range(200):
+        i += 1
+        image = Image(frame[:-8] + i.to_bytes(8, "little"))
+        log.append(Event.custom(value=str(i), use_case_id="uc", images=[image]))
+"""
+
+FLUSH = """
+import json, sys, time
+from vevents import EventLog
+from vevents.client import Client
+from vevents.flusher import Flusher
+def rss(name):
+    for line in open("/proc/self/status"):
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+with EventLog(sys.argv[1]) as log, Client(sys.argv[3], api_url=sys.argv[2]) as client:
+    before = time.perf_counter()
+    report = Flusher(log, client).flush()
+    took = time.perf_counter() - before
+    assert report.stopped_reason is None, report
+    assert log.stats().pending == 0
+    print(json.dumps({
+        "peak_mib": rss("VmHWM"), "events": report.delivered, "images": report.images_delivered,
+        "mb_per_s": report.bytes_sent / took / 1e6, "seconds": took,
+    }))
+"""
+
+
+def test_append_for_ever(benchmark: Any, tmp_path: Path) -> None:
+    figures = benchmark.pedantic(_run, args=(APPEND, tmp_path / "log"), rounds=1)
+    benchmark.extra_info |= figures
+
+
+def test_flush_a_gibibyte(benchmark: Any, tmp_path: Path) -> None:
+    from vevents.emulator import EmulatorConfig, RunningEmulator
+
+    subprocess.run([sys.executable, "-c", BACKLOG, str(tmp_path / "log")], check=True)
+    config = EmulatorConfig(use_cases=[("uc", "Benchmark")])
+    with RunningEmulator(config) as emulator:
+        figures = benchmark.pedantic(
+            _run, args=(FLUSH, tmp_path / "log", emulator.url, emulator.api_key), rounds=1
+        )
+    benchmark.extra_info |= figures
+
+
+def _run(program: str, *arguments: object) -> Any:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
