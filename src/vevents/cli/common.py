@@ -1,0 +1,165 @@
+"""What several subcommands share: options, settings, opening the log, figures for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vevents.errors import ConfigurationError
+from vevents.settings import Settings, parse_duration, parse_size, resolve
+
+if TYPE_CHECKING:
+    from vevents.log import EventLog
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--dir", "dir_", metavar="DIR", help="Directory of the log.  [env: VEVENTS_DIR]"),
+    click.option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with settings.  [env: VEVENTS_CONFIG; default: ./vevents.toml, "
+        "~/.config/vevents/config.toml, /etc/vevents.toml]",
+    ),
+    click.option(
+        "--log-level",
+        metavar="LEVEL",
+        help="debug, info, warning or error.  [env: VEVENTS_LOG_LEVEL; default: warning]",
+    ),
+)
+
+
+class _Parsed(click.ParamType[Any]):
+    """An option that a function of `vevents.settings` parses."""
+
+    def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SIZE = _Parsed("size", parse_size)
+DURATION = _Parsed("duration", parse_duration)
+
+
+def settings_options(function: _Function) -> _Function:
+    """Add the options that every subcommand with a log has."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def load_settings(
+    dir_: str | None, config: str | None, log_level: str | None, **flags: object
+) -> Settings:
+    """Gather the settings and set up the messages on standard error.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+    """
+    setup_messages("warning")
+    settings = resolve({"dir": dir_, "config": config, "log_level": log_level, **flags})
+    setup_messages(settings.log_level)
+    return settings
+
+
+def setup_messages(level: str) -> None:
+    """Let the library's messages of this level and above appear on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("vevents: %(levelname)s: %(message)s"))
+    logger = logging.getLogger("vevents")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far something is, on a terminal; nothing where the output goes to a file.
+
+    Yields:
+        A function to call with what is being done, how much of it is done, and how much there is.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _what, _done, _total: None
+        return
+    with click.progressbar(length=1, file=sys.stderr, width=30) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.label = what
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def require_log(settings: Settings) -> Path:
+    """Return the log's directory, and make sure that there is one.
+
+    Opening would create it, and a wrong path in a hook would then look like an empty log.
+
+    Raises:
+        ConfigurationError: No directory is named, or there is no log in it.
+    """
+    directory = settings.require_directory()
+    if not (directory / "events.ring").exists():
+        raise ConfigurationError(f"there is no log in {directory}; is it the right directory?")
+    return directory
+
+
+def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
+    """Open the log of the settings; one that is opened for writing is created if absent."""
+    from vevents.log import EventLog
+
+    return EventLog(
+        settings.require_directory(),
+        events_size=settings.events_size,
+        media_size=settings.media_size,
+        delivery_size=settings.delivery_size,
+        full=settings.full,
+        sync_interval_s=settings.sync_interval_s,
+        read_only=read_only,
+    )
+
+
+def human_size(size: int) -> str:
+    """Return bytes as people read them.
+
+    Example:
+        >>> human_size(67108864), human_size(900)
+        ('64.0 MiB', '900 B')
+    """
+    if size < 1024:
+        return f"{size} B"
+    number = float(size)
+    for unit in ("KiB", "MiB", "GiB"):
+        number /= 1024
+        if number < 1024:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1024:.1f} TiB"
+
+
+def human_duration(seconds: float) -> str:
+    """Return a duration as people read it, in its largest sensible unit.
+
+    Example:
+        >>> human_duration(42), human_duration(5400), human_duration(3 * 86400)
+        ('42 s', '90 min', '72 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 4 * 86_400:
+        return f"{seconds / 3_600:.0f} h"
+    return f"{seconds / 86_400:.0f} days"

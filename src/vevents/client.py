@@ -1,0 +1,485 @@
+"""One function per endpoint of the Vision Events API, and what its answers mean.
+
+Every call either returns what a success carries or raises one of the `DeliveryError`s of
+`vevents.errors`. Only the documented status is a success: 201 where something is created, 200 for
+reads. Everything that does not look like the API's own answer (a login page of a guest network, a
+redirect, a proxy's error page) counts as "not reached", so that it can never be taken for a
+refusal of the events.
+
+The key travels in the `Authorization` header alone, never in an address, and no redirect is
+followed with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from vevents.errors import (
+    AuthorizationError,
+    ConfigurationError,
+    DeliveryError,
+    NoAnswerError,
+    RefusedError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
+from vevents.settings import DEFAULT_API_URL, Secret
+
+if TYPE_CHECKING:
+    import httpx
+
+_REASON_LENGTH_MAX = 500
+_ANSWER_SIZE_MAX = 16 * 2**20
+
+_WHAT_TO_DO = {
+    401: "the server does not know this API key; check ROBOFLOW_API_KEY",
+    402: "the workspace's plan does not cover this request; see its billing page",
+    403: (
+        "the API key lacks the right for this; it needs the scope vision-events:write or "
+        "device:update (also spelled visionEvents.write, device.update) to send, and "
+        "vision-events:read or device:read to read"
+    ),
+    423: "the workspace is locked or paused; see its settings",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds without progress after which a request is given up.
+
+    Attributes:
+        connect_s: Until the connection stands.
+        read_s: Until the server's next bytes.
+        write_s: Until the network takes the next bytes.
+    """
+
+    connect_s: float = 10.0
+    read_s: float = 30.0
+    write_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class UseCase:
+    """One use case of the workspace."""
+
+    id: str
+    name: str
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UseCaseList:
+    """The workspace's use cases, and for how many days it shows events (None: not said)."""
+
+    use_cases: tuple[UseCase, ...]
+    lookback_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPage:
+    """One page of events, as the server stores them; `next_cursor` is None on the last page."""
+
+    events: tuple[dict[str, Any], ...]
+    next_cursor: str | None
+    lookback_days: int | None
+
+
+class Client:
+    """A connection to the Vision Events API. Use it as a context manager, or `close()` it.
+
+    Args:
+        api_key: Key of the workspace.
+        api_url: Base of the API.
+        timeouts: When to give up.
+        transport: Stands in for the network in tests.
+        clock: Seconds since 1970, to compare with the server's clock.
+
+    Raises:
+        ConfigurationError: `api_url` is not an address.
+
+    Example:
+        >>> with Client("rf_...") as client:  # doctest: +SKIP
+        ...     client.create_batch([b'{"eventId": ...}'])
+    """
+
+    def __init__(
+        self,
+        api_key: Secret | str,
+        *,
+        api_url: str = DEFAULT_API_URL,
+        timeouts: Timeouts | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        import httpx
+
+        from vevents import __version__
+
+        self._secret = api_key if isinstance(api_key, Secret) else Secret(api_key)
+        self._clock = clock
+        self._clock_offset_s: float | None = None
+        timeouts = Timeouts() if timeouts is None else timeouts
+        try:
+            httpx.URL(api_url)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(f"{api_url!r} is not an address: {error}") from error
+        self._api_url = api_url.rstrip("/")
+        self._http = httpx.Client(
+            headers={
+                "Authorization": f"Bearer {self._secret.reveal()}",
+                "User-Agent": f"vevents/{__version__}",
+                "Accept": "application/json",
+            },
+            timeout=httpx.Timeout(
+                connect=timeouts.connect_s,
+                read=timeouts.read_s,
+                write=timeouts.write_s,
+                pool=timeouts.connect_s,
+            ),
+            follow_redirects=False,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """Seconds by which the server's clock is ahead of ours; None before its first answer."""
+        return self._clock_offset_s
+
+    def create_event(self, event: bytes) -> str:
+        """Create one event, or overwrite the one with the same `eventId`.
+
+        Args:
+            event: The event as one JSON object, UTF-8.
+
+        Returns:
+            The `eventId` that the server names in its answer.
+
+        Raises:
+            DeliveryError: It is not known to be stored; the class says why.
+        """
+        answer = self._call(
+            "POST", "/vision-events", 201, content=event, content_type="application/json"
+        )
+        event_id: str = _field(answer, "eventId", str)
+        return event_id
+
+    def create_batch(self, events: Sequence[bytes]) -> list[str]:
+        """Create up to 100 events.
+
+        Args:
+            events: The events, each one JSON object, UTF-8.
+
+        Returns:
+            The `eventId`s that the server says it stored. One that was sent and is not among them
+            is not known to be stored.
+
+        Raises:
+            DeliveryError: None is known to be stored; the class says why.
+        """
+        content = batch_body(events)
+        answer = self._call(
+            "POST", "/vision-events/batch", 201, content=content, content_type="application/json"
+        )
+        return [str(event_id) for event_id in _field(answer, "eventIds", list)]
+
+    def upload_image(self, image: bytes, *, name: str, mime: str) -> str:
+        """Upload one image. There is no idempotency: the same bytes twice give two ids.
+
+        Args:
+            image: The encoded image.
+            name: File name to show, ASCII.
+            mime: For example `image/jpeg`.
+
+        Returns:
+            The `sourceId` to name in an event.
+
+        Raises:
+            DeliveryError: It is not known to be stored; the class says why.
+        """
+        answer = self._call(
+            "POST", "/vision-events/upload", 201, files={"file": (name, image, mime)}
+        )
+        source_id: str = _field(answer, "sourceId", str)
+        if not source_id:
+            raise NoAnswerError("the server's answer holds an empty sourceId", status_code=201)
+        return source_id
+
+    def list_use_cases(self, *, status: str | None = None) -> UseCaseList:
+        """List the workspace's use cases.
+
+        Args:
+            status: `active` or `inactive`; None leaves it to the server, which means active.
+
+        Raises:
+            DeliveryError: There is no list; the class says why.
+        """
+        params = {} if status is None else {"status": status}
+        answer = self._call("GET", "/vision-events/use-cases", 200, params=params)
+        # Older servers call use cases solutions.
+        rows = _field(answer, "useCases" if "useCases" in answer else "solutions", list)
+        return UseCaseList(
+            use_cases=tuple(
+                UseCase(str(row.get("id")), str(row.get("name")), row.get("status"))
+                for row in rows
+                if isinstance(row, dict)
+            ),
+            lookback_days=_whole(answer.get("lookbackDays")),
+        )
+
+    def query(self, query: Mapping[str, Any]) -> QueryPage:
+        """Read one page of stored events.
+
+        Args:
+            query: The filter as on the wire; `useCaseId` is required by the server. Put the
+                `next_cursor` of the page before into `cursor`.
+
+        Raises:
+            DeliveryError: There is no page; the class says why.
+        """
+        content = json.dumps(query, allow_nan=False).encode()
+        answer = self._call(
+            "POST", "/vision-events/query", 200, content=content, content_type="application/json"
+        )
+        events = _field(answer, "events", list)
+        cursor = answer.get("nextCursor")
+        more = bool(answer.get("hasMore")) and bool(events) and bool(cursor)
+        return QueryPage(
+            events=tuple(event for event in events if isinstance(event, dict)),
+            next_cursor=str(cursor) if more else None,
+            lookback_days=_whole(answer.get("lookbackDays")),
+        )
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        success: int,
+        *,
+        content: bytes | None = None,
+        content_type: str | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        import httpx
+
+        headers = {} if content_type is None else {"Content-Type": content_type}
+        url = self._api_url + path
+        try:
+            with self._http.stream(
+                method, url, content=content, files=files, params=params, headers=headers
+            ) as response:
+                body = _read(response)
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.PoolTimeout,
+            httpx.ProxyError,
+            httpx.UnsupportedProtocol,
+        ) as error:
+            raise UnreachableError(f"{self._api_url}: {self._transport_words(error)}") from error
+        except httpx.TransportError as error:
+            raise NoAnswerError(
+                f"{self._api_url}: no complete answer: {self._transport_words(error)}"
+            ) from error
+        except httpx.RequestError as error:
+            raise UnreachableError(
+                f"{self._api_url}: not an answer of the API: {self._transport_words(error)}",
+            ) from error
+        self._note_clock(response.headers.get("date"))
+        if response.status_code == success:
+            return self._success(response, body)
+        raise self._failure(response, body, success)
+
+    def _success(self, response: httpx.Response, body: bytes) -> dict[str, Any]:
+        status = response.status_code
+        if not _is_json(response):
+            raise UnreachableError(
+                f"{self._api_url} answered {status} with {_content_type(response)} where the API "
+                "answers JSON; is this a guest network's login page, or a wrong API_URL?",
+                status_code=status,
+            )
+        answer = _object(body)
+        if answer is None:
+            raise NoAnswerError(
+                f"{self._api_url} answered {status} with broken JSON", status_code=status
+            )
+        return answer
+
+    def _failure(self, response: httpx.Response, body: bytes, success: int) -> DeliveryError:
+        status = response.status_code
+        answer = _object(body) if _is_json(response) else None
+        words = self._words(answer, response)
+        wait_s = parse_retry_after(response.headers.get("retry-after"), now_s=self._clock())
+        if status in (429, 529):
+            return ThrottledError(
+                f"the server asks to slow down ({status}): {words}",
+                status_code=status,
+                retry_after_s=wait_s,
+            )
+        # 511 is what guest networks send until somebody logs in.
+        if status in (408, 425) or (status >= 500 and status != 511):
+            return ServerError(
+                f"the server failed ({status}): {words}", status_code=status, retry_after_s=wait_s
+            )
+        # Proxies in front of the API refuse a large body with a page of their own.
+        if status == 413 or (400 <= status < 500 and answer is not None and status != 407):
+            if status in _WHAT_TO_DO:
+                return AuthorizationError(
+                    f"{_WHAT_TO_DO[status]} ({status}: {words})", status_code=status
+                )
+            return RefusedError(words, status_code=status)
+        if 300 <= status < 400:
+            what = "a redirect, which is not followed with the key"
+        elif status == 407:
+            what = "a proxy that wants a login"
+        elif 200 <= status < 300:
+            what = f"{status} where the API answers {success}"
+        else:
+            what = f"{status} with {_content_type(response)}"
+        return UnreachableError(
+            f"{self._api_url} answered {what}; is this a guest network's login page, or a wrong "
+            "API_URL?",
+            status_code=status,
+        )
+
+    def _words(self, answer: dict[str, Any] | None, response: httpx.Response) -> str:
+        """What the server says about its refusal, on one line, bounded, without the key."""
+        words: Any = None
+        if answer is not None:
+            words = answer.get("error", answer.get("message", answer.get("detail")))
+            if words is not None and not isinstance(words, str):
+                words = json.dumps(words)
+        text = words if isinstance(words, str) and words.strip() else response.reason_phrase
+        return self._clean(text or "no reason given")
+
+    def _transport_words(self, error: Exception) -> str:
+        text = str(error) or type(error).__name__
+        if "certificate" in text.lower():
+            text += " (a device whose clock is wrong sees every certificate as invalid)"
+        return self._clean(text)
+
+    def _clean(self, text: str) -> str:
+        text = text.replace(self._secret.reveal(), "***")
+        text = "".join(char if char.isprintable() else " " for char in text)
+        text = " ".join(text.split())
+        if len(text) > _REASON_LENGTH_MAX:
+            return text[: _REASON_LENGTH_MAX - 1] + "…"
+        return text
+
+    def _note_clock(self, date: str | None) -> None:
+        server_s = _http_date(date)
+        if server_s is not None:
+            self._clock_offset_s = server_s - self._clock()
+
+
+def batch_body(events: Sequence[bytes]) -> bytes:
+    """Return the body of a batch request.
+
+    Example:
+        >>> batch_body([b'{"a":1}', b'{"b":2}'])
+        b'{"events":[{"a":1},{"b":2}]}'
+    """
+    return b'{"events":[' + b",".join(events) + b"]}"
+
+
+def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
+    """Return how many seconds a `Retry-After` header asks to wait.
+
+    Args:
+        value: The header: a number of seconds or an HTTP date; None if there is none.
+        now_s: The time, seconds since 1970.
+
+    Returns:
+        Seconds, at least 0; None when the header is absent or makes no sense.
+
+    Example:
+        >>> parse_retry_after("120", now_s=0)
+        120.0
+        >>> parse_retry_after("Thu, 01 Jan 1970 00:01:30 GMT", now_s=60)
+        30.0
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        date_s = _http_date(value)
+        return None if date_s is None else max(0.0, date_s - now_s)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _http_date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read(response: httpx.Response) -> bytes:
+    """Read an answer, but never more than fits: a strange network may send without end."""
+    chunks: list[bytes] = []
+    size = 0
+    for chunk in response.iter_bytes():
+        size += len(chunk)
+        if size > _ANSWER_SIZE_MAX:
+            raise UnreachableError(
+                f"an answer of more than {_ANSWER_SIZE_MAX} bytes is not the API's",
+                status_code=response.status_code,
+            )
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _content_type(response: httpx.Response) -> str:
+    value = str(response.headers.get("content-type", ""))
+    kind = value.split(";")[0].strip().lower()[:80]
+    return kind if kind.isprintable() and kind else "no content type"
+
+
+def _is_json(response: httpx.Response) -> bool:
+    kind = _content_type(response)
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _field(answer: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    value = answer.get(name)
+    if not isinstance(value, kind):
+        raise NoAnswerError(f"the server's answer lacks {name}")
+    return value
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,375 @@
+"""`vevents flush` against a log on disk and an emulator on loopback."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_site import KEY, USE_CASE, clean_environment, small_log
+
+from vevents.cli import main
+from vevents.cli.exit_codes import ExitCode
+from vevents.cli.flush import describe, exit_code
+from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
+from vevents.event import Event
+from vevents.flusher import FlushReport
+from vevents.log import EventLog
+from vevents.sender import StopReason
+
+
+@pytest.fixture
+def emulator() -> Iterator[RunningEmulator]:
+    with RunningEmulator(EmulatorConfig(api_keys=[KEY], use_cases=[USE_CASE])) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, emulator: RunningEmulator) -> None:
+    clean_environment(monkeypatch, tmp_path)
+    monkeypatch.setenv("ROBOFLOW_API_KEY", KEY)
+    monkeypatch.setenv("API_URL", emulator.url)
+    monkeypatch.setenv("VEVENTS_DIR", str(tmp_path / "log"))
+    # One attempt: what the emulator is told to refuse need not be waited for.
+    monkeypatch.setenv("VEVENTS_ATTEMPTS", "1")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return small_log(tmp_path / "log", events=3)
+
+
+def pending(directory: Path) -> int:
+    with EventLog(directory, read_only=True) as log:
+        stats = log.stats()
+        assert stats.conserved
+        return stats.pending
+
+
+def test_everything_delivered(
+    log: Path, emulator: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["flush"]) == ExitCode.OK
+
+    captured = capsys.readouterr()
+    assert captured.out.startswith("3 events delivered, 0 pending (")
+    assert captured.err == ""
+    assert emulator.counts()["events"] == 3
+    assert pending(log) == 0
+
+
+def test_json_is_one_object_and_the_rest_is_on_standard_error(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_URL", "http://127.0.0.1:9")
+
+    assert main(["flush", "--json", "--dir", str(log)]) == ExitCode.TRY_LATER
+
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert (report["stopped_reason"], report["offline"], report["delivered"]) == (
+        "offline",
+        True,
+        0,
+    )
+    assert report["pending_after"] == 3
+    assert captured.err.startswith("vevents: offline: http://127.0.0.1:9: ")
+
+
+def test_options_win_over_the_environment(
+    log: Path, emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EventLog(log) as open_log:
+        open_log.append(Event.custom(value="no use case"))
+    monkeypatch.setenv("API_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VEVENTS_DIR", "/nowhere")
+    monkeypatch.setenv("VEVENTS_USE_CASE", "uc-unknown")
+
+    options = ["--dir", str(log), "--api-url", emulator.url, "--use-case", USE_CASE]
+
+    assert main(["flush", *options]) == ExitCode.OK
+    assert emulator.counts()["events"] == 4
+
+
+def test_settings_file(log: Path, emulator: RunningEmulator, tmp_path: Path) -> None:
+    for name in ("ROBOFLOW_API_KEY", "API_URL", "VEVENTS_DIR"):
+        del os.environ[name]
+    file = tmp_path / "settings.toml"
+    file.write_text(f'dir = "{log.name}"\napi_key = "{KEY}"\napi_url = "{emulator.url}"\n')
+    file.chmod(0o600)
+
+    assert main(["flush", "--config", str(file)]) == ExitCode.OK
+    assert emulator.counts()["events"] == 3
+
+
+@pytest.mark.parametrize(
+    ("unset", "options", "message"),
+    [
+        ("VEVENTS_DIR", [], "where is the log?"),
+        ("ROBOFLOW_API_KEY", [], "no API key"),
+        (None, ["--dir", "nowhere"], "there is no log in"),
+        (None, ["--timeout", "soon"], "'soon' is not a number"),
+        (None, ["--max-bytes", "3 parsecs"], "unknown unit"),
+        (None, ["--max-events", "0"], "0 is not in the range"),
+        (None, ["--api-url", "nonsense"], "--api-url: expected http"),
+        (None, ["--log-level", "loud"], "--log-level: 'loud' is none of"),
+        (None, ["--config", "gone.toml"], "No such file"),
+    ],
+)
+def test_wrong_settings(
+    log: Path,
+    unset: str | None,
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if unset is not None:
+        monkeypatch.delenv(unset)
+
+    assert main(["flush", *options]) == ExitCode.USAGE
+    assert message in capsys.readouterr().err
+    assert pending(log) == 3
+
+
+def test_a_wrong_directory_is_not_made(tmp_path: Path) -> None:
+    assert main(["flush", "--dir", str(tmp_path / "typo")]) == ExitCode.USAGE
+    assert not (tmp_path / "typo").exists()
+
+
+def test_key_is_refused(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROBOFLOW_API_KEY", "rf_wrong_key")
+
+    assert main(["flush", "--log-level", "debug"]) == ExitCode.UNAUTHORIZED
+
+    captured = capsys.readouterr()
+    assert "check ROBOFLOW_API_KEY" in captured.err
+    assert "rf_wrong_key" not in captured.out + captured.err
+    assert pending(log) == 3
+
+
+def test_some_events_are_set_aside(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EventLog(log) as open_log:
+        open_log.append(Event.custom(value="v", use_case_id="uc-unknown"))
+
+    assert main(["flush"]) == ExitCode.REJECTED
+
+    assert "3 events delivered, 1 events set aside, 0 pending" in capsys.readouterr().out
+    with EventLog(log, read_only=True) as open_log:
+        [note] = [note for _, note in open_log.notes() if note["kind"] == "rejected"]
+    assert (note["seq"], note["status"]) == (4, 400)
+    assert "uc-unknown" in note["reason"]
+
+
+def test_no_use_case(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EventLog(log) as open_log:
+        open_log.append(Event.custom(value="v"))
+
+    assert main(["flush"]) == ExitCode.USAGE
+    assert "set VEVENTS_USE_CASE" in capsys.readouterr().err
+    assert pending(log) == 1
+
+
+def test_server_in_trouble(log: Path, emulator: RunningEmulator) -> None:
+    emulator.faults.at_random(1.0, Fault(status=503, headers={"Retry-After": "3600"}))
+
+    assert main(["flush"]) == ExitCode.TRY_LATER
+    assert pending(log) == 3
+
+
+def test_limits(log: Path) -> None:
+    assert main(["flush", "--max-events", "2"]) == ExitCode.LIMIT
+    assert pending(log) == 1
+    assert main(["flush", "--timeout", "0"]) == ExitCode.LIMIT
+    assert pending(log) == 1
+    assert main(["flush", "--max-bytes", "1kB", "--timeout", "1h"]) == ExitCode.OK
+
+
+def test_another_flush_is_running(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (log / "flush.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        assert main(["flush"]) == ExitCode.LOCKED
+    assert "another flush of" in capsys.readouterr().err
+    assert pending(log) == 3
+
+
+def test_flush_works_while_a_writer_has_the_log_open(log: Path) -> None:
+    with EventLog(log) as writer:
+        writer.append(Event.custom(value="v", use_case_id=USE_CASE))
+
+        assert main(["flush"]) == ExitCode.OK
+        assert writer.stats().pending == 0
+        writer.append(Event.custom(value="v", use_case_id=USE_CASE))
+        assert writer.stats().pending == 1
+
+
+# --- signals --------------------------------------------------------------------------------
+
+
+def start(*options: str, **streams: Any) -> subprocess.Popen[str]:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.Popen(
+        [sys.executable, "-m", "vevents", "flush", *options], text=True, **streams
+    )
+
+
+def wait_for_request(emulator: RunningEmulator) -> None:
+    for _ in range(1000):
+        if emulator.counts()["injected"]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no request came")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)],
+)
+def test_signal_lets_the_current_request_finish(
+    tmp_path: Path, emulator: RunningEmulator, number: signal.Signals, code: ExitCode
+) -> None:
+    log = small_log(tmp_path / "log", events=150)
+    emulator.faults.script("*", Fault(delay_s=0.5))
+
+    process = start()
+    wait_for_request(emulator)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+
+    assert process.returncode == code
+    assert out.startswith("100 events delivered, 50 pending")
+    assert err == "vevents: interrupted: stopped on request\n"
+    assert pending(log) == 50
+    assert main(["flush"]) == ExitCode.OK
+    assert emulator.counts()["events"] == 150
+
+
+def test_second_ctrl_c_does_not_wait(log: Path, emulator: RunningEmulator) -> None:
+    emulator.faults.script("*", Fault(delay_s=60.0))
+
+    process = start()
+    wait_for_request(emulator)
+    process.send_signal(signal.SIGINT)
+    # The handler of the first one has to have run, or the system merges the two.
+    time.sleep(0.2)
+    assert process.poll() is None
+    began_s = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert time.monotonic() - began_s < 20
+    assert pending(log) == 3
+
+
+def test_killed_at_once_loses_nothing(log: Path, emulator: RunningEmulator) -> None:
+    emulator.faults.script("*", Fault(drop=True, stored=True, delay_s=0.3))
+
+    process = start()
+    wait_for_request(emulator)
+    process.kill()
+    process.communicate(timeout=30)
+
+    assert pending(log) == 3
+    assert main(["flush"]) == ExitCode.OK
+    assert emulator.counts()["events"] == 3
+
+
+@pytest.mark.usefixtures("log")
+def test_progress_on_a_terminal() -> None:
+    terminal, other_end = os.openpty()
+    process = start(stderr=other_end)
+    os.close(other_end)
+    out, _ = process.communicate(timeout=30)
+    shown = b""
+    # The system reports the end of a terminal whose other end is closed as an error.
+    while True:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:
+            break
+    os.close(terminal)
+
+    assert process.returncode == 0
+    assert b"events" in shown
+    assert b"100%" in shown
+    assert out.startswith("3 events delivered")
+
+
+# --- reports --------------------------------------------------------------------------------
+
+
+def report(**fields: Any) -> FlushReport:
+    return FlushReport(
+        **{
+            name: 0
+            for name in FlushReport.__dataclass_fields__
+            if name not in ("stopped_reason", "message", "retry_after_s")
+        }
+        | {"stopped_reason": None, "message": None, "retry_after_s": None}
+        | fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (StopReason.OFFLINE, 3),
+        (StopReason.SERVER, 3),
+        (StopReason.THROTTLED, 3),
+        (StopReason.UNAUTHORIZED, 4),
+        (StopReason.NO_USE_CASE, 2),
+        (StopReason.TIMEOUT, 7),
+        (StopReason.MAX_EVENTS, 7),
+        (StopReason.MAX_BYTES, 7),
+        (StopReason.INTERRUPTED, 130),
+    ],
+)
+def test_every_reason_has_its_exit_code(reason: StopReason, code: int) -> None:
+    assert exit_code(report(stopped_reason=reason, rejected=1), []) == code
+
+
+def test_every_reason_is_tested() -> None:
+    marks = test_every_reason_has_its_exit_code.pytestmark  # type: ignore[attr-defined]
+
+    assert {case[0] for case in marks[0].args[1]} == set(StopReason)
+
+
+def test_exit_code_of_a_complete_pass() -> None:
+    assert exit_code(report(), []) == 0
+    assert exit_code(report(rejected=1), []) == 5
+    assert exit_code(report(stopped_reason=StopReason.INTERRUPTED), [signal.SIGTERM]) == 143
+
+
+def test_description_names_what_happened() -> None:
+    text = describe(
+        report(
+            delivered=5,
+            rejected=1,
+            images_delivered=4,
+            images_rejected=3,
+            images_missing=2,
+            orphans=6,
+            pending_after=7,
+            bytes_sent=2048,
+            requests=9,
+            duration_s=1.25,
+        )
+    )
+
+    assert text == (
+        "5 events delivered, 4 images uploaded, 1 events set aside, 3 images refused, 2 images "
+        "gone before they could be sent, 6 images without an event set aside, 7 pending "
+        "(2.0 KiB in 9 requests, 1.2 s)"
+    )

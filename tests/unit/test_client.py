@@ -1,0 +1,428 @@
+"""The client: what it sends, and what each answer is taken for."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from vevents import __version__
+from vevents.client import (
+    Client,
+    QueryPage,
+    Timeouts,
+    UseCase,
+    UseCaseList,
+    batch_body,
+    parse_retry_after,
+)
+from vevents.errors import (
+    AuthorizationError,
+    ConfigurationError,
+    DeliveryError,
+    NoAnswerError,
+    RefusedError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
+
+KEY = "rf_secret_0123456789"
+NOW_S = 1_760_000_000.0
+EVENT = b'{"eventId":"a"}'
+
+Answer = httpx.Response | Exception
+
+
+def client_for(answer: Answer | Callable[[httpx.Request], httpx.Response]) -> Client:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else answer(request)
+
+    return Client(
+        KEY,
+        api_url="https://api.test",
+        transport=httpx.MockTransport(handle),
+        clock=lambda: NOW_S,
+    )
+
+
+def caught(answer: Answer) -> DeliveryError:
+    with client_for(answer) as client, pytest.raises(DeliveryError) as error:
+        client.create_batch([EVENT])
+    assert KEY not in str(error.value)
+    return error.value
+
+
+# --- what goes out --------------------------------------------------------------------------
+
+
+def recorded(
+    call: Callable[[Client], object], status: int, answer: dict[str, Any]
+) -> tuple[httpx.Request, object]:
+    requests: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        request.read()
+        requests.append(request)
+        return httpx.Response(status, json=answer)
+
+    with client_for(handle) as client:
+        result = call(client)
+    [request] = requests
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.headers["user-agent"] == f"vevents/{__version__}"
+    assert KEY not in str(request.url)
+    return request, result
+
+
+def test_create_event() -> None:
+    request, result = recorded(lambda c: c.create_event(EVENT), 201, {"eventId": "a"})
+
+    assert (request.method, str(request.url)) == ("POST", "https://api.test/vision-events")
+    assert request.headers["content-type"] == "application/json"
+    assert request.content == EVENT
+    assert result == "a"
+
+
+def test_create_batch() -> None:
+    request, result = recorded(
+        lambda c: c.create_batch([b'{"eventId":"a"}', b'{"eventId":"\xc3\xa4"}']),
+        201,
+        {"created": 1, "eventIds": ["a"]},
+    )
+
+    assert (request.method, request.url.path) == ("POST", "/vision-events/batch")
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == {"events": [{"eventId": "a"}, {"eventId": "ä"}]}
+    assert result == ["a"]
+
+
+def test_batch_body_of_nothing() -> None:
+    assert json.loads(batch_body([])) == {"events": []}
+
+
+def test_upload_image() -> None:
+    image = b"\xff\xd8\xff\xe0 not really a picture"
+    request, result = recorded(
+        lambda c: c.upload_image(image, name="0a.jpeg", mime="image/jpeg"),
+        201,
+        {"success": True, "sourceId": "ve-img-1", "url": "https://elsewhere.test/x"},
+    )
+
+    assert (request.method, request.url.path) == ("POST", "/vision-events/upload")
+    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert request.content.count(image) == 1
+    assert b'name="file"; filename="0a.jpeg"' in request.content
+    assert b"Content-Type: image/jpeg" in request.content
+    assert result == "ve-img-1"
+
+
+def test_list_use_cases() -> None:
+    answer = {"useCases": [{"id": "u", "name": "n", "status": "active"}], "lookbackDays": 14}
+    request, result = recorded(lambda c: c.list_use_cases(), 200, answer)
+
+    assert (request.method, str(request.url)) == ("GET", "https://api.test/vision-events/use-cases")
+    assert result == UseCaseList((UseCase("u", "n", "active"),), 14)
+
+
+def test_list_use_cases_of_an_older_server() -> None:
+    request, result = recorded(
+        lambda c: c.list_use_cases(status="inactive"),
+        200,
+        {"solutions": [{"id": "u", "name": "n"}]},
+    )
+
+    assert request.url.params["status"] == "inactive"
+    assert result == UseCaseList((UseCase("u", "n", None),), None)
+
+
+def test_query() -> None:
+    answer = {"events": [{"eventId": "a"}], "nextCursor": "c", "hasMore": True, "lookbackDays": 14}
+    request, result = recorded(lambda c: c.query({"useCaseId": "u", "limit": 1}), 200, answer)
+
+    assert (request.method, request.url.path) == ("POST", "/vision-events/query")
+    assert json.loads(request.content) == {"useCaseId": "u", "limit": 1}
+    assert result == QueryPage(({"eventId": "a"},), "c", 14)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"nextCursor": None, "hasMore": False},
+        {"nextCursor": "c", "hasMore": False},
+        {"nextCursor": "", "hasMore": True},
+        {},
+    ],
+)
+def test_query_knows_the_last_page(end: dict[str, object]) -> None:
+    _, result = recorded(lambda c: c.query({"useCaseId": "u"}), 200, {"events": [{}]} | end)
+
+    assert isinstance(result, QueryPage)
+    assert result.next_cursor is None
+
+
+def test_timeouts_are_explicit() -> None:
+    seen: dict[str, float] = {}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.update(request.extensions["timeout"])
+        return httpx.Response(201, json={"eventId": "a"})
+
+    with Client(
+        KEY,
+        timeouts=Timeouts(connect_s=1.0, read_s=2.0, write_s=3.0),
+        transport=httpx.MockTransport(handle),
+    ) as client:
+        client.create_event(EVENT)
+
+    assert seen == {"connect": 1.0, "read": 2.0, "write": 3.0, "pool": 1.0}
+
+
+def test_address_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="not an address"):
+        Client(KEY, api_url="https://host:port")
+
+
+# --- what comes back ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("connection refused"),
+        httpx.ConnectTimeout("timed out"),
+        httpx.PoolTimeout("no connection"),
+        httpx.ProxyError("403 Forbidden"),
+    ],
+)
+def test_no_connection_is_unreachable(error: Exception) -> None:
+    result = caught(error)
+
+    assert type(result) is UnreachableError
+    assert result.__cause__ is error
+    assert result.retryable
+    assert str(error) in str(result)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ReadTimeout(""),
+        httpx.WriteTimeout("timed out"),
+        httpx.ReadError("reset"),
+        httpx.WriteError("broken pipe"),
+        httpx.RemoteProtocolError("Server disconnected without sending a response."),
+    ],
+)
+def test_connection_that_breaks_is_no_answer(error: Exception) -> None:
+    result = caught(error)
+
+    assert type(result) is NoAnswerError
+    assert isinstance(result, UnreachableError)
+    assert result.__cause__ is error
+    assert (str(error) or type(error).__name__) in str(result)
+
+
+def test_invalid_certificate_hints_at_the_clock() -> None:
+    cause = ssl.SSLCertVerificationError("certificate verify failed: not yet valid")
+
+    assert "clock is wrong" in str(caught(httpx.ConnectError(str(cause))))
+
+
+LOGIN = "<html><form>Room number?</form></html>"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, html=LOGIN),
+        httpx.Response(201, html=LOGIN),
+        httpx.Response(201, content=b'{"created": 1, "eventIds": ["a"]}'),
+        httpx.Response(200, json={"created": 1, "eventIds": ["a"]}),
+        httpx.Response(202, json={"created": 1, "eventIds": ["a"]}),
+        httpx.Response(204),
+        httpx.Response(302, headers={"location": "https://login.test/"}),
+        httpx.Response(307, headers={"location": "https://login.test/"}),
+        httpx.Response(400, html=LOGIN),
+        httpx.Response(401, html=LOGIN),
+        httpx.Response(403, html=LOGIN),
+        httpx.Response(404, html=LOGIN),
+        httpx.Response(404, json=["not", "an", "object"]),
+        httpx.Response(404, headers={"content-type": "application/json"}, content=b"{"),
+        httpx.Response(407, json={"error": "proxy login"}),
+        httpx.Response(511, json={"error": "log in first"}),
+        httpx.Response(
+            201,
+            headers={"content-type": "application/json", "content-encoding": "gzip"},
+            stream=httpx.ByteStream(b"not gzip"),
+        ),
+        httpx.Response(
+            201, headers={"content-type": "application/json"}, content=b" " * (16 * 2**20 + 1)
+        ),
+    ],
+)
+def test_what_is_not_the_api_is_unreachable(response: httpx.Response) -> None:
+    assert type(caught(response)) is UnreachableError
+
+
+def test_redirect_is_not_followed() -> None:
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(307, headers={"location": "https://login.test/"})
+
+    with client_for(handle) as client, pytest.raises(UnreachableError, match="redirect"):
+        client.create_event(EVENT)
+    assert seen == ["api.test"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b'{"created": 1, "eventI', b"[]", b"[" * 100_000, b'{"created": 1}', b'{"eventIds": 1}'],
+)
+def test_success_with_a_broken_body_is_no_answer(body: bytes) -> None:
+    result = caught(httpx.Response(201, headers={"content-type": "application/json"}, content=body))
+
+    assert type(result) is NoAnswerError
+
+
+@pytest.mark.parametrize("answer", [{"success": True}, {"sourceId": ""}, {"sourceId": 7}])
+def test_upload_without_an_id_is_no_answer(answer: dict[str, object]) -> None:
+    with (
+        client_for(httpx.Response(201, json=answer)) as client,
+        pytest.raises(NoAnswerError, match="sourceId"),
+    ):
+        client.upload_image(b"x", name="x", mime="image/png")
+
+
+@pytest.mark.parametrize("status", [429, 529])
+@pytest.mark.parametrize(
+    ("header", "wait_s"), [("7", 7.0), ("Thu, 09 Oct 2025 08:54:20 GMT", 60.0), (None, None)]
+)
+def test_throttled(status: int, header: str | None, wait_s: float | None) -> None:
+    headers = {} if header is None else {"retry-after": header}
+    result = caught(httpx.Response(status, headers=headers, json={"error": "at capacity"}))
+
+    assert type(result) is ThrottledError
+    assert (result.status_code, result.retry_after_s) == (status, wait_s)
+    assert "at capacity" in str(result)
+
+
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 599])
+def test_server_errors_need_no_json(status: int) -> None:
+    result = caught(httpx.Response(status, html="<h1>oops</h1>", headers={"retry-after": "3"}))
+
+    assert type(result) is ServerError
+    assert result.retryable
+    assert (result.status_code, result.retry_after_s) == (status, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "check ROBOFLOW_API_KEY"),
+        (402, "billing"),
+        (403, r"vision-events:write or device:update \(also spelled visionEvents.write"),
+        (423, "locked or paused"),
+    ],
+)
+def test_authorization_says_what_to_do(status: int, advice: str) -> None:
+    with (
+        client_for(httpx.Response(status, json={"error": "no, thanks"})) as client,
+        pytest.raises(AuthorizationError, match=advice) as error,
+    ):
+        client.create_event(EVENT)
+
+    assert error.value.status_code == status
+    assert not error.value.retryable
+    assert "no, thanks" in str(error.value)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 410, 413, 415, 422])
+def test_refused(status: int) -> None:
+    result = caught(httpx.Response(status, json={"error": "eventType: unknown"}))
+
+    assert type(result) is RefusedError
+    assert not result.retryable
+    assert (result.status_code, str(result)) == (status, "eventType: unknown")
+
+
+def test_a_proxy_may_refuse_a_large_body() -> None:
+    result = caught(httpx.Response(413, html="<h1>413</h1>"))
+
+    assert type(result) is RefusedError
+    assert str(result) == "Request Entity Too Large"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"error": "x" * 501}, "x" * 499 + "…"),
+        ({"error": f"bad key {KEY}!"}, "bad key ***!"),
+        ({"error": "a\x1b[31m\n\tb  c"}, "a [31m b c"),
+        ({"error": {"code": 3}}, '{"code": 3}'),
+        ({"message": "from the gateway"}, "from the gateway"),
+        ({"detail": "from the store"}, "from the store"),
+        ({"error": ""}, "Bad Request"),
+        ({"other": 1}, "Bad Request"),
+    ],
+)
+def test_the_servers_words(answer: dict[str, object], words: str) -> None:
+    assert str(caught(httpx.Response(400, json=answer))) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Thu, 09 Oct 2025 08:53:21 GMT", 1.0),
+        ("Thu, 09 Oct 2025 08:00:00 GMT", 0.0),
+        ("Thu, 99 Oct 2025 08:00:00 GMT", None),
+    ],
+)
+def test_retry_after(value: str | None, wait_s: float | None) -> None:
+    assert parse_retry_after(value, now_s=NOW_S) == wait_s
+
+
+# --- the server's clock ---------------------------------------------------------------------
+
+
+def test_clock_offset_comes_from_any_answer() -> None:
+    headers = {"date": "Thu, 09 Oct 2025 09:53:20 GMT"}
+    answers: Iterator[httpx.Response] = iter(
+        [
+            httpx.Response(201, json={"eventId": "a"}),
+            httpx.Response(400, json={"error": "no"}, headers=headers),
+            httpx.Response(201, json={"eventId": "a"}, headers={"date": "yesterday"}),
+        ]
+    )
+
+    with client_for(lambda _: next(answers)) as client:
+        assert client.clock_offset_s is None
+        client.create_event(EVENT)
+        assert client.clock_offset_s is None
+        with pytest.raises(RefusedError):
+            client.create_event(EVENT)
+        assert client.clock_offset_s == 3600.0
+        client.create_event(EVENT)
+        assert client.clock_offset_s == 3600.0
+
+
+def test_key_is_not_in_the_repr() -> None:
+    with client_for(httpx.Response(204)) as client:
+        assert KEY not in repr(client)
+        assert KEY not in repr(vars(client))
