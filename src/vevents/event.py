@@ -697,8 +697,8 @@ def _check_frame(frame: object, source_id: object, path: str, frame_key: str, id
             f"{path}.{frame_key}", "must not be a str; wrap a path in pathlib.Path"
         )
     elif not (
-        isinstance(frame, bytes | os.PathLike)
-        or (hasattr(frame, "dtype") and hasattr(frame, "shape"))
+        # Arrays are known by their element type, so that numpy need not be loaded to tell.
+        isinstance(frame, bytes | os.PathLike) or hasattr(frame, "dtype")
     ):
         raise EventValidationError(
             f"{path}.{frame_key}",

@@ -247,6 +247,19 @@ def test_an_event_type_may_be_a_plain_string() -> None:
     Event("custom", data={"value": "v"}).validate()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(1970, 1, 1, tzinfo=UTC), datetime(2261, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)],
+)
+def test_times_that_a_record_can_hold(moment: datetime) -> None:
+    Event.custom(value="v", timestamp=moment).validate()
+
+
+@pytest.mark.parametrize("bound", [np.float32(0), np.float32(1)])
+def test_limits_are_inclusive_for_numbers_of_numpy(bound: Any) -> None:
+    with_box(width=bound, height=bound, confidence=bound).validate()
+
+
 def test_limits_are_inclusive() -> None:
     Event.safety_alert(
         alert_type="a",
@@ -260,6 +273,7 @@ def test_limits_are_inclusive() -> None:
         images=[
             Image(object_detections=[box(confidence=0.0, width=0.0)] * 1_000),
             Image(classifications=[Classification("c", 1.0)] * 1_000),
+            Image(FrameRef(1, bytes(16), 1)),
         ],
         display_image_position=1,
         metadata={f"{i:0100}": "v" * 1_000 for i in range(100)},
@@ -390,6 +404,7 @@ def test_a_time_zone_without_an_offset_is_no_time_zone() -> None:
         ("quality_check", {"result": "ok"}, "eventData.result"),
         ("quality_check", {"result": True}, "eventData.result"),
         ("quality_check", {"result": None}, "eventData.result"),
+        ("quality_check", {"result": np.array(["pass"])}, "eventData.result"),
         ("quality_check", {"result": "pass", "confidence": 1}, "eventData.confidence"),
         ("quality_check", {"result": "pass", 1: "x"}, "eventData[1]"),
         ("quality_check", {"result": "pass", "\udc80": 1}, "eventData['\\udc80']"),
@@ -637,6 +652,8 @@ def test_an_array_is_a_frame_and_a_list_is_none() -> None:
     pixels = np.zeros((2, 2, 3), np.uint8)
     Event.custom(value="v", images=[Image(pixels, input_frame=b"x"), Image(Path("a"))]).validate()
 
+    event = Event.custom(value="v", images=[Image("a.jpg")])  # type: ignore[arg-type]
+    assert refusal(event).reason == "must not be a str; wrap a path in pathlib.Path"
     event = Event.custom(value="v", images=[Image([[0]])])  # type: ignore[arg-type]
     assert refusal(event).reason == "must be bytes, a path, an array or a FrameRef, not list"
 

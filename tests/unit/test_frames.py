@@ -61,7 +61,12 @@ def test_sniff_knows_what_pillow_writes(name: str) -> None:
         (ftyp(b"avif", b"mif1", b"miaf"), "image/avif"),
         (ftyp(b"avis"), "image/avif"),
         (ftyp(b"mif1", b"miaf", b"avif"), "image/avif"),
+        (ftyp(b"mif1", b"avif", b"miaf"), "image/avif"),
         (ftyp(b"mif1", b"avif")[:20], "image/avif"),
+        *[
+            (b"BM" + bytes(12) + size.to_bytes(4, "little"), "image/bmp")
+            for size in (12, 16, 40, 52, 56, 64, 108, 124)
+        ],
     ],
 )
 def test_sniff(data: bytes, mime: str) -> None:
@@ -77,6 +82,9 @@ def test_sniff(data: bytes, mime: str) -> None:
         b"\x89PNG\r\n\x1a\r",
         b"RIFF\0\0\0\0WAVE",
         b"RIFF",
+        b"RIFX\0\0\0\0WEBP",
+        b"CM" + bytes(12) + (40).to_bytes(4, "little"),
+        b"BM" + bytes(12) + (41).to_bytes(4, "little"),
         b"GIF88a",
         b"II*",
         b"BM",
@@ -170,8 +178,9 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         (PIXELS[::2, ::2], "RGB", (200, 0, 0)),
         (PIXELS[:, :, 0], "L", 200),
         (PIXELS[:1, :1], "RGB", (200, 0, 0)),
+        (np.zeros((1, 65_500), np.uint8), "L", 0),
     ],
-    ids=["rgb", "reversed view", "strided view", "gray", "one pixel"],
+    ids=["rgb", "reversed view", "strided view", "gray", "one pixel", "widest"],
 )
 def test_arrays_become_jpeg(
     encoder: str,

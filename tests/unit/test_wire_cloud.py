@@ -276,6 +276,7 @@ def test_nothing_is_noted_when_nothing_is_missing() -> None:
         # An entry of which nothing is left goes; the position follows its image,
         ([Image(ref(1)), Image(ref(9))], 1, 1, 0),
         ([Image(ref(1)), Image(ref(2)), Image(ref(9)), Image(ref(8))], 2, 2, 0),
+        ([Image(input_frame=ref(1), label="gone"), Image(ref(9))], 1, 1, 0),
         # or goes to the next one when its own image is the one that went,
         ([Image(ref(1)), Image(ref(9))], 0, 1, 0),
         ([Image(ref(9)), Image(ref(1)), Image(ref(8))], 1, 2, 1),
