@@ -12,8 +12,8 @@ static const uint64_t iv[8] = {
     0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 };
 
-/* The order in which each round takes the words of the message. */
-static const uint8_t sigma[12][16] = {
+/* The order in which a round takes the words of the message; rounds 10 and 11 are as 0 and 1. */
+static const uint8_t sigma[10][16] = {
     {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
     {14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3},
     {11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4},
@@ -24,8 +24,6 @@ static const uint8_t sigma[12][16] = {
     {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
     {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5},
     {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
-    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3},
 };
 
 static inline uint64_t rotate_right(uint64_t x, unsigned n) { return x >> n | x << (64 - n); }
@@ -42,6 +40,19 @@ static inline uint64_t rotate_right(uint64_t x, unsigned n) { return x >> n | x 
         v[b] = rotate_right(v[b] ^ v[c], 63);   \
     } while (0)
 
+/* Written out for each round, so that the order of the words is known when this is compiled. */
+#define ROUND(r)                                                  \
+    do {                                                          \
+        MIX(0, 4, 8, 12, m[sigma[r][0]], m[sigma[r][1]]);         \
+        MIX(1, 5, 9, 13, m[sigma[r][2]], m[sigma[r][3]]);         \
+        MIX(2, 6, 10, 14, m[sigma[r][4]], m[sigma[r][5]]);        \
+        MIX(3, 7, 11, 15, m[sigma[r][6]], m[sigma[r][7]]);        \
+        MIX(0, 5, 10, 15, m[sigma[r][8]], m[sigma[r][9]]);        \
+        MIX(1, 6, 11, 12, m[sigma[r][10]], m[sigma[r][11]]);      \
+        MIX(2, 7, 8, 13, m[sigma[r][12]], m[sigma[r][13]]);       \
+        MIX(3, 4, 9, 14, m[sigma[r][14]], m[sigma[r][15]]);       \
+    } while (0)
+
 /* Take in one block. `total_size` counts the bytes of the message up to its end. */
 static void compress(uint64_t h[8], const uint8_t *block, uint64_t total_size, bool last)
 {
@@ -53,17 +64,18 @@ static void compress(uint64_t h[8], const uint8_t *block, uint64_t total_size, b
     v[12] ^= total_size;
     if (last)
         v[14] = ~v[14];
-    for (int round = 0; round < 12; round++) {
-        const uint8_t *s = sigma[round];
-        MIX(0, 4, 8, 12, m[s[0]], m[s[1]]);
-        MIX(1, 5, 9, 13, m[s[2]], m[s[3]]);
-        MIX(2, 6, 10, 14, m[s[4]], m[s[5]]);
-        MIX(3, 7, 11, 15, m[s[6]], m[s[7]]);
-        MIX(0, 5, 10, 15, m[s[8]], m[s[9]]);
-        MIX(1, 6, 11, 12, m[s[10]], m[s[11]]);
-        MIX(2, 7, 8, 13, m[s[12]], m[s[13]]);
-        MIX(3, 4, 9, 14, m[s[14]], m[s[15]]);
-    }
+    ROUND(0);
+    ROUND(1);
+    ROUND(2);
+    ROUND(3);
+    ROUND(4);
+    ROUND(5);
+    ROUND(6);
+    ROUND(7);
+    ROUND(8);
+    ROUND(9);
+    ROUND(0);
+    ROUND(1);
     for (int i = 0; i < 8; i++)
         h[i] ^= v[i] ^ v[i + 8];
 }

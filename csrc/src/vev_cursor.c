@@ -348,7 +348,8 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
     *bad_out = false;
     if (header->raw_size > ring->file.geometry.data_size ||
         (header->codec == VEV_CODEC_RAW && header->raw_size != header->stored_size) ||
-        header->codec > VEV_CODEC_ZSTD) {
+        (header->codec == VEV_CODEC_ZSTD && !ring->read_dictionary) ||
+        header->codec > VEV_CODEC_ZSTD_PLAIN) {
         *bad_out = true;
         return VEV_OK;
     }
@@ -361,12 +362,13 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
         return VEV_OK;
     }
     const uint8_t *payload = vev_record_payload(window_at(ring, s->offset), header);
-    if (header->codec == VEV_CODEC_ZSTD) {
+    if (header->codec != VEV_CODEC_RAW) {
         vev_context *context = vev_pool_take(ring->pool, 0);
         if (!context)
             return VEV_E_NOMEM;
         vev_status status = vev_zstd_decompress(
-            context->zctx, ring->read_dictionary ? ring->read_dictionary->digested : NULL,
+            context->zctx,
+            header->codec == VEV_CODEC_ZSTD ? ring->read_dictionary->digested : NULL,
             r->buffer + r->buffer_used, header->raw_size, payload, header->stored_size);
         vev_pool_give(context);
         if (status == VEV_E_CORRUPT) {

@@ -24,7 +24,8 @@ enum {
     VEV_ID_SIZE = 16,
     VEV_RAW_SIZE_MAX = 0x0fffffff,
     VEV_CODEC_RAW = 0,
-    VEV_CODEC_ZSTD = 1,
+    VEV_CODEC_ZSTD = 1,       /* with the segment's dictionary */
+    VEV_CODEC_ZSTD_PLAIN = 2, /* without one */
 };
 
 enum { VEV_WORD_FREE = 0, VEV_WORD_RESERVED = 1, VEV_WORD_COMMITTED = 2, VEV_WORD_END = 3 };

@@ -205,6 +205,19 @@ static void scan_newest(repair *r)
         index = next_index;
         offset = next;
     }
+    vev_head head;
+    if (vev_head_read(span->base, r->ring->file.uuid, geometry, &head) && head.sealed) {
+        if (!sealed && head.record_count >= index && offset <= geometry->data_size - 8) {
+            /* The seal survived and the end word did not: the numbers up to its count are used. */
+            set_map_states(r, index, head.record_count, true);
+            index = head.record_count;
+            vev_store64(data + offset, vev_end_word(&span->lap, offset, index));
+            sealed = r->changed = true;
+        } else if (head.record_count != index) {
+            memset(span->base + VEV_HEAD_SEAL, 0, VEV_HEAD_BYTES - VEV_HEAD_SEAL);
+            r->changed = true;
+        }
+    }
     if (!sealed && offset < geometry->data_size) {
         /* INV-1: a record that was only reserved, or torn, never was. */
         uint32_t last = geometry->data_size;
@@ -276,8 +289,7 @@ static vev_status rebuild(vev_ring *ring)
     if (count > 0) {
         const vev_listed *newest = &listed[count - 1];
         uint64_t generation = newest->head.generation;
-        bool broken;
-        status = vev_ring_adopt(ring, generation, newest->segment, &broken);
+        status = vev_ring_adopt(ring, generation, newest->segment);
         if (status)
             return status;
         vev_span *span = atomic_load(&ring->current);
@@ -286,8 +298,6 @@ static vev_status rebuild(vev_ring *ring)
         if (r.changed)
             status = io->sync_map(io->ctx, span->base, geometry->segment_size);
         atomic_store(&live->active, generation << 10 | newest->segment);
-        if (!status && broken)
-            status = vev_ring_roll_locked(ring, generation);
     } else {
         status = io->zero(io->ctx, ring->fd, vev_segment_offset(geometry, 0),
                           geometry->segment_size);
@@ -351,9 +361,8 @@ static vev_status attach(vev_ring *ring)
             if (status)
                 return status;
             uint64_t active = atomic_load(&ring->live->active);
-            bool broken;
             status = (active & 1023u) < ring->file.geometry.segment_count
-                         ? vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u, &broken)
+                         ? vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u)
                          : VEV_E_CORRUPT;
             (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE, false);
             return status;

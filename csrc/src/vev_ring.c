@@ -315,9 +315,8 @@ static void publish_span(vev_ring *ring, vev_span *span, uint64_t generation, ui
     atomic_store(&ring->current, span);
 }
 
-vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment, bool *broken_out)
+vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
 {
-    *broken_out = false;
     vev_span *span;
     vev_status status = map_span(ring, segment, &span);
     if (status)
@@ -336,7 +335,7 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment,
             memcpy(bytes, own->bytes, own->size); /* damaged, and we happen to have the same one */
             good = true;
         }
-        *broken_out = !good;
+        /* With a broken one, go on without: those records say so (VEV_CODEC_ZSTD_PLAIN). */
         if (good && !(dictionary = vev_ring_hold_dictionary(ring, bytes, head.dictionary_size)))
             status = VEV_E_NOMEM;
     }
@@ -539,9 +538,14 @@ static vev_status reclaim_oldest(vev_ring *ring)
             uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
             vev_ledger_write(block, ring->file.uuid, &ledger);
             status = ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK);
-            if (!status)
+            if (!status) {
                 atomic_store(&ring->live->generations[oldest->segment],
                              oldest->head.generation | VEV_GENERATION_RECLAIMED);
+            } else {
+                /* The segment stays, so this ledger must not count; the other copy does. If the
+                 * disk has it all the same, a crash finds the segment evicted and counted so. */
+                memset(block, 0, VEV_HEADER_BLOCK);
+            }
         }
     }
     pthread_mutex_unlock(&ring->read_mutex);
@@ -638,10 +642,8 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
     uint64_t active = atomic_load(&live->active);
     uint64_t generation = active >> 10;
     vev_span *span = atomic_load(&ring->current);
-    if (generation != atomic_load(&span->generation)) {
-        bool broken;
-        return vev_ring_adopt(ring, generation, (uint32_t)active & 1023u, &broken);
-    }
+    if (generation != atomic_load(&span->generation))
+        return vev_ring_adopt(ring, generation, (uint32_t)active & 1023u);
     if (generation != seen_generation)
         return VEV_OK;
 
@@ -776,7 +778,7 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
                           j->header.raw_size, &stored) == VEV_OK &&
         stored < j->header.raw_size) {
         j->header.stored_size = (uint32_t)stored;
-        j->header.codec = VEV_CODEC_ZSTD;
+        j->header.codec = dictionary ? VEV_CODEC_ZSTD : VEV_CODEC_ZSTD_PLAIN;
         j->stored = j->context->scratch;
     } else {
         j->header.stored_size = j->header.raw_size;

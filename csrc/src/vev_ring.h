@@ -165,9 +165,8 @@ bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
 
 /* With roll_mutex and VEV_LOCK_ROLL held: */
 
-/* Write to a segment that is active already. `broken_out`: its dictionary is unreadable, so it must
- * be rolled before anything is appended. */
-vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment, bool *broken_out);
+/* Write to a segment that is active already. */
+vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment);
 /* Go on to the next segment, unless that has happened since `seen_generation`. */
 vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
 vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,

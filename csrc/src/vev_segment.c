@@ -159,7 +159,7 @@ void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation
     vev_store32(bytes + 16, record_count);
     vev_store32(bytes + 20, data_end);
     vev_store32(bytes + 24, block_crc(uuid, bytes, 24));
-    memcpy(segment + 64, bytes, sizeof bytes);
+    memcpy(segment + VEV_HEAD_SEAL, bytes, sizeof bytes);
 }
 
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
@@ -177,7 +177,7 @@ bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geome
         head_out->base_seq == 0 || head_out->base_seq >= 1ull << 62 ||
         head_out->dictionary_size > geometry->dictionary_capacity)
         return false;
-    const uint8_t *seal = bytes + 64;
+    const uint8_t *seal = bytes + VEV_HEAD_SEAL;
     head_out->record_count = vev_load32(seal + 16);
     head_out->data_end = vev_load32(seal + 20);
     head_out->sealed = memcmp(seal, SEAL_MAGIC, 8) == 0 &&

@@ -120,7 +120,7 @@ bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger
 void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *head);
 void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,
                    uint32_t record_count, uint32_t data_end);
-enum { VEV_HEAD_BYTES = 128 };
+enum { VEV_HEAD_BYTES = 128, VEV_HEAD_SEAL = 64 };
 /* False when no head of this file stands there. `bytes` holds VEV_HEAD_BYTES. */
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out);

@@ -103,10 +103,13 @@ class RingFile:
         size, crc = struct.unpack_from("<II", head, 32)
         dictionary = self.data[start + 4096 : start + 4096 + size]
         assert crc32c(dictionary) == crc
-        decompressor = zstandard.ZstdDecompressor(
-            dict_data=zstandard.ZstdCompressionDict(dictionary) if size else None,
-            format=zstandard.FORMAT_ZSTD1_MAGICLESS,
-        )
+        decompressors = {
+            1: zstandard.ZstdDecompressor(
+                dict_data=zstandard.ZstdCompressionDict(dictionary),
+                format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+            ),
+            2: zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS),
+        }
         seed = crc32c(struct.pack("<Q", generation), crc32c(self.uuid))
         data_at = start + self.data_offset
         offset = expected = 0
@@ -120,7 +123,9 @@ class RingFile:
                 continue
             length, seq, wall_ns, mono_ns, id_, boot, raw_size, codec, kind, flags, stored = record
             payload = (
-                decompressor.decompress(stored, max_output_size=raw_size) if codec == 1 else stored
+                decompressors[codec].decompress(stored, max_output_size=raw_size)
+                if codec
+                else stored
             )
             assert len(payload) == raw_size
             index = seq - base_seq

@@ -13,6 +13,13 @@ DOCUMENTS = [path for path in project_files() if path.suffix == ".md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 _BLOCK = re.compile(r"^```(?:sh|bash|console|shell)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+# An indented block may be anything; a line of it that runs one of our programs is a command, up to
+# the gap before its explanation.
+_INDENTED = re.compile(
+    r"^ {4}((?:\$ )?(?:[A-Z_]+=\S+ )*(?:\./dev|\.ci/run|vevents)(?: \S+)*)(?: {2,}.*)?$",
+    re.MULTILINE,
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # What a document may take for granted on a Linux machine.
 _GIVEN = {
@@ -45,7 +52,8 @@ _GIVEN = {
 def command_lines(text: str) -> list[str]:
     """Return the commands of a document's shell blocks, continuation lines joined."""
     lines = []
-    for block in _BLOCK.findall(text):
+    indented = "\n".join(_INDENTED.findall(_FENCED.sub("", text)))
+    for block in [*_BLOCK.findall(text), indented]:
         for line in block.replace("\\\n", " ").splitlines():
             line = line.strip().removeprefix("$ ")
             if line and not line.startswith("#"):
@@ -170,4 +178,8 @@ def test_the_commands_of_a_line_are_taken_apart():
         ["head"],
         ["cd", "x"],
     ]
+    assert command_lines("Do:\n\n    ./dev demo  # see\n\n    a -> vevents -> b\n") == [
+        "./dev demo"
+    ]
+    assert words_of("./dev demo  # see") == [["./dev", "demo"]]
     assert command_lines("```sh\n# why\n$ ./dev test \\\n  -x\n```\n") == ["./dev test    -x"]

@@ -1,5 +1,12 @@
 #include "vev_clock.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdbool.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -71,12 +78,72 @@ static void random_bytes_fill_all(void)
     free(data);
 }
 
+/* From now on a system call of this process fails with an errno. */
+static bool forbid(long call, unsigned error)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0;
+}
+
+/* Run in a child of its own, because what is forbidden stays forbidden. */
+static void in_a_child(void (*body)(void))
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        body();
+        fflush(stdout);
+        _exit(0);
+    }
+    int wait_status;
+    CHECK(waitpid(child, &wait_status, 0) == child);
+    CHECK(WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0);
+}
+
+static void body_without_getrandom(void)
+{
+    if (!forbid(SYS_getrandom, ENOSYS)) {
+        printf("  skipped: this kernel has no seccomp filters\n");
+        return;
+    }
+    random_bytes_differ();
+    random_bytes_fill_all();
+}
+
+static void an_old_kernel_has_random_bytes(void) { in_a_child(body_without_getrandom); }
+
+static void body_without_files(void)
+{
+    bool forbidden = forbid(SYS_getrandom, ENOSYS) && forbid(SYS_openat, EACCES);
+#ifdef SYS_open
+    forbidden = forbidden && forbid(SYS_open, EACCES);
+#endif
+    if (!forbidden) {
+        printf("  skipped: this kernel has no seccomp filters\n");
+        return;
+    }
+    uint8_t bytes[16];
+    CHECK_INT(vev_random_bytes(bytes, sizeof bytes), EACCES);
+    CHECK_INT(vev_clock_boot_tag(), 1); /* no better one, but never 0 */
+}
+
+static void without_proc_and_dev(void) { in_a_child(body_without_files); }
+
 int main(void)
 {
+    RUN(without_proc_and_dev); /* first, while no tag is known to this process */
     RUN(every_process_has_the_same_boot_tag);
     RUN(wall_time_is_the_systems);
     RUN(boot_time_never_goes_back);
     RUN(random_bytes_differ);
     RUN(random_bytes_fill_all);
+    RUN(an_old_kernel_has_random_bytes);
     return 0;
 }

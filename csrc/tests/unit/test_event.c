@@ -257,6 +257,38 @@ static void too_small_a_buffer(void)
     CHECK(*vev_event_error(&ev) != '\0');
 }
 
+/* The same where headers grow, and out of order, so that bytes move. */
+static void too_small_a_buffer_for_lists(void)
+{
+    size_t whole = 0;
+    for (size_t cap = 2000; cap-- > 0;) {
+        char *exact = malloc(cap != 0 ? cap : 1);
+        vev_event ev;
+        const void *payload;
+        size_t size;
+        vev_event_begin(&ev, exact, cap, VEV_KIND_CUSTOM, NULL);
+        for (int i = 0; i < 17; i++) {
+            char key[16];
+            vev_event_image_begin(&ev, NULL);
+            for (int n = 0; n < 17 && i == 16; n++)
+                vev_event_detection(&ev, "c", n, 0, 0.5, 0, 0);
+            vev_event_classification(&ev, "c", 1);
+            vev_event_image_end(&ev);
+            snprintf(key, sizeof key, "k%d", i);
+            vev_event_meta_int(&ev, key, i);
+        }
+        vev_event_data_str(&ev, "value", "v");
+        vev_status status = vev_event_finish(&ev, &payload, &size, NULL);
+        if (status == VEV_OK)
+            whole = size;
+        else
+            CHECK_INT(status, VEV_E_TOO_BIG);
+        CHECK((status == VEV_OK) == (cap >= whole));
+        free(exact);
+    }
+    CHECK(whole > 500);
+}
+
 /* The smallest event, and that a struct can be used again after anything. */
 static void a_struct_is_used_again(void)
 {
@@ -1026,6 +1058,7 @@ int main(void)
     RUN(bytes_are_those_of_the_format);
     RUN(order_of_calls_does_not_show);
     RUN(too_small_a_buffer);
+    RUN(too_small_a_buffer_for_lists);
     RUN(a_struct_is_used_again);
     RUN(more_can_be_added_after_finish);
     RUN(null_leaves_a_field_out);

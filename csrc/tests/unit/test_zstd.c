@@ -34,6 +34,37 @@ static vev_zdict *make_dict(uint64_t seed, int level)
     return dict;
 }
 
+/* A dictionary trained by zstd on such records; it has an id, which must not get into frames. */
+static const uint8_t trained[] = {
+    0x37, 0xa4, 0x30, 0xec, 0x6d, 0x64, 0x6b, 0x51, 0x2a, 0x10, 0x48, 0x5c, 0x07, 0x74, 0x96, 0x60,
+    0xca, 0x90, 0x5a, 0x5f, 0x4b, 0x99, 0x99, 0x94, 0x4e, 0x52, 0x01, 0x0a, 0x3d, 0x3a, 0xcc, 0x23,
+    0xf9, 0x0f, 0x58, 0xdb, 0x77, 0xe4, 0x28, 0x28, 0x61, 0xad, 0x41, 0x1d, 0x75, 0x8c, 0x6e, 0xcf,
+    0xa1, 0xee, 0x08, 0x53, 0x01, 0x00, 0x1c, 0x2c, 0x23, 0x5b, 0xcf, 0x55, 0x00, 0x00, 0x00, 0x04,
+    0xa0, 0x00, 0x0e, 0x95, 0xa4, 0x8a, 0xa6, 0x02, 0x00, 0x70, 0x83, 0x1b, 0xd0, 0x00, 0x00, 0x30,
+    0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0xf4, 0x02, 0x00, 0x60, 0x61, 0x34, 0x00, 0x00, 0xc0, 0x30, 0x00, 0xe5, 0x52, 0x00, 0x72, 0x08,
+    0x04, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00, 0x08, 0x00,
+    0x00, 0x00, 0x8e, 0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0xee, 0x60, 0x60, 0xf7, 0x71, 0x75,
+    0x61, 0x6c, 0x69, 0x74, 0x79, 0x5f, 0x6c, 0x18, 0xee, 0x9e, 0x6c, 0x73, 0x63, 0x72, 0x61, 0x74,
+    0x63, 0x68, 0x38, 0xe3, 0xc6, 0xda, 0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0x75, 0xf5, 0x21,
+    0xca, 0x75, 0x73, 0x65, 0x43, 0x61, 0x73, 0x65, 0x49, 0x64, 0x35, 0x95, 0xf6, 0x46, 0x75, 0x73,
+    0x65, 0x43, 0x61, 0x73, 0x65, 0x49, 0x64, 0x1f, 0x6f, 0x73, 0x69, 0x74, 0x69, 0x6f, 0x6e, 0x13,
+    0x70, 0x5c, 0x67, 0x75, 0x73, 0x65, 0x43, 0x61, 0x73, 0x65, 0x49, 0x64, 0x10, 0x4d, 0xd4, 0xa6,
+    0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0x65, 0x8c, 0x97, 0x33, 0x63, 0x75, 0x73, 0x74, 0x6f,
+    0x6d, 0x4d, 0x65, 0x74, 0x61, 0x64, 0x61, 0x74, 0x61, 0x1e, 0x74, 0x69, 0x6f, 0x6e, 0xf7, 0x09,
+    0x00, 0x2b, 0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0xd0, 0xaf, 0xe8, 0x1e, 0x73, 0x63, 0x72,
+    0x61, 0x74, 0x63, 0x68, 0x5a, 0x19, 0x2a, 0xad, 0x65, 0x76, 0x65, 0x6e, 0x74, 0x54, 0x79, 0x70,
+    0x65, 0x51, 0x11, 0x2a, 0x48, 0x65, 0x76, 0x65, 0x6e, 0x74, 0x54, 0x79, 0x6e, 0x73, 0x4f, 0x1b,
+    0x29, 0xca, 0x65, 0x76, 0x65, 0x6e, 0x74, 0x54, 0x79, 0x70, 0x65, 0x43, 0x5e, 0x54, 0x59, 0x73,
+    0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0xa8, 0xbd, 0xc8, 0xf0, 0x65, 0x76, 0x65, 0x6e, 0x74, 0x54,
+    0x79, 0x70, 0x65, 0x14, 0x70, 0x66, 0xa7, 0x75, 0x73, 0x65, 0x43, 0x61, 0x73, 0x65, 0x65, 0x43,
+    0x61, 0x73, 0x65, 0x49, 0x64, 0x90, 0x7c, 0xb7, 0xc7, 0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68,
+    0x53, 0x0d, 0xcb, 0x2c, 0x75, 0x73, 0x65, 0x43, 0x61, 0x73, 0x65, 0x49, 0x64, 0x49, 0x62, 0x57,
+    0xb9, 0x65, 0x76, 0x65, 0x6e, 0x74, 0x54, 0x79, 0x70, 0x65, 0xe3, 0xbd, 0x09, 0x3f, 0x75, 0x73,
+    0x68, 0x65, 0x63, 0x6b, 0x15, 0x57, 0x54, 0xcc, 0x73, 0x63, 0x72, 0x61, 0x74, 0x63, 0x68, 0x46,
+    0x85, 0x99, 0xff, 0x65,
+};
+
 /* Compress into exactly sized memory and decompress into exactly sized memory. */
 static size_t check_round_trip(vev_zctx *ctx, const vev_zdict *dict, int level, const void *data,
                                size_t size)
@@ -91,6 +122,24 @@ static void a_dictionary_helps(void)
     size_t with = check_round_trip(ctx, dict, 1, data, sizeof data);
     CHECK(with < without);
     CHECK(vev_zdict_memory(dict) > TEXT_SIZE);
+    vev_zdict_free(dict);
+    vev_zctx_free(ctx);
+}
+
+static void a_trained_dictionary(void)
+{
+    uint8_t data[500], frame[1000];
+    uint64_t state = 16;
+    size_t size;
+    make_record(&state, data, sizeof data);
+    vev_zctx *ctx = vev_zctx_create();
+    vev_zdict *dict = vev_zdict_create(trained, sizeof trained, 1);
+    CHECK(dict != NULL);
+    CHECK(check_round_trip(ctx, dict, 1, data, sizeof data) <
+          check_round_trip(ctx, NULL, 1, data, sizeof data));
+    CHECK_INT(vev_zstd_compress(ctx, dict, 1, frame, sizeof frame, data, sizeof data, &size),
+              VEV_OK);
+    CHECK_INT(frame[0], 0); /* the descriptor announces neither id nor size nor checksum */
     vev_zdict_free(dict);
     vev_zctx_free(ctx);
 }
@@ -343,21 +392,52 @@ static void one_context_for_everything(void)
         vev_zdict_free(dicts[i]);
 }
 
-/* The allocator gives a new dictionary the address of the one just freed; a context that knew the
- * old one must not take it for that. */
+/* The allocator gives a new dictionary the address of one just freed; a context that knew the old
+ * one must not take it for that. Sizes vary, so that the tables behind the handle move. */
 static void a_new_dictionary_at_an_old_address(void)
 {
-    vev_zctx *ctx = vev_zctx_create();
-    uint8_t data[500];
+    static uint8_t text[16384];
+    uint8_t data[500], frame[1000], back[500];
     uint64_t state = 10;
+    vev_zctx *ctx = vev_zctx_create();
     make_record(&state, data, sizeof data);
-    for (uint64_t seed = 100; seed < 120; seed++) {
-        vev_zdict *dict = make_dict(seed, 1);
-        check_round_trip(ctx, dict, 1, data, sizeof data);
+    for (int round = 0; round < 100; round++) {
+        size_t size;
+        make_record(&state, text, sizeof text);
+        vev_zdict *dict = vev_zdict_create(text, 1000 + test_random_below(&state, 15000), 1);
+        CHECK_INT(vev_zstd_compress(ctx, dict, 1, frame, sizeof frame, data, sizeof data, &size),
+                  VEV_OK);
+        CHECK_INT(vev_zstd_decompress(ctx, dict, back, sizeof back, frame, size), VEV_OK);
+        CHECK(memcmp(back, data, sizeof data) == 0);
         vev_zdict_free(dict);
     }
     check_round_trip(ctx, NULL, 1, data, sizeof data); /* lets go of the last one */
     vev_zctx_free(ctx);
+}
+
+static void levels_differ(void)
+{
+    uint8_t *data = malloc(20000), *frame = malloc(30000);
+    uint64_t state = 17;
+    vev_zctx *ctx = vev_zctx_create();
+    make_record(&state, data, 20000);
+    const int levels[] = {-7, 1, 3};
+    for (int with = 0; with < 2; with++) {
+        size_t last = SIZE_MAX;
+        for (int l = 0; l < 3; l++) {
+            vev_zdict *dict = with ? make_dict(99, levels[l]) : NULL;
+            size_t size;
+            /* With a dictionary its level counts, not that of the call. */
+            CHECK_INT(vev_zstd_compress(ctx, dict, with ? 9 : levels[l], frame, 30000, data,
+                                        20000, &size), VEV_OK);
+            CHECK(size < last);
+            last = size;
+            vev_zdict_free(dict);
+        }
+    }
+    vev_zctx_free(ctx);
+    free(data);
+    free(frame);
 }
 
 /* Fill a context with the largest record of a class, then compress long runs of others: runs are
@@ -406,26 +486,32 @@ static void memory_stays_as_it_is(void)
     }
 }
 
-/* What a context used for one class stays out of the way of the others, and decompressing takes
+/* Long runs of every class in turn, down and up: each keeps what it has, and decompressing takes
  * the same memory whatever the record. */
 static void classes_do_not_share_memory(void)
 {
-    vev_zctx *ctx = vev_zctx_create();
-    vev_zdict *dict = make_dict(99, 1);
+    static const size_t largest[] = {2048, 8192, 32768};
+    static const size_t runs[] = {32768, 8193, 2049, 1, 2048, 8192, 2049, 32768};
+    static const int levels[] = {-3, 1, 3};
     uint8_t *data = malloc(32768);
     uint64_t state = 14;
     make_record(&state, data, 32768);
-    check_round_trip(ctx, dict, 1, data, 2048);
-    check_round_trip(ctx, dict, 1, data, 32768);
-    size_t memory = vev_zctx_memory(ctx);
-    for (int n = 0; n < 300; n++) {
-        check_round_trip(ctx, dict, 1, data, 500);
-        check_round_trip(ctx, n % 2 == 0 ? dict : NULL, 1, data, n == 299 ? 30000 : 600);
-        CHECK_INT(vev_zctx_memory(ctx), memory);
+    for (size_t l = 0; l < 3; l++) {
+        vev_zctx *ctx = vev_zctx_create();
+        vev_zdict *dict = vev_zdict_create(trained, sizeof trained, levels[l]);
+        for (size_t i = 0; i < 3; i++)
+            check_round_trip(ctx, dict, 1, data, largest[i]);
+        size_t memory = vev_zctx_memory(ctx);
+        for (size_t run = 0; run < sizeof runs / sizeof runs[0]; run++) {
+            for (int n = 0; n < 150; n++) {
+                check_round_trip(ctx, dict, 1, data, runs[run]);
+                CHECK_INT(vev_zctx_memory(ctx), memory);
+            }
+        }
+        vev_zdict_free(dict);
+        vev_zctx_free(ctx);
     }
     free(data);
-    vev_zdict_free(dict);
-    vev_zctx_free(ctx);
 }
 
 static void large_inputs(void)
@@ -475,6 +561,7 @@ int main(void)
 {
     RUN(round_trips);
     RUN(a_dictionary_helps);
+    RUN(a_trained_dictionary);
     RUN(an_empty_dictionary_is_none);
     RUN(frames_carry_nothing_needless);
     RUN(too_small_a_buffer);
@@ -487,6 +574,7 @@ int main(void)
     RUN(a_broken_trained_dictionary_is_refused);
     RUN(one_context_for_everything);
     RUN(a_new_dictionary_at_an_old_address);
+    RUN(levels_differ);
     RUN(memory_stays_as_it_is);
     RUN(classes_do_not_share_memory);
     RUN(large_inputs);

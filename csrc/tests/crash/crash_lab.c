@@ -1,0 +1,347 @@
+/* Power cuts by the thousand: crash_lab [--states N] [--seed S]
+ *
+ * A log on a lab disk is worked on at random: appends, urgent appends, acknowledgements, syncs,
+ * laps, failing operations. At random moments the power is cut in many ways at once: every subset
+ * of the dirty sectors while there are few, random subsets of sectors or pages when there are many.
+ * Each state must open, and then, against a witness that saw everything:
+ *
+ *   - conservation holds, and last_seq is not beyond what was appended
+ *   - nothing at or below durable_seq that was not evicted before the cut is lost
+ *   - every record reads back as what was appended under its number: never a wrong or a stale one
+ *   - what was acknowledged before the last sync is delivered; what never was, is not
+ *
+ * One of the states is then worked on, so that recovery from recovery is tried as well. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lab_disk.h"
+#include "vev_log.h"
+#include "vev_segment.h"
+
+enum { WITNESS_MAX = 400000, EXHAUSTIVE_BITS = 8, STATES_A_CUT = 24 };
+
+#define DIR "log"
+#define EVENTS DIR "/events.ring"
+
+/* What is known of a sequence number. */
+typedef struct witness {
+    uint64_t content;  /* seed of its payload */
+    bool maybe_acked;  /* marked delivered at some time, perhaps in vain */
+    bool acked;        /* marked delivered with success since the last cut */
+    bool acked_synced; /* and synced since */
+    bool lost;         /* did not survive an earlier cut */
+} witness;
+
+static witness seen[WITNESS_MAX];
+static uint64_t last_seq, durable_seq, first_seq, content_count;
+static bool failed_ledgers; /* a ledger whose sync failed may be on the disk all the same */
+static uint64_t seed, states, cuts, laps;
+
+#define FAIL(...)                                                                          \
+    do {                                                                                   \
+        fprintf(stderr, "crash_lab: seed %llu, state %llu, cut %llu: ",                    \
+                (unsigned long long)seed, (unsigned long long)states,                      \
+                (unsigned long long)cuts);                                                 \
+        fprintf(stderr, __VA_ARGS__);                                                      \
+        fputc('\n', stderr);                                                               \
+        exit(1);                                                                           \
+    } while (0)
+#define LLU(x) ((unsigned long long)(x))
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 33) * 0xff51afd7ed558ccdull;
+    return x ^ x >> 29;
+}
+
+static size_t make_payload(uint8_t *out, uint64_t content)
+{
+    size_t size = 16 + mix(content) % 700;
+    if (content % 97 == 0)
+        size = 6000 + mix(content) % 20000;
+    for (size_t i = 0; i < size; i += 8) {
+        /* Every other one compresses, so that dictionaries matter. */
+        uint64_t word = mix(content * 1315423911u + (content % 2 ? i : i % 32));
+        memcpy(out + i, &word, 8);
+    }
+    return size;
+}
+
+static vev_options options_of_lab(void)
+{
+    vev_options options;
+    vev_options_init(&options);
+    options.events_size = options.media_size = options.delivery_size = 1 << 20;
+    options.segment_size = 65536;
+    options.sync_interval_ms = 0;
+    options.flags = VEV_OPEN_NO_THREAD | VEV_OPEN_NO_GUARD;
+    return options;
+}
+
+static vev_log *open_on(lab_disk *disk, vev_io *io)
+{
+    lab_io(disk, io);
+    vev_options options = options_of_lab();
+    vev_log *log;
+    vev_status status = vev__log_open(io, DIR, &options, &log);
+    if (status)
+        FAIL("open: %s", vev_strerror(status));
+    return log;
+}
+
+/* Another boot: the live area's durable mark is of the old one. */
+static void reboot(lab_disk *disk)
+{
+    lab_file *file = lab_find(disk, EVENTS);
+    if (file && file->size > VEV_AT_LIVE + 8) {
+        memset(file->cache + VEV_AT_LIVE + 4, 0, 4);
+        memset(file->disk + VEV_AT_LIVE + 4, 0, 4);
+    }
+}
+
+static uint8_t present[WITNESS_MAX];
+
+/* Read the whole log, compare with the witness, and note in `present` what is there. */
+static void read_log(vev_log *log)
+{
+    static uint8_t buffer[1 << 17], expected[1 << 15];
+    static vev_record records[512];
+    uint64_t next = 0, previous = 0;
+    memset(present, 0, last_seq + 1);
+    for (;;) {
+        size_t count;
+        vev_status status = vev_log_read(log, VEV_EVENTS, next, 15, records, 512, buffer,
+                                         sizeof buffer, &count, &next);
+        if (status)
+            FAIL("read: %s", vev_strerror(status));
+        if (count == 0)
+            return;
+        for (size_t i = 0; i < count; i++) {
+            const vev_record *record = &records[i];
+            if (record->seq <= previous || record->seq > last_seq)
+                FAIL("record %llu after %llu, appended were %llu", LLU(record->seq),
+                     LLU(previous), LLU(last_seq));
+            previous = record->seq;
+            const witness *w = &seen[record->seq];
+            size_t size = make_payload(expected, w->content);
+            if (size != record->size || memcmp(expected, buffer + record->offset, size) != 0)
+                FAIL("record %llu is not what was appended", LLU(record->seq));
+            if (w->lost)
+                FAIL("record %llu was lost and came back", LLU(record->seq));
+            if (record->state == VEV_DELIVERED && !w->maybe_acked)
+                FAIL("record %llu counts as delivered and never was", LLU(record->seq));
+            if (record->state != VEV_DELIVERED && w->acked_synced)
+                FAIL("record %llu was delivered before the last sync and is not", LLU(record->seq));
+            present[record->seq] = 1;
+        }
+    }
+}
+
+static void check_state(lab_disk *disk)
+{
+    vev_io io;
+    states++;
+    vev_log *log = open_on(disk, &io);
+    read_log(log);
+    vev_stats stats;
+    vev_status status = vev_log_stats(log, VEV_EVENTS, &stats);
+    if (status)
+        FAIL("stats: %s", vev_strerror(status));
+    if (stats.appended != stats.delivered + stats.pending + stats.rejected + stats.evicted +
+                              stats.lost)
+        FAIL("conservation: %llu appended", LLU(stats.appended));
+    if (stats.set_aside)
+        FAIL("the ring was set aside");
+    if (stats.last_seq > last_seq || stats.last_seq < durable_seq)
+        FAIL("last_seq %llu, appended %llu, durable %llu", LLU(stats.last_seq), LLU(last_seq),
+             LLU(durable_seq));
+    for (uint64_t seq = failed_ledgers ? stats.first_seq : first_seq; seq <= durable_seq; seq++)
+        if (!present[seq] && !seen[seq].lost)
+            FAIL("record %llu was durable (up to %llu) and is gone", LLU(seq), LLU(durable_seq));
+    if (stats.durable_seq < durable_seq)
+        FAIL("durable_seq fell from %llu to %llu", LLU(durable_seq), LLU(stats.durable_seq));
+    /* It must also go on. */
+    vev_entry entry = {.flags = VEV_APPEND_SYNC};
+    status = vev_log_append(log, VEV_EVENTS, "once more", 9, &entry);
+    if (status || entry.seq != stats.last_seq + 1)
+        FAIL("append after recovery: %s, record %llu", vev_strerror(status), LLU(entry.seq));
+    vev_log_close(log);
+}
+
+/* ---- which sectors survive ---- */
+
+typedef struct subset {
+    bool exhaustive;
+    uint64_t bits;
+    unsigned percent;
+    lab_disk *random;
+} subset;
+
+static bool survives(void *ctx, size_t i)
+{
+    subset *s = ctx;
+    if (s->exhaustive)
+        return s->bits >> i & 1u;
+    return lab_random(s->random) % 100 < s->percent;
+}
+
+/* Try many outcomes of one power cut; return one of them. */
+static lab_disk *cut_power(lab_disk *disk)
+{
+    static const unsigned percents[] = {0, 3, 20, 50, 80, 97, 100};
+    cuts++;
+    size_t dirty = lab_dirty(disk, LAB_SECTOR);
+    bool exhaustive = dirty <= EXHAUSTIVE_BITS;
+    uint64_t count = exhaustive ? 1ull << dirty : STATES_A_CUT;
+    uint64_t kept_index = lab_random(disk) % count;
+    lab_disk *kept = NULL;
+    for (uint64_t i = 0; i < count; i++) {
+        subset s = {.exhaustive = exhaustive,
+                    .bits = i,
+                    .percent = percents[lab_random(disk) % 7],
+                    .random = disk};
+        size_t unit = exhaustive || lab_random(disk) % 2 ? LAB_SECTOR : LAB_PAGE;
+        lab_disk *after = lab_power_cut(disk, unit, lab_random(disk), survives, &s);
+        reboot(after);
+        if (i == kept_index) {
+            /* Copied before it is checked, since the check goes on working with it. */
+            kept = lab_power_cut(after, LAB_SECTOR, lab_random(disk), survives, &s);
+        }
+        check_state(after);
+        lab_free(after);
+    }
+    return kept;
+}
+
+/* ---- work ---- */
+
+static void note_sync(void)
+{
+    for (uint64_t seq = first_seq; seq <= last_seq; seq++)
+        seen[seq].acked_synced = seen[seq].acked;
+}
+
+static void work(lab_disk *disk, vev_log *log, unsigned steps)
+{
+    static uint8_t payload[1 << 15];
+    bool failing = disk->fail_one_in > 0, sync_refused = false;
+    for (unsigned step = 0; step < steps; step++) {
+        unsigned choice = (unsigned)(lab_random(disk) % 100);
+        vev_status status = VEV_OK;
+        if (choice < 80) {
+            uint64_t content = ++content_count;
+            vev_entry entry = {.kind = (uint32_t)(content % 6),
+                               .flags = choice < 3 ? VEV_APPEND_SYNC : 0};
+            size_t size = make_payload(payload, content);
+            status = vev_log_append(log, VEV_EVENTS, payload, size, &entry);
+            if (status == VEV_OK || (status > 0 && (entry.flags & VEV_APPEND_SYNC) &&
+                                     entry.seq == last_seq + 1)) {
+                if (entry.seq != last_seq + 1)
+                    FAIL("append gave %llu after %llu", LLU(entry.seq), LLU(last_seq));
+                last_seq = entry.seq;
+                if (last_seq >= WITNESS_MAX - 1000)
+                    return;
+                seen[last_seq] = (witness){.content = content};
+                sync_refused |= status > 0;
+            }
+            if (status == VEV_OK && (entry.flags & VEV_APPEND_SYNC)) {
+                if (sync_refused)
+                    FAIL("an urgent append succeeded after a failed sync");
+                if (vev_log_durable_seq(log, VEV_EVENTS) < entry.seq)
+                    FAIL("urgent record %llu is not durable", LLU(entry.seq));
+            }
+        } else if (choice < 90 && last_seq > 0) {
+            uint64_t seqs[8];
+            for (int i = 0; i < 8; i++) {
+                uint64_t span = last_seq - first_seq + 1;
+                seqs[i] = first_seq + lab_random(disk) % (span ? span : 1);
+            }
+            status = vev_log_mark(log, VEV_EVENTS, seqs, 8, VEV_DELIVERED, NULL);
+            for (int i = 0; i < 8; i++)
+                if (seqs[i] <= last_seq) {
+                    seen[seqs[i]].maybe_acked = true;
+                    seen[seqs[i]].acked |= status == VEV_OK;
+                }
+        } else if (choice < 93) {
+            status = vev_log_sync(log, NULL);
+            if (status == VEV_OK) {
+                if (sync_refused)
+                    FAIL("a sync succeeded after one that failed");
+                if (vev_log_durable_seq(log, VEV_EVENTS) != last_seq)
+                    FAIL("synced up to %llu of %llu", LLU(vev_log_durable_seq(log, VEV_EVENTS)),
+                         LLU(last_seq));
+                note_sync();
+            }
+        } else {
+            lab_write_back(disk, (unsigned)(lab_random(disk) % 60));
+        }
+        if (status && !failing)
+            FAIL("step: %s", vev_strerror(status));
+        vev_stats stats;
+        durable_seq = vev_log_durable_seq(log, VEV_EVENTS);
+        if (step % 16 == 15 || step + 1 == steps) {
+            if (vev_log_stats(log, VEV_EVENTS, &stats))
+                FAIL("stats while working");
+            if (stats.appended != last_seq ||
+                stats.appended != stats.delivered + stats.pending + stats.rejected +
+                                      stats.evicted + stats.lost)
+                FAIL("%llu appended, the log says %llu", LLU(last_seq), LLU(stats.appended));
+            laps += stats.first_seq > first_seq;
+            first_seq = stats.first_seq;
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t wanted = 2000;
+    seed = 1;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--states") == 0)
+            wanted = strtoull(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(argv[i + 1], NULL, 10);
+    }
+    printf("crash_lab: seed %llu\n", LLU(seed));
+    uint64_t runs = 0, failures = 0;
+    while (states < wanted) {
+        /* A new log every so often; in between, states are worked on after their recovery. */
+        lab_disk *disk = lab_create(mix(seed * 1000003 + ++runs));
+        last_seq = durable_seq = 0;
+        first_seq = 1;
+        vev_io io;
+        vev_log *log = open_on(disk, &io);
+        for (int round = 0; round < 12 && states < wanted && last_seq < WITNESS_MAX / 2; round++) {
+            disk->fail_one_in = lab_random(disk) % 3 == 0 ? 150 : 0;
+            unsigned steps = lab_random(disk) % 4 == 0 ? 3 : 30 + (unsigned)(lab_random(disk) % 900);
+            work(disk, log, steps);
+            failures += disk->failures;
+            failed_ledgers = disk->failures > 0;
+            disk->fail_one_in = 0;
+            lab_disk *after = cut_power(disk);
+            /* The dead process's handle: closing would sync, so it gets a disk that is gone. */
+            vev_log_close(log);
+            lab_free(disk);
+            disk = after;
+            log = open_on(disk, &io);
+            vev_stats stats;
+            if (vev_log_stats(log, VEV_EVENTS, &stats))
+                FAIL("stats after a cut");
+            read_log(log);
+            last_seq = stats.last_seq;
+            first_seq = stats.first_seq;
+            durable_seq = vev_log_durable_seq(log, VEV_EVENTS);
+            for (uint64_t seq = first_seq; seq <= last_seq; seq++) {
+                seen[seq].acked = seen[seq].acked_synced = false;
+                seen[seq].lost = !present[seq];
+            }
+        }
+        vev_log_close(log);
+        lab_free(disk);
+    }
+    printf("crash_lab: %llu states of %llu power cuts in %llu runs; %llu reclaims seen, %llu "
+           "failures injected; all good\n",
+           LLU(states), LLU(cuts), LLU(runs), LLU(laps), LLU(failures));
+    return 0;
+}
