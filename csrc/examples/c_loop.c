@@ -31,7 +31,7 @@ static int check(vev_status status, const char *what, const char *why)
 static int log_frame(vev_log *log, const void *image, size_t image_size, const box *found,
                      int count)
 {
-    vev_entry frame = {.flags = VEV_APPEND_ID | VEV_APPEND_RAW};
+    vev_entry frame = {.flags = VEV_APPEND_ID | VEV_APPEND_RAW, .kind = VEV_IMAGE_JPEG};
     vev_frame_digest(image, image_size, frame.id);
     if (!check(vev_log_append(log, VEV_MEDIA, image, image_size, &frame), "frame", "not stored"))
         return 0;

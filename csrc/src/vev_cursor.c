@@ -94,7 +94,7 @@ vev_status vev_ring_list(vev_ring *ring)
 static vev_lap lap_of(const vev_ring *ring, const vev_listed *listed)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    return (vev_lap){.seed = vev_lap_seed(ring->file.uuid, listed->head.generation),
+    return (vev_lap){.seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
                      .file_offset = vev_segment_offset(geometry, listed->segment) +
                                     geometry->data_offset,
                      .base_seq = listed->head.base_seq,
@@ -255,7 +255,7 @@ vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t rec
 {
     vev_status status = load_map(ring, listed);
     if (!status)
-        vev_map_count(ring->map, vev_lap_seed(ring->file.uuid, listed->head.generation),
+        vev_map_count(ring->map, vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
                       VEV_MIN(record_count, ring->file.geometry.max_records), counts);
     return status;
 }

@@ -18,11 +18,12 @@ enum {
 };
 VEV_STATIC_ASSERT(AT_ZERO + 1 == VEV_RECORD_HEADER, "no gap");
 
-uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation)
+uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation, uint64_t salt)
 {
-    uint8_t bytes[24];
+    uint8_t bytes[32];
     memcpy(bytes, uuid, 16);
     vev_store64(bytes + 16, generation);
+    vev_store64(bytes + 24, salt);
     return vev_crc32c(0, bytes, sizeof bytes);
 }
 

@@ -11,8 +11,8 @@
  * INV-2  A word, once reserved, is never free again in that lap; its size never changes.
  * INV-3  A committed word is stored after everything its checksum covers (release), so whoever sees
  *        it (acquire) sees the whole record.
- * INV-4  The checksum covers file identity, generation and offset: bytes of another file, of an
- *        earlier lap or of another place never pass. */
+ * INV-4  The checksum covers file identity, generation, the lap's salt and offset: bytes of another
+ *        file, of an earlier lap or of another place never pass. */
 #ifndef VEV_RECORD_H
 #define VEV_RECORD_H
 
@@ -83,7 +83,9 @@ static inline uint8_t vev_record_kind(const uint8_t *record) { return record[36]
  * file's uuid and from where and when the record was made, so that it costs no bytes. */
 void vev_record_make_id(const uint8_t uuid[16], vev_header *header);
 
-uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation);
+/* `salt` is drawn for every lap: after a power cut that took a head, its generation is given out
+ * again, and what is left of the lap that had it must not pass for the new one's. */
+uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation, uint64_t salt);
 
 /* Write header and payload at `at` (the word excepted) and return the word to commit.
  * `offset` is that of the record in the data area. */

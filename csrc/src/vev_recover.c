@@ -234,6 +234,30 @@ static void scan_newest(repair *r)
 
 /* ---- rebuilding ---- */
 
+/* After a sync that failed, in the same boot: the kernel may hold pages for clean that it has not
+ * written. Make every page dirty again and sync, so that success means something. */
+static vev_status rewrite(vev_ring *ring)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    for (uint32_t s = 0; s < geometry->segment_count; s++) {
+        if (atomic_load(&ring->live->generations[s]) == 0)
+            continue;
+        uint8_t *base;
+        vev_status status = ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, s),
+                                          geometry->segment_size, true, &base);
+        if (status)
+            return status;
+        vev_guard_remember(base, geometry->segment_size);
+        for (uint32_t at = 0; at < geometry->segment_size; at += 4096) {
+            volatile uint8_t *byte = base + at;
+            *byte = *byte;
+        }
+        vev_guard_forget(base);
+        ring->io->unmap(ring->io->ctx, base, geometry->segment_size);
+    }
+    return ring->io->sync(ring->io->ctx, ring->fd);
+}
+
 static vev_status rebuild(vev_ring *ring)
 {
     const vev_io *io = ring->io;
@@ -306,6 +330,8 @@ static vev_status rebuild(vev_ring *ring)
     }
     if (status)
         return status;
+    if (sync_error && rewrite(ring) == VEV_OK)
+        atomic_store(&live->sync_error, 0);
     vev_span *span = atomic_load(&ring->current);
     uint64_t last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
     atomic_store(&live->durable_seq, VEV_MIN(durable, last_seq));

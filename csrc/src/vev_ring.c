@@ -300,18 +300,18 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
 }
 
 /* Make a mapped span with a head the current one. */
-static void publish_span(vev_ring *ring, vev_span *span, uint64_t generation, uint64_t base_seq,
+static void publish_span(vev_ring *ring, vev_span *span, const vev_head *head,
                          vev_dictionary *dictionary)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    span->lap.seed = vev_lap_seed(ring->file.uuid, generation);
+    span->lap.seed = vev_lap_seed(ring->file.uuid, head->generation, head->salt);
     span->lap.file_offset = vev_segment_offset(geometry, span->segment) + geometry->data_offset;
-    span->lap.base_seq = base_seq;
+    span->lap.base_seq = head->base_seq;
     span->lap.max_records = geometry->max_records;
     span->dictionary = dictionary;
     atomic_store(&span->tail, 0);
     atomic_store(&span->touched, 0);
-    atomic_store(&span->generation, generation);
+    atomic_store(&span->generation, head->generation);
     atomic_store(&ring->current, span);
 }
 
@@ -343,15 +343,18 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
         unmap_span(ring, span);
         return status;
     }
-    publish_span(ring, span, generation, head.base_seq, dictionary);
+    publish_span(ring, span, &head, dictionary);
     return VEV_OK;
 }
 
 vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
                              uint64_t base_seq)
 {
+    uint64_t salt;
+    vev_status status = vev_random_bytes(&salt, sizeof salt);
     vev_span *span;
-    vev_status status = map_span(ring, segment, &span);
+    if (!status)
+        status = map_span(ring, segment, &span);
     if (status)
         return status;
     vev_dictionary *dictionary = ring->next_dictionary;
@@ -361,6 +364,7 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
     ring->next_dictionary = NULL; /* now the span's */
     vev_head head = {.generation = generation,
                      .base_seq = base_seq,
+                     .salt = salt,
                      .created_ns = vev_clock_wall_ns(),
                      .dictionary_size = dictionary ? dictionary->size : 0,
                      .dictionary_crc = dictionary ? dictionary->crc : 0};
@@ -372,7 +376,7 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
     atomic_store(&ring->live->generations[segment], generation);
     atomic_store(&ring->live->active, active_make(generation, segment));
     atomic_store(&ring->live->spare, 0);
-    publish_span(ring, span, generation, base_seq, dictionary);
+    publish_span(ring, span, &head, dictionary);
     return VEV_OK;
 }
 
@@ -454,7 +458,7 @@ static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, c
                                uint64_t pending, uint64_t kinds[VEV_KIND_COUNT])
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    uint32_t seed = vev_lap_seed(ring->file.uuid, listed->head.generation);
+    uint32_t seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt);
     uint64_t found = 0;
     uint32_t offset = 0;
     while (offset <= geometry->data_size - VEV_RECORD_HEADER && found < pending) {

@@ -136,17 +136,18 @@ bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger
 }
 
 /* Head: magic 0, generation 8, base seq 16, created 24, dictionary size 32, dictionary crc 36,
- * crc 40 over uuid and 0..39. Seal: magic 64, generation 72, count 80, end 84, crc 88. */
+ * salt 40, crc 48 over uuid and 0..47. Seal: magic 64, generation 72, count 80, end 84, crc 88. */
 void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *head)
 {
-    uint8_t bytes[44];
+    uint8_t bytes[52];
     memcpy(bytes, HEAD_MAGIC, 8);
     vev_store64(bytes + 8, head->generation);
     vev_store64(bytes + 16, head->base_seq);
     vev_store64(bytes + 24, (uint64_t)head->created_ns);
     vev_store32(bytes + 32, head->dictionary_size);
     vev_store32(bytes + 36, head->dictionary_crc);
-    vev_store32(bytes + 40, block_crc(uuid, bytes, 40));
+    vev_store64(bytes + 40, head->salt);
+    vev_store32(bytes + 48, block_crc(uuid, bytes, 48));
     memcpy(segment, bytes, sizeof bytes);
 }
 
@@ -166,13 +167,14 @@ bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geome
                    vev_head *head_out)
 {
     if (memcmp(bytes, HEAD_MAGIC, 8) != 0 ||
-        vev_load32(bytes + 40) != block_crc(uuid, bytes, 40))
+        vev_load32(bytes + 48) != block_crc(uuid, bytes, 48))
         return false;
     head_out->generation = vev_load64(bytes + 8);
     head_out->base_seq = vev_load64(bytes + 16);
     head_out->created_ns = (int64_t)vev_load64(bytes + 24);
     head_out->dictionary_size = vev_load32(bytes + 32);
     head_out->dictionary_crc = vev_load32(bytes + 36);
+    head_out->salt = vev_load64(bytes + 40);
     if (head_out->generation == 0 || head_out->generation >= 1ull << 53 ||
         head_out->base_seq == 0 || head_out->base_seq >= 1ull << 62 ||
         head_out->dictionary_size > geometry->dictionary_capacity)

@@ -63,6 +63,7 @@ typedef struct vev_ledger {
 typedef struct vev_head {
     uint64_t generation; /* 1, 2, ... over the life of the file */
     uint64_t base_seq;
+    uint64_t salt;
     int64_t created_ns;
     uint32_t dictionary_size, dictionary_crc;
     bool sealed;

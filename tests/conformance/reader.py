@@ -86,7 +86,7 @@ class RingFile:
         for segment in range(self.segment_count):
             at = 65536 + segment * self.segment_size
             head = self.data[at : at + 128]
-            if head[:8] != b"VEVSEGM\n" or not self._checks(head, 40):
+            if head[:8] != b"VEVSEGM\n" or not self._checks(head, 48):
                 continue
             generation, base_seq = struct.unpack_from("<QQ", head, 8)
             if generation >= self.floor:
@@ -110,7 +110,7 @@ class RingFile:
             ),
             2: zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS),
         }
-        seed = crc32c(struct.pack("<Q", generation), crc32c(self.uuid))
+        seed = crc32c(head[40:48], crc32c(struct.pack("<Q", generation), crc32c(self.uuid)))
         data_at = start + self.data_offset
         offset = expected = 0
         while offset <= self.data_size - 8:

@@ -61,9 +61,9 @@ def test_second_reader_after_many_laps(tmp_path: Path) -> None:
         moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
         for _ in range(12_000):
             log.append(Event.custom(value=os.urandom(40).hex(), timestamp=moment))
+    with EventLog(tmp_path / "log", read_only=True) as log:
         stats = log.stats()
         ours = [(r.seq, r.payload) for r in log.read()]
-        log.close()
     ring = RingFile(tmp_path / "log" / "events.ring")
     records = list(ring.records())
     assert stats.evicted > 0

@@ -320,7 +320,7 @@ def test_the_bytes_are_those_of_the_codec(builder, event, choice):
     assert int(kind) == codec.KIND_OF[event.event_type]
     assert bool(int(flags) & VEV_APPEND_TIME) == (event.timestamp is not None)
     if event.timestamp is not None:
-        assert EPOCH + timedelta(microseconds=int(wall_ns) / 1000) == event.timestamp
+        assert EPOCH + timedelta(microseconds=int(wall_ns) // 1000) == event.timestamp
     uuid = codec.header_id(event.event_id)
     assert bool(int(flags) & VEV_APPEND_ID) == (uuid is not None)
     assert uuid is None or bytes.fromhex(header_id) == uuid

@@ -83,6 +83,18 @@ enum {
     VEV_KIND_COUNT = 8 /**< kinds are 0 .. 7, so that they can be counted one by one */
 };
 
+/** Likewise for frames in media.ring. */
+enum {
+    VEV_IMAGE_OTHER = 0, /**< AVIF among them */
+    VEV_IMAGE_JPEG = 1,
+    VEV_IMAGE_PNG = 2,
+    VEV_IMAGE_WEBP = 3,
+    VEV_IMAGE_GIF = 4,
+    VEV_IMAGE_TIFF = 5,
+    VEV_IMAGE_BMP = 6,
+    VEV_IMAGE_HEIC = 7
+};
+
 enum { VEV_FULL_DROP_OLDEST = 0, VEV_FULL_REFUSE = 1 };
 
 enum {

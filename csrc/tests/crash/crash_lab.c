@@ -22,7 +22,6 @@
 enum { WITNESS_MAX = 400000, EXHAUSTIVE_BITS = 8, STATES_A_CUT = 24 };
 
 #define DIR "log"
-#define EVENTS DIR "/events.ring"
 
 /* What is known of a sequence number. */
 typedef struct witness {
@@ -90,13 +89,15 @@ static vev_log *open_on(lab_disk *disk, vev_io *io)
     return log;
 }
 
-/* Another boot: the live area's durable mark is of the old one. */
+/* Another boot: the live areas are of the old one. */
 static void reboot(lab_disk *disk)
 {
-    lab_file *file = lab_find(disk, EVENTS);
-    if (file && file->size > VEV_AT_LIVE + 8) {
-        memset(file->cache + VEV_AT_LIVE + 4, 0, 4);
-        memset(file->disk + VEV_AT_LIVE + 4, 0, 4);
+    for (int i = 0; i < LAB_FILES; i++) {
+        lab_file *file = &disk->files[i];
+        if (file->name[0] && file->size > VEV_AT_LIVE + 8) {
+            memset(file->cache + VEV_AT_LIVE + 4, 0, 4);
+            memset(file->disk + VEV_AT_LIVE + 4, 0, 4);
+        }
     }
 }
 
@@ -319,6 +320,12 @@ int main(int argc, char **argv)
             failures += disk->failures;
             failed_ledgers = disk->failures > 0;
             disk->fail_one_in = 0;
+            if (lab_random(disk) % 4 == 0) {
+                /* Only the process ends. The next one syncs what this one could not. */
+                vev_log_close(log);
+                log = open_on(disk, &io);
+                work(disk, log, 40);
+            }
             lab_disk *after = cut_power(disk);
             /* The dead process's handle: closing would sync, so it gets a disk that is gone. */
             vev_log_close(log);
