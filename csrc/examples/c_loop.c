@@ -15,8 +15,12 @@ static int infer(int frame_number, box found[8])
 {
     int count = frame_number % 3;
     for (int i = 0; i < count; i++)
-        found[i] = (box){i == 0 ? "burr" : "scratch", 100.5f + 40.0f * (float)frame_number,
-                         60.0f + 80.0f * (float)i, 37, 22.5f, 0.9f - 0.1f * (float)i};
+        found[i] = (box){i == 0 ? "burr" : "scratch",
+                         100.5f + 40.0f * (float)frame_number,
+                         60.0f + 80.0f * (float)i,
+                         37,
+                         22.5f,
+                         0.9f - 0.1f * (float)i};
     return count;
 }
 

@@ -25,8 +25,7 @@
 #endif
 
 _Noreturn void vev__assert_fail(const char *expr, const char *file, int line);
-#define VEV_ASSERT(expr) \
-    ((expr) ? (void)0 : vev__assert_fail(#expr, __FILE__, __LINE__))
+#define VEV_ASSERT(expr) ((expr) ? (void)0 : vev__assert_fail(#expr, __FILE__, __LINE__))
 
 #define VEV_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define VEV_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -41,9 +40,24 @@ static inline uint64_t vev_align_up(uint64_t value, uint64_t alignment)
 #error "vevents: the log is little-endian and this build would write it the other way round"
 #endif
 
-static inline uint16_t vev_load16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
-static inline uint32_t vev_load32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-static inline uint64_t vev_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline uint16_t vev_load16(const void *p)
+{
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+static inline uint32_t vev_load32(const void *p)
+{
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+static inline uint64_t vev_load64(const void *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
 static inline void vev_store16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void vev_store32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void vev_store64(void *p, uint64_t v) { memcpy(p, &v, 8); }

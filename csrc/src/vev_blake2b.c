@@ -28,29 +28,29 @@ static const uint8_t sigma[10][16] = {
 
 static inline uint64_t rotate_right(uint64_t x, unsigned n) { return x >> n | x << (64 - n); }
 
-#define MIX(a, b, c, d, x, y)                   \
-    do {                                        \
-        v[a] += v[b] + (x);                     \
-        v[d] = rotate_right(v[d] ^ v[a], 32);   \
-        v[c] += v[d];                           \
-        v[b] = rotate_right(v[b] ^ v[c], 24);   \
-        v[a] += v[b] + (y);                     \
-        v[d] = rotate_right(v[d] ^ v[a], 16);   \
-        v[c] += v[d];                           \
-        v[b] = rotate_right(v[b] ^ v[c], 63);   \
+#define MIX(a, b, c, d, x, y)                                                                      \
+    do {                                                                                           \
+        v[a] += v[b] + (x);                                                                        \
+        v[d] = rotate_right(v[d] ^ v[a], 32);                                                      \
+        v[c] += v[d];                                                                              \
+        v[b] = rotate_right(v[b] ^ v[c], 24);                                                      \
+        v[a] += v[b] + (y);                                                                        \
+        v[d] = rotate_right(v[d] ^ v[a], 16);                                                      \
+        v[c] += v[d];                                                                              \
+        v[b] = rotate_right(v[b] ^ v[c], 63);                                                      \
     } while (0)
 
 /* Written out for each round, so that the order of the words is known when this is compiled. */
-#define ROUND(r)                                                  \
-    do {                                                          \
-        MIX(0, 4, 8, 12, m[sigma[r][0]], m[sigma[r][1]]);         \
-        MIX(1, 5, 9, 13, m[sigma[r][2]], m[sigma[r][3]]);         \
-        MIX(2, 6, 10, 14, m[sigma[r][4]], m[sigma[r][5]]);        \
-        MIX(3, 7, 11, 15, m[sigma[r][6]], m[sigma[r][7]]);        \
-        MIX(0, 5, 10, 15, m[sigma[r][8]], m[sigma[r][9]]);        \
-        MIX(1, 6, 11, 12, m[sigma[r][10]], m[sigma[r][11]]);      \
-        MIX(2, 7, 8, 13, m[sigma[r][12]], m[sigma[r][13]]);       \
-        MIX(3, 4, 9, 14, m[sigma[r][14]], m[sigma[r][15]]);       \
+#define ROUND(r)                                                                                   \
+    do {                                                                                           \
+        MIX(0, 4, 8, 12, m[sigma[r][0]], m[sigma[r][1]]);                                          \
+        MIX(1, 5, 9, 13, m[sigma[r][2]], m[sigma[r][3]]);                                          \
+        MIX(2, 6, 10, 14, m[sigma[r][4]], m[sigma[r][5]]);                                         \
+        MIX(3, 7, 11, 15, m[sigma[r][6]], m[sigma[r][7]]);                                         \
+        MIX(0, 5, 10, 15, m[sigma[r][8]], m[sigma[r][9]]);                                         \
+        MIX(1, 6, 11, 12, m[sigma[r][10]], m[sigma[r][11]]);                                       \
+        MIX(2, 7, 8, 13, m[sigma[r][12]], m[sigma[r][13]]);                                        \
+        MIX(3, 4, 9, 14, m[sigma[r][14]], m[sigma[r][15]]);                                        \
     } while (0)
 
 /* Take in one block. `total_size` counts the bytes of the message up to its end. */

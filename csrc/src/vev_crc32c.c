@@ -31,22 +31,19 @@
 #endif
 
 /* ROW(images of bits 0 .. 7): the 256 images of all bytes. */
-#define E(i, a, b, c, d, e, f, g, h)                                              \
-    (((i) & 1 ? a : 0u) ^ ((i) & 2 ? b : 0u) ^ ((i) & 4 ? c : 0u) ^               \
-     ((i) & 8 ? d : 0u) ^ ((i) & 16 ? e : 0u) ^ ((i) & 32 ? f : 0u) ^             \
-     ((i) & 64 ? g : 0u) ^ ((i) & 128 ? h : 0u))
-#define E4(i, ...) \
+#define E(i, a, b, c, d, e, f, g, h)                                                               \
+    (((i) & 1 ? a : 0u) ^ ((i) & 2 ? b : 0u) ^ ((i) & 4 ? c : 0u) ^ ((i) & 8 ? d : 0u) ^           \
+     ((i) & 16 ? e : 0u) ^ ((i) & 32 ? f : 0u) ^ ((i) & 64 ? g : 0u) ^ ((i) & 128 ? h : 0u))
+#define E4(i, ...)                                                                                 \
     E(i, __VA_ARGS__), E((i) + 1, __VA_ARGS__), E((i) + 2, __VA_ARGS__), E((i) + 3, __VA_ARGS__)
-#define E16(i, ...)                                                               \
-    E4(i, __VA_ARGS__), E4((i) + 4, __VA_ARGS__), E4((i) + 8, __VA_ARGS__),       \
+#define E16(i, ...)                                                                                \
+    E4(i, __VA_ARGS__), E4((i) + 4, __VA_ARGS__), E4((i) + 8, __VA_ARGS__),                        \
         E4((i) + 12, __VA_ARGS__)
-#define E64(i, ...)                                                               \
-    E16(i, __VA_ARGS__), E16((i) + 16, __VA_ARGS__), E16((i) + 32, __VA_ARGS__),  \
+#define E64(i, ...)                                                                                \
+    E16(i, __VA_ARGS__), E16((i) + 16, __VA_ARGS__), E16((i) + 32, __VA_ARGS__),                   \
         E16((i) + 48, __VA_ARGS__)
-#define ROW(...)                                                                  \
-    {                                                                             \
-        E64(0, __VA_ARGS__), E64(64, __VA_ARGS__), E64(128, __VA_ARGS__), E64(192, __VA_ARGS__) \
-    }
+#define ROW(...)                                                                                   \
+    {E64(0, __VA_ARGS__), E64(64, __VA_ARGS__), E64(128, __VA_ARGS__), E64(192, __VA_ARGS__)}
 
 /* slice[k][b]: byte b moved past k further zero bytes. */
 static const uint32_t slice[8][256] = {
@@ -144,10 +141,7 @@ static inline uint32_t step1(uint32_t crc, unsigned char v)
     return crc;
 }
 
-static bool cpu_has_crc(void)
-{
-    return (getauxval(AT_HWCAP) & 1ul << 7) != 0; /* HWCAP_CRC32 */
-}
+static bool cpu_has_crc(void) { return (getauxval(AT_HWCAP) & 1ul << 7) != 0; /* HWCAP_CRC32 */ }
 
 #else /* __arm__ : a 32-bit program, perhaps on a 64-bit core */
 
@@ -169,10 +163,7 @@ static inline uint32_t step1(uint32_t crc, unsigned char v)
     return crc;
 }
 
-static bool cpu_has_crc(void)
-{
-    return (getauxval(AT_HWCAP2) & 1ul << 4) != 0; /* HWCAP2_CRC32 */
-}
+static bool cpu_has_crc(void) { return (getauxval(AT_HWCAP2) & 1ul << 4) != 0; /* HWCAP2_CRC32 */ }
 
 #endif
 

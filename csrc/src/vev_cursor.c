@@ -94,11 +94,11 @@ vev_status vev_ring_list(vev_ring *ring)
 static vev_lap lap_of(const vev_ring *ring, const vev_listed *listed)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    return (vev_lap){.seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
-                     .file_offset = vev_segment_offset(geometry, listed->segment) +
-                                    geometry->data_offset,
-                     .base_seq = listed->head.base_seq,
-                     .max_records = geometry->max_records};
+    return (vev_lap){
+        .seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
+        .file_offset = vev_segment_offset(geometry, listed->segment) + geometry->data_offset,
+        .base_seq = listed->head.base_seq,
+        .max_records = geometry->max_records};
 }
 
 /* ---- the window ---- */
@@ -122,10 +122,10 @@ static vev_status load_window(vev_ring *ring, const vev_listed *listed, uint32_t
         ring->window_capacity = wanted;
     }
     ring->window_generation = 0;
-    vev_status status = ring->io->read(
-        ring->io->ctx, ring->fd,
-        vev_segment_offset(geometry, listed->segment) + geometry->data_offset + offset,
-        ring->window, wanted);
+    vev_status status = ring->io->read(ring->io->ctx, ring->fd,
+                                       vev_segment_offset(geometry, listed->segment) +
+                                           geometry->data_offset + offset,
+                                       ring->window, wanted);
     if (status)
         return status;
     ring->window_generation = listed->head.generation;
@@ -178,12 +178,13 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
             return status;
         uint64_t word = vev_load64(window_at(ring, offset));
         uint32_t size = vev_word_size(word), state = vev_word_state(word), end_count;
-        if (state == VEV_WORD_COMMITTED && size >= VEV_RECORD_HEADER && size <= data_size - offset) {
+        if (state == VEV_WORD_COMMITTED && size >= VEV_RECORD_HEADER &&
+            size <= data_size - offset) {
             status = load_window(ring, listed, offset, size, look > 0);
             if (status)
                 return status;
-            if (vev_record_check(window_at(ring, offset), window_left(ring, offset), data_size,
-                                 lap, offset, &out->header) &&
+            if (vev_record_check(window_at(ring, offset), window_left(ring, offset), data_size, lap,
+                                 offset, &out->header) &&
                 out->header.seq - lap->base_seq >= index) {
                 out->kind = STEP_RECORD;
                 out->index = (uint32_t)(out->header.seq - lap->base_seq);
@@ -245,8 +246,8 @@ static vev_status load_map(vev_ring *ring, const vev_listed *listed)
 
 static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t index)
 {
-    uint32_t states = vev_map_states(vev_load64(ring->map + 8 * (size_t)(index / 16)), lap->seed,
-                                     index / 16);
+    uint32_t states =
+        vev_map_states(vev_load64(ring->map + 8 * (size_t)(index / 16)), lap->seed, index / 16);
     return (uint32_t)vev_map_state(states, index);
 }
 
@@ -255,7 +256,8 @@ vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t rec
 {
     vev_status status = load_map(ring, listed);
     if (!status)
-        vev_map_count(ring->map, vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
+        vev_map_count(ring->map,
+                      vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
                       VEV_MIN(record_count, ring->file.geometry.max_records), counts);
     return status;
 }
@@ -300,9 +302,9 @@ static bool mark_one(vev_ring *ring, const vev_lap *lap, uint32_t index, uint32_
         if (before == state || (only_pending && before != VEV_PENDING))
             return false;
         uint32_t after = (states & ~(3u << shift)) | state << shift;
-        if (atomic_compare_exchange_weak_explicit(
-                word, &present, vev_map_word(after, lap->seed, word_index), memory_order_relaxed,
-                memory_order_relaxed)) {
+        if (atomic_compare_exchange_weak_explicit(word, &present,
+                                                  vev_map_word(after, lap->seed, word_index),
+                                                  memory_order_relaxed, memory_order_relaxed)) {
             atomic_store(&ring->marks_dirty, true);
             return true;
         }
@@ -341,8 +343,7 @@ typedef struct reading {
 } reading;
 
 /* Put one record's payload into the caller's buffer. */
-static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t state,
-                          bool *bad_out)
+static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t state, bool *bad_out)
 {
     const vev_header *header = &s->header;
     *bad_out = false;
@@ -367,8 +368,7 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
         if (!context)
             return VEV_E_NOMEM;
         vev_status status = vev_zstd_decompress(
-            context->zctx,
-            header->codec == VEV_CODEC_ZSTD ? ring->read_dictionary->digested : NULL,
+            context->zctx, header->codec == VEV_CODEC_ZSTD ? ring->read_dictionary->digested : NULL,
             r->buffer + r->buffer_used, header->raw_size, payload, header->stored_size);
         vev_pool_give(context);
         if (status == VEV_E_CORRUPT) {
@@ -418,8 +418,8 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
         if (status)
             return status;
         const vev_dictionary *own = ring->own_dictionary;
-        if (vev_crc32c(0, bytes, size) != listed->head.dictionary_crc && own &&
-            own->size == size && own->crc == listed->head.dictionary_crc)
+        if (vev_crc32c(0, bytes, size) != listed->head.dictionary_crc && own && own->size == size &&
+            own->crc == listed->head.dictionary_crc)
             memcpy(bytes, own->bytes, size);
         if (vev_crc32c(0, bytes, size) == listed->head.dictionary_crc) {
             ring->read_dictionary = vev_ring_hold_dictionary(ring, bytes, size);
@@ -471,8 +471,8 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
                     return status;
             }
             if (bad && !ring->readonly) {
-                status = mark_range(ring, listed, &lap, s.index, s.index + 1, VEV_LOST, true,
-                                    &ignored);
+                status =
+                    mark_range(ring, listed, &lap, s.index, s.index + 1, VEV_LOST, true, &ignored);
                 if (status)
                     return status;
             }

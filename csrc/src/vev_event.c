@@ -120,7 +120,11 @@ static const struct {
     size_t chars_max;       /* RULE_TEXT; 0: no limit */
     const char *choices[4]; /* RULE_CHOICE; ends with NULL */
 } data_rules[] = {
-    {"result", KIND_BIT(QUALITY_CHECK), KIND_BIT(QUALITY_CHECK), RULE_CHOICE, 0,
+    {"result",
+     KIND_BIT(QUALITY_CHECK),
+     KIND_BIT(QUALITY_CHECK),
+     RULE_CHOICE,
+     0,
      {"pass", "fail", NULL}},
     {"itemCount", KIND_BIT(INVENTORY_COUNT), KIND_BIT(INVENTORY_COUNT), RULE_INT, 0, {NULL}},
     {"location", KIND_BIT(INVENTORY_COUNT), 0, RULE_TEXT, 0, {NULL}},
@@ -129,14 +133,25 @@ static const struct {
     {"severity", KIND_BIT(SAFETY_ALERT), 0, RULE_CHOICE, 0, {"low", "medium", "high", NULL}},
     {"description", KIND_BIT(SAFETY_ALERT), 0, RULE_TEXT, TEXT_CHARS_MAX, {NULL}},
     {"value", KIND_BIT(CUSTOM), KIND_BIT(CUSTOM), RULE_TEXT, TEXT_CHARS_MAX, {NULL}},
-    {"relatedEventId", KIND_BIT(OPERATOR_FEEDBACK), KIND_BIT(OPERATOR_FEEDBACK), RULE_ID, 0,
+    {"relatedEventId",
+     KIND_BIT(OPERATOR_FEEDBACK),
+     KIND_BIT(OPERATOR_FEEDBACK),
+     RULE_ID,
+     0,
      {NULL}},
-    {"feedback", KIND_BIT(OPERATOR_FEEDBACK), KIND_BIT(OPERATOR_FEEDBACK), RULE_CHOICE, 0,
+    {"feedback",
+     KIND_BIT(OPERATOR_FEEDBACK),
+     KIND_BIT(OPERATOR_FEEDBACK),
+     RULE_CHOICE,
+     0,
      {"correct", "incorrect", "inconclusive", NULL}},
     {"externalId",
      KIND_BIT(QUALITY_CHECK) | KIND_BIT(INVENTORY_COUNT) | KIND_BIT(SAFETY_ALERT) |
          KIND_BIT(CUSTOM),
-     0, RULE_TEXT, EXTERNAL_ID_CHARS_MAX, {NULL}},
+     0,
+     RULE_TEXT,
+     EXTERNAL_ID_CHARS_MAX,
+     {NULL}},
 };
 enum { DATA_RULE_COUNT = sizeof data_rules / sizeof data_rules[0] };
 
@@ -424,8 +439,10 @@ void vev_event_begin(vev_event *ev, void *buffer, size_t buffer_size, int kind,
     memset(e, 0, sizeof *e);
     vev_msgpack_writer_init(&e->w, buffer, VEV_MIN(buffer_size, (size_t)UINT32_MAX));
     if (kind < VEV_KIND_QUALITY_CHECK || kind > VEV_KIND_OPERATOR_FEEDBACK) {
-        fail(e, VEV_E_INVALID, "eventType: must be VEV_KIND_QUALITY_CHECK (1) .. "
-             "VEV_KIND_OPERATOR_FEEDBACK (5), is %d", kind);
+        fail(e, VEV_E_INVALID,
+             "eventType: must be VEV_KIND_QUALITY_CHECK (1) .. "
+             "VEV_KIND_OPERATOR_FEEDBACK (5), is %d",
+             kind);
         return;
     }
     e->kind = (uint8_t)kind;
@@ -519,8 +536,7 @@ static bool data_text_ok(event *e, int rule_index, const char *value, size_t *si
     switch (data_rules[rule_index].rule) {
     case RULE_TEXT:
         return text_ok(e, SLOT_DATA, key, value, 0, data_rules[rule_index].chars_max, size_out);
-    case RULE_ID:
-        return text_ok(e, SLOT_DATA, key, value, 1, ID_CHARS_MAX, size_out);
+    case RULE_ID: return text_ok(e, SLOT_DATA, key, value, 1, ID_CHARS_MAX, size_out);
     case RULE_CHOICE:
         if (is_choice(choices, value))
             return true;
@@ -532,8 +548,7 @@ static bool data_text_ok(event *e, int rule_index, const char *value, size_t *si
             return true;
         fail_field(e, SLOT_DATA, key, "must be letters, digits, '_' and '-', at least one");
         return false;
-    case RULE_INT:
-        break;
+    case RULE_INT: break;
     }
     fail_field(e, SLOT_DATA, key, "must be an integer, not text");
     return false;
@@ -786,8 +801,7 @@ static bool row_begin(event *e, slot s, const char *class_name, double confidenc
         return false;
     }
     if (!text_ok(e, s, "class", class_name, 0, 0, &size) ||
-        !number_ok(e, s, "confidence", confidence, 0, 1, "must be 0 to 1") ||
-        !container_open(e, s))
+        !number_ok(e, s, "confidence", confidence, 0, 1, "must be 0 to 1") || !container_open(e, s))
         return false;
     vev_msgpack_write_array(&e->w, column_count);
     vev_msgpack_write_str(&e->w, class_name, size);
@@ -844,8 +858,8 @@ static bool inner_array(event *e, size_t row_count, size_t columns)
     return true;
 }
 
-void vev_event_segmentation(vev_event *ev, const char *class_name, double x, double y,
-                            double width, double height, double confidence, const float *points,
+void vev_event_segmentation(vev_event *ev, const char *class_name, double x, double y, double width,
+                            double height, double confidence, const float *points,
                             size_t point_count)
 {
     event *e = inside(ev);

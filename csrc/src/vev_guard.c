@@ -66,10 +66,7 @@ void vev_guard_enter(vev_guard *guard)
     innermost = guard;
 }
 
-void vev_guard_leave(vev_guard *guard)
-{
-    innermost = guard->outer;
-}
+void vev_guard_leave(vev_guard *guard) { innermost = guard->outer; }
 
 void vev_guard_remember(const void *base, size_t size)
 {

@@ -38,7 +38,7 @@ typedef struct vev_io {
     /* Whether another open file holds a lock there. */
     bool (*is_locked)(void *ctx, int fd, uint64_t offset);
 
-    vev_status (*make_dir)(void *ctx, const char *path); /* 0 also if it exists */
+    vev_status (*make_dir)(void *ctx, const char *path);              /* 0 also if it exists */
     vev_status (*lock_dir)(void *ctx, const char *path, int *fd_out); /* until closed */
     vev_status (*sync_dir)(void *ctx, const char *path);
     vev_status (*rename)(void *ctx, const char *from, const char *to);

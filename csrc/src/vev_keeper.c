@@ -111,7 +111,4 @@ void vev_keeper_stop(vev_keeper *keeper)
     free(keeper);
 }
 
-void vev_keeper_forget(vev_keeper *keeper)
-{
-    free(keeper);
-}
+void vev_keeper_forget(vev_keeper *keeper) { free(keeper); }

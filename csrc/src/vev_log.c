@@ -148,7 +148,8 @@ static uint32_t choose_segment_size(uint64_t ring_size, uint64_t parts, uint64_t
     size = VEV_MIN(VEV_MAX(size, low), high);
     while ((ring_size - VEV_HEADER_REGION) / size > VEV_SEGMENT_MAX_COUNT)
         size *= 2;
-    while (size > VEV_SEGMENT_ALIGN && (ring_size - VEV_HEADER_REGION) / size < 2 * VEV_SEGMENT_MIN_COUNT)
+    while (size > VEV_SEGMENT_ALIGN &&
+           (ring_size - VEV_HEADER_REGION) / size < 2 * VEV_SEGMENT_MIN_COUNT)
         size = size / 2 / VEV_SEGMENT_ALIGN * VEV_SEGMENT_ALIGN;
     return (uint32_t)VEV_MAX(size, (uint64_t)VEV_SEGMENT_ALIGN);
 }
@@ -173,9 +174,7 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
         parts = 16;
         high = 32 * MIB;
         break;
-    default:
-        ring.size = options->delivery_size;
-        break;
+    default: ring.size = options->delivery_size; break;
     }
     if (stream != VEV_MEDIA) {
         ring.dictionary = options->dictionary ? options->dictionary : vev_events_zdict;
@@ -190,11 +189,11 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
 
 static bool options_valid(const vev_options *options)
 {
-    bool level_ok = (options->level >= -7 && options->level <= 9) ||
-                    options->level == VEV_LEVEL_RAW;
-    return options->struct_size == sizeof *options && level_ok &&
-           options->events_size >= MIB && options->media_size >= MIB &&
-           options->delivery_size >= MIB && options->dictionary_size <= VEV_DICTIONARY_MAX &&
+    bool level_ok =
+        (options->level >= -7 && options->level <= 9) || options->level == VEV_LEVEL_RAW;
+    return options->struct_size == sizeof *options && level_ok && options->events_size >= MIB &&
+           options->media_size >= MIB && options->delivery_size >= MIB &&
+           options->dictionary_size <= VEV_DICTIONARY_MAX &&
            (options->full_policy == VEV_FULL_DROP_OLDEST ||
             options->full_policy == VEV_FULL_REFUSE) &&
            options->segment_size % VEV_SEGMENT_ALIGN == 0;
@@ -252,8 +251,7 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     log->readonly = (options->flags & VEV_OPEN_READONLY) != 0;
     log->threaded = !log->readonly && !(options->flags & VEV_OPEN_NO_THREAD);
     log->sync_interval_ms = options->sync_interval_ms;
-    vev_status status =
-        options->flags & VEV_OPEN_NO_GUARD ? VEV_OK : vev_guard_install();
+    vev_status status = options->flags & VEV_OPEN_NO_GUARD ? VEV_OK : vev_guard_install();
     int lock = -1;
     if (!status && !log->readonly) {
         status = io->make_dir(io->ctx, dir);
@@ -346,8 +344,7 @@ vev_status vev_log_mark(vev_log *log, int stream, const uint64_t *seqs, size_t s
                         size_t *changed_out)
 {
     vev_status status = enter(log, stream);
-    return status ? status
-                  : vev_ring_mark(log->rings[stream], seqs, seq_count, state, changed_out);
+    return status ? status : vev_ring_mark(log->rings[stream], seqs, seq_count, state, changed_out);
 }
 
 vev_status vev_log_sync(vev_log *log, uint64_t *durable_out)

@@ -182,27 +182,22 @@ typedef enum {
 static const struct {
     uint8_t form, width;
 } forms[32] = {
-    {FORM_LEAF, 0},  /* c0  nil */
-    {FORM_BAD, 0},   /* c1  never used */
-    {FORM_LEAF, 0},  /* c2  false */
-    {FORM_LEAF, 0},  /* c3  true */
-    {FORM_BIN, 1},   /* c4  bin 8, 16, 32 */
-    {FORM_BIN, 2},   {FORM_BIN, 4},
-    {FORM_EXT, 1},   /* c7  ext 8, 16, 32 */
-    {FORM_EXT, 2},   {FORM_EXT, 4},
-    {FORM_LEAF, 4},  /* ca  float 32, 64 */
-    {FORM_LEAF, 8},
-    {FORM_LEAF, 1},  /* cc  uint 8, 16, 32, 64 */
+    {FORM_LEAF, 0},                                  /* c0  nil */
+    {FORM_BAD, 0},                                   /* c1  never used */
+    {FORM_LEAF, 0},                                  /* c2  false */
+    {FORM_LEAF, 0},                                  /* c3  true */
+    {FORM_BIN, 1},                                   /* c4  bin 8, 16, 32 */
+    {FORM_BIN, 2},   {FORM_BIN, 4},  {FORM_EXT, 1},  /* c7  ext 8, 16, 32 */
+    {FORM_EXT, 2},   {FORM_EXT, 4},  {FORM_LEAF, 4}, /* ca  float 32, 64 */
+    {FORM_LEAF, 8},  {FORM_LEAF, 1},                 /* cc  uint 8, 16, 32, 64 */
     {FORM_LEAF, 2},  {FORM_LEAF, 4}, {FORM_LEAF, 8},
-    {FORM_LEAF, 1},  /* d0  int 8, 16, 32, 64 */
+    {FORM_LEAF, 1}, /* d0  int 8, 16, 32, 64 */
     {FORM_LEAF, 2},  {FORM_LEAF, 4}, {FORM_LEAF, 8},
-    {FORM_LEAF, 2},  /* d4  fixext 1, 2, 4, 8, 16, each with a byte for its type */
-    {FORM_LEAF, 3},  {FORM_LEAF, 5}, {FORM_LEAF, 9}, {FORM_LEAF, 17},
-    {FORM_STR, 1},   /* d9  str 8, 16, 32 */
-    {FORM_STR, 2},   {FORM_STR, 4},
-    {FORM_ARRAY, 2}, /* dc  array 16, 32 */
-    {FORM_ARRAY, 4},
-    {FORM_MAP, 2},   /* de  map 16, 32 */
+    {FORM_LEAF, 2}, /* d4  fixext 1, 2, 4, 8, 16, each with a byte for its type */
+    {FORM_LEAF, 3},  {FORM_LEAF, 5}, {FORM_LEAF, 9},
+    {FORM_LEAF, 17}, {FORM_STR, 1},                   /* d9  str 8, 16, 32 */
+    {FORM_STR, 2},   {FORM_STR, 4},  {FORM_ARRAY, 2}, /* dc  array 16, 32 */
+    {FORM_ARRAY, 4}, {FORM_MAP, 2},                   /* de  map 16, 32 */
     {FORM_MAP, 4},
 };
 
@@ -304,7 +299,7 @@ vev_status vev_msgpack_validate(const void *data, size_t size)
 static size_t utf8_sequence(const uint8_t *p, size_t avail)
 {
     uint8_t lead = p[0];
-    size_t size = lead >= 0xc2 && lead <= 0xdf ? 2
+    size_t size = lead >= 0xc2 && lead <= 0xdf   ? 2
                   : lead >= 0xe0 && lead <= 0xef ? 3
                   : lead >= 0xf0 && lead <= 0xf4 ? 4
                                                  : 0;

@@ -54,7 +54,8 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
     vev_store32(at + AT_RAW, header->raw_size | padding << 28);
     at[AT_KIND] = header->kind;
     at[AT_CODEC] = header->codec;
-    at[AT_FLAGS] = (uint8_t)((header->id_given ? FLAG_ID : 0) | (header->time_given ? FLAG_TIME : 0));
+    at[AT_FLAGS] =
+        (uint8_t)((header->id_given ? FLAG_ID : 0) | (header->time_given ? FLAG_TIME : 0));
     at[AT_ZERO] = 0;
     if (header->id_given)
         memcpy(at + VEV_RECORD_HEADER, header->id, VEV_ID_SIZE);
@@ -65,15 +66,14 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
     return vev_word_sized(VEV_WORD_COMMITTED, size, crc);
 }
 
-bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
-                      const vev_lap *lap, uint32_t offset, vev_header *header_out)
+bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size, const vev_lap *lap,
+                      uint32_t offset, vev_header *header_out)
 {
     if (available < VEV_RECORD_HEADER || offset > data_size)
         return false;
     uint64_t word = vev_load64(data);
     uint32_t size = vev_word_size(word);
-    if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available ||
-        size > data_size - offset)
+    if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available || size > data_size - offset)
         return false;
     uint32_t header_size = VEV_RECORD_HEADER + (data[AT_FLAGS] & FLAG_ID ? VEV_ID_SIZE : 0u);
     uint32_t padding = vev_load32(data + AT_RAW) >> 28;

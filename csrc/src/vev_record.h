@@ -95,8 +95,8 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
 /* Whether a committed record of this lap stands at `offset` of a data area of `data_size` bytes,
  * of which `data` holds everything from there on up to `available` bytes. Fills `header_out`, the id
  * only if it was given. */
-bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
-                      const vev_lap *lap, uint32_t offset, vev_header *header_out);
+bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size, const vev_lap *lap,
+                      uint32_t offset, vev_header *header_out);
 
 uint64_t vev_end_word(const vev_lap *lap, uint32_t offset, uint32_t count);
 /* Whether `word` is a genuine end at `offset`; sets how many records stand before it. */

@@ -67,7 +67,8 @@ static vev_status create_file(const vev_io *io, const char *path, const vev_ring
         status = io->remove(io->ctx, temporary); /* of a creation that was cut short */
     }
     if (!status)
-        status = io->open(io->ctx, temporary, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &fd);
+        status =
+            io->open(io->ctx, temporary, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &fd);
     if (!status) {
         status = build_file(io, fd, &header);
         io->close(io->ctx, fd);
@@ -145,8 +146,8 @@ static void set_map_states(repair *r, uint32_t from, uint32_t to, bool lost)
         uint32_t states = vev_map_states(vev_load64(at), r->span->lap.seed, i / 16);
         uint32_t shift = i % 16 * 2;
         uint32_t present = states >> shift & 3u;
-        uint32_t wanted = lost ? (present == VEV_PENDING ? (uint32_t)VEV_LOST : present)
-                               : (uint32_t)VEV_PENDING;
+        uint32_t wanted =
+            lost ? (present == VEV_PENDING ? (uint32_t)VEV_LOST : present) : (uint32_t)VEV_PENDING;
         if (wanted == present)
             continue;
         states = (states & ~(3u << shift)) | wanted << shift;
@@ -182,8 +183,7 @@ static void scan_newest(repair *r)
             sealed = true;
             break;
         }
-        uint32_t next =
-            vev_record_resync(data, geometry->data_size, &span->lap, offset, index);
+        uint32_t next = vev_record_resync(data, geometry->data_size, &span->lap, offset, index);
         if (next == geometry->data_size)
             break;
         uint32_t next_index;
@@ -297,8 +297,7 @@ static vev_status rebuild(vev_ring *ring)
             ledger.lost = ledger.floor_seq - 1;
         }
         for (ledger.version = 1; ledger.version <= 2; ledger.version++)
-            vev_ledger_write(ring->region + VEV_AT_LEDGER +
-                                 ledger.version % 2 * VEV_HEADER_BLOCK,
+            vev_ledger_write(ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK,
                              ring->file.uuid, &ledger);
         vev_status status =
             io->sync_map(io->ctx, ring->region + VEV_AT_LEDGER, 2 * VEV_HEADER_BLOCK);
@@ -323,8 +322,8 @@ static vev_status rebuild(vev_ring *ring)
             status = io->sync_map(io->ctx, span->base, geometry->segment_size);
         atomic_store(&live->active, generation << 10 | newest->segment);
     } else {
-        status = io->zero(io->ctx, ring->fd, vev_segment_offset(geometry, 0),
-                          geometry->segment_size);
+        status =
+            io->zero(io->ctx, ring->fd, vev_segment_offset(geometry, 0), geometry->segment_size);
         if (!status)
             status = vev_ring_activate(ring, 0, ledger.floor_generation, ledger.floor_seq);
     }
@@ -364,8 +363,7 @@ static vev_status attach(vev_ring *ring)
 {
     const vev_io *io = ring->io;
     for (;;) {
-        vev_status status =
-            io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE, false);
+        vev_status status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE, false);
         bool alone = status == VEV_OK;
         if (status == EAGAIN)
             status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, true);
@@ -477,8 +475,8 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
     vev_guard_remember(ring->region, VEV_HEADER_REGION);
     ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
     if (options->dictionary_size > 0 && geometry->dictionary_capacity >= options->dictionary_size) {
-        ring->own_dictionary = vev_ring_hold_dictionary(ring, options->dictionary,
-                                                        (uint32_t)options->dictionary_size);
+        ring->own_dictionary =
+            vev_ring_hold_dictionary(ring, options->dictionary, (uint32_t)options->dictionary_size);
         if (!ring->own_dictionary)
             return VEV_E_NOMEM;
     }
@@ -581,8 +579,8 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
     /* Whatever other threads of the parent held is held for ever in this copy. */
     init_mutexes(ring);
     int fd;
-    vev_status status = ring->io->open(
-        ring->io->ctx, path, VEV_FILE_READ | (ring->readonly ? 0 : VEV_FILE_WRITE), &fd);
+    vev_status status = ring->io->open(ring->io->ctx, path,
+                                       VEV_FILE_READ | (ring->readonly ? 0 : VEV_FILE_WRITE), &fd);
     if (status)
         return status;
     ring->fd = fd;

@@ -95,8 +95,8 @@ static vev_dictionary *digest(vev_ring *ring, const void *bytes, uint32_t size, 
     dictionary->size = size;
     dictionary->id = atomic_fetch_add(&last_id, 1) + 1;
     memcpy(dictionary->bytes, bytes, size);
-    dictionary->digested = vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1
-                                                                                      : ring->level);
+    dictionary->digested =
+        vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1 : ring->level);
     if (!dictionary->digested) {
         free(dictionary);
         return NULL;
@@ -144,8 +144,8 @@ void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary)
 /* Keep a payload as a sample, unless somebody is just doing so. */
 static void take_sample(vev_samples *samples, const void *payload, size_t size)
 {
-    if (size > VEV_SAMPLE_SIZE || atomic_exchange_explicit(&samples->busy, true,
-                                                           memory_order_acquire))
+    if (size > VEV_SAMPLE_SIZE ||
+        atomic_exchange_explicit(&samples->busy, true, memory_order_acquire))
         return;
     uint32_t at = samples->next++ % VEV_SAMPLE_COUNT;
     memcpy(samples->bytes[at], payload, size);
@@ -282,9 +282,9 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
             vev_span *span = &ring->spans[s];
             if (atomic_load(&span->generation) != 0 || span->base)
                 continue;
-            vev_status status = ring->io->map(ring->io->ctx, ring->fd,
-                                              vev_segment_offset(geometry, segment),
-                                              geometry->segment_size, true, &span->base);
+            vev_status status =
+                ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
+                              geometry->segment_size, true, &span->base);
             if (status) {
                 span->base = NULL;
                 return status;
@@ -359,8 +359,8 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
         return status;
     vev_dictionary *dictionary = ring->next_dictionary;
     if (!dictionary && ring->own_dictionary)
-        dictionary = vev_ring_hold_dictionary(ring, ring->own_dictionary->bytes,
-                                              ring->own_dictionary->size);
+        dictionary =
+            vev_ring_hold_dictionary(ring, ring->own_dictionary->bytes, ring->own_dictionary->size);
     ring->next_dictionary = NULL; /* now the span's */
     vev_head head = {.generation = generation,
                      .base_seq = base_seq,
@@ -399,16 +399,12 @@ static walk_end walk(const vev_ring *ring, const vev_span *span, uint64_t *tail)
         case VEV_WORD_FREE:
             *tail = tail_make(index, offset);
             return word == 0 ? WALK_FREE : WALK_BROKEN;
-        case VEV_WORD_END:
-            *tail = tail_make(index, offset);
-            return WALK_END;
+        case VEV_WORD_END: *tail = tail_make(index, offset); return WALK_END;
         case VEV_WORD_RESERVED:
-            index += vev_word_high(word) >= VEV_OWNER_HOLE
-                         ? vev_word_high(word) - VEV_OWNER_HOLE
-                         : 1;
+            index +=
+                vev_word_high(word) >= VEV_OWNER_HOLE ? vev_word_high(word) - VEV_OWNER_HOLE : 1;
             break;
-        default:
-            index++;
+        default: index++;
         }
         if (size < VEV_RECORD_ALIGN || size > data_size - 8 - offset) {
             *tail = tail_make(index, offset);
@@ -464,14 +460,13 @@ static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, c
     while (offset <= geometry->data_size - VEV_RECORD_HEADER && found < pending) {
         uint64_t word = vev_load64(data + offset);
         uint32_t size = vev_word_size(word);
-        if (size < 8 || size > geometry->data_size - offset ||
-            vev_word_state(word) == VEV_WORD_END)
+        if (size < 8 || size > geometry->data_size - offset || vev_word_state(word) == VEV_WORD_END)
             break;
         uint32_t index = vev_record_index(data + offset);
         if (vev_word_state(word) == VEV_WORD_COMMITTED && index < geometry->max_records) {
             uint32_t map_index = index / 16;
-            uint32_t states = vev_map_states(vev_load64(ring->map + 8 * (size_t)map_index), seed,
-                                             map_index);
+            uint32_t states =
+                vev_map_states(vev_load64(ring->map + 8 * (size_t)map_index), seed, map_index);
             if (vev_map_state(states, index) == VEV_PENDING) {
                 kinds[vev_record_kind(data + offset) % VEV_KIND_COUNT]++;
                 found++;
@@ -653,10 +648,9 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
 
     uint32_t segment;
     uint32_t spare = atomic_load(&live->spare);
-    uint64_t spare_generation =
-        spare > 0 && spare <= ring->file.geometry.segment_count
-            ? atomic_load(&live->generations[spare - 1])
-            : UINT64_MAX;
+    uint64_t spare_generation = spare > 0 && spare <= ring->file.geometry.segment_count
+                                    ? atomic_load(&live->generations[spare - 1])
+                                    : UINT64_MAX;
     if (spare_generation == 0 || spare_generation == generation + 1) {
         segment = spare - 1;
     } else {
@@ -908,9 +902,8 @@ static void walk_committed(vev_ring *ring, vev_span *span)
             return;
         if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, high))
             return;
-        ring->walk_index += state == VEV_WORD_RESERVED && high >= VEV_OWNER_HOLE
-                                ? high - VEV_OWNER_HOLE
-                                : 1;
+        ring->walk_index +=
+            state == VEV_WORD_RESERVED && high >= VEV_OWNER_HOLE ? high - VEV_OWNER_HOLE : 1;
         ring->walk_offset += size;
     }
 }

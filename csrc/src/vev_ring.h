@@ -54,9 +54,9 @@ typedef struct vev_span {
     uint32_t segment;
     uint8_t *base, *data;
     vev_lap lap;
-    vev_dictionary *dictionary;       /* NULL: none; held */
-    _Atomic uint64_t tail;            /* index << 32 | offset / 8: how far this process has seen */
-    _Atomic uint32_t touched;         /* offset up to which page faults were taken ahead */
+    vev_dictionary *dictionary; /* NULL: none; held */
+    _Atomic uint64_t tail;      /* index << 32 | offset / 8: how far this process has seen */
+    _Atomic uint32_t touched;   /* offset up to which page faults were taken ahead */
 } vev_span;
 
 /* Compression contexts, shared by the rings of a log. */
@@ -90,7 +90,7 @@ typedef struct vev_ring {
     vev_file_header file;
     uint8_t *region; /* the mapped header region; on a read-only ring a copy */
     vev_live *live;
-    uint32_t slot, owner; /* owner: slot << 24 | epoch, as it stands in reserved words */
+    uint32_t slot, owner;            /* owner: slot << 24 | epoch, as it stands in reserved words */
     vev_dictionary *dictionaries;    /* all that are held */
     vev_dictionary *own_dictionary;  /* as given to open; NULL: none */
     vev_dictionary *next_dictionary; /* for the next segment; NULL: own_dictionary */
@@ -103,7 +103,7 @@ typedef struct vev_ring {
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
     pthread_mutex_t roll_mutex;       /* spans and the set of segments */
-    pthread_mutex_t sync_mutex; /* the four below */
+    pthread_mutex_t sync_mutex;       /* the four below */
     uint64_t walk_generation, walk_index;
     uint32_t walk_offset, synced_offset;
     _Atomic bool marks_dirty;

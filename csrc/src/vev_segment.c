@@ -166,8 +166,7 @@ void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out)
 {
-    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 ||
-        vev_load32(bytes + 48) != block_crc(uuid, bytes, 48))
+    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 || vev_load32(bytes + 48) != block_crc(uuid, bytes, 48))
         return false;
     head_out->generation = vev_load64(bytes + 8);
     head_out->base_seq = vev_load64(bytes + 16);

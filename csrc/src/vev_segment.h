@@ -87,8 +87,9 @@ typedef struct vev_live {
     uint32_t boot;
     _Atomic uint64_t active; /* generation << 10 | segment index */
     _Atomic uint64_t durable_seq;
-    _Atomic uint32_t spare;      /* 1 + index of a segment zeroed ahead, 0 when there is none */
-    _Atomic uint32_t sync_error; /* errno of a failed sync in this session: nothing after it counts */
+    _Atomic uint32_t spare; /* 1 + index of a segment zeroed ahead, 0 when there is none */
+    _Atomic uint32_t
+        sync_error; /* errno of a failed sync in this session: nothing after it counts */
     uint8_t pad[4096 - 32];
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */

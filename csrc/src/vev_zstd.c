@@ -35,7 +35,7 @@ VEV_STATIC_ASSERT(sizeof class_sizes / sizeof class_sizes[0] == CLASS_LARGE, "on
 #define TABLE_LOG 14
 
 struct vev_zdict {
-    uint64_t id;       /* unique in the process: an address may come back after free, this not */
+    uint64_t id; /* unique in the process: an address may come back after free, this not */
     int level;
     ZSTD_CDict *cdict; /* NULL: no dictionary */
     ZSTD_DDict *ddict;

@@ -46,8 +46,8 @@ typedef struct vev_event {
 
 /** One point of a skeleton. */
 typedef struct vev_keypoint {
-    int64_t id;  /**< its number in the model's skeleton */
-    float x, y;  /**< absolute pixels, finite */
+    int64_t id; /**< its number in the model's skeleton */
+    float x, y; /**< absolute pixels, finite */
 } vev_keypoint;
 
 /** Begin an event.
@@ -110,8 +110,8 @@ VEV_API void vev_event_image_begin(vev_event *event, const char *label);
  *  @param size    bytes of the encoded image, from 1 on. */
 VEV_API void vev_event_image_frame(vev_event *event, uint64_t seq, const uint8_t digest[16],
                                    uint64_t size);
-VEV_API void vev_event_image_input_frame(vev_event *event, uint64_t seq,
-                                         const uint8_t digest[16], uint64_t size);
+VEV_API void vev_event_image_input_frame(vev_event *event, uint64_t seq, const uint8_t digest[16],
+                                         uint64_t size);
 
 /** In place of a frame: the id that the server gave to an image uploaded earlier. Not empty. */
 VEV_API void vev_event_image_source(vev_event *event, const char *source_id);
@@ -128,8 +128,7 @@ VEV_API void vev_event_image_input_source(vev_event *event, const char *source_i
  *  Coordinates are finite and are kept as float, whole numbers up to 2^24 exactly. */
 VEV_API void vev_event_detection(vev_event *event, const char *class_name, double x, double y,
                                  double width, double height, double confidence);
-VEV_API void vev_event_classification(vev_event *event, const char *class_name,
-                                      double confidence);
+VEV_API void vev_event_classification(vev_event *event, const char *class_name, double confidence);
 VEV_API void vev_event_segmentation(vev_event *event, const char *class_name, double x, double y,
                                     double width, double height, double confidence,
                                     const float *points, size_t point_count);

@@ -49,7 +49,8 @@ extern "C" {
 typedef int vev_status;
 enum {
     VEV_OK = 0,
-    VEV_E_INVALID = -10,  /**< caller: argument out of range, or an event field breaks the contract */
+    VEV_E_INVALID =
+        -10, /**< caller: argument out of range, or an event field breaks the contract */
     VEV_E_TOO_BIG = -11,  /**< caller: payload larger than the ring accepts */
     VEV_E_BUFFER = -12,   /**< caller: the buffer is too small for the next record */
     VEV_E_READONLY = -13, /**< caller: the log was opened read-only */
@@ -105,27 +106,28 @@ enum {
 
 /** Settings of vev_log_open(). Fill with vev_options_init(), then change what differs. */
 typedef struct vev_options {
-    size_t struct_size;         /**< set by vev_options_init() */
-    uint64_t events_size;       /**< bytes on disk for events; default 64 MiB, at least 1 MiB */
-    uint64_t media_size;        /**< bytes on disk for frames; default 256 MiB, at least 1 MiB */
-    uint64_t delivery_size;     /**< bytes on disk for delivery notes; default 4 MiB */
-    uint32_t segment_size;      /**< bytes of events reclaimed at once, a multiple of 64 KiB;
+    size_t struct_size;        /**< set by vev_options_init() */
+    uint64_t events_size;      /**< bytes on disk for events; default 64 MiB, at least 1 MiB */
+    uint64_t media_size;       /**< bytes on disk for frames; default 256 MiB, at least 1 MiB */
+    uint64_t delivery_size;    /**< bytes on disk for delivery notes; default 4 MiB */
+    uint32_t segment_size;     /**< bytes of events reclaimed at once, a multiple of 64 KiB;
                                      0 chooses by ring size, as for the other rings */
-    uint32_t sync_interval_ms;  /**< background sync; default 5000; 0 turns it off */
-    int full_policy;            /**< VEV_FULL_DROP_OLDEST or VEV_FULL_REFUSE */
-    int level;                  /**< zstd level, -7 .. 9, default 1; 100 stores uncompressed */
-    unsigned flags;             /**< VEV_OPEN_... */
-    const void *dictionary;     /**< zstd dictionary for new segments; NULL uses the built-in one */
-    size_t dictionary_size;     /**< bytes, at most 16 KiB */
+    uint32_t sync_interval_ms; /**< background sync; default 5000; 0 turns it off */
+    int full_policy;           /**< VEV_FULL_DROP_OLDEST or VEV_FULL_REFUSE */
+    int level;                 /**< zstd level, -7 .. 9, default 1; 100 stores uncompressed */
+    unsigned flags;            /**< VEV_OPEN_... */
+    const void *dictionary;    /**< zstd dictionary for new segments; NULL uses the built-in one */
+    size_t dictionary_size;    /**< bytes, at most 16 KiB */
 } vev_options;
 
 typedef struct vev_log vev_log;
 
 enum {
     VEV_APPEND_SYNC = 1, /**< return only when the record would survive a power cut */
-    VEV_APPEND_TIME = 2, /**< entry->wall_ns is the time of the frame; else the log takes the clock */
-    VEV_APPEND_ID = 4,   /**< entry->id is given; else the log makes a random UUID (version 4) */
-    VEV_APPEND_RAW = 8   /**< do not compress (it is compressed already) */
+    VEV_APPEND_TIME =
+        2,             /**< entry->wall_ns is the time of the frame; else the log takes the clock */
+    VEV_APPEND_ID = 4, /**< entry->id is given; else the log makes a random UUID (version 4) */
+    VEV_APPEND_RAW = 8 /**< do not compress (it is compressed already) */
 };
 
 /** What goes with a payload on append, and what the log made of it. */
@@ -140,12 +142,12 @@ typedef struct vev_entry {
 /** One record as read back. */
 typedef struct vev_record {
     uint64_t seq;
-    int64_t wall_ns;      /**< nanoseconds since 1970, UTC, as the clock stood or as given */
-    uint64_t mono_ns;     /**< nanoseconds since boot, suspend included */
-    uint32_t boot;        /**< tag of the boot in which it was appended */
-    uint32_t kind;        /**< VEV_KIND_... */
-    uint32_t state;       /**< VEV_PENDING .. VEV_LOST */
-    uint32_t flags;       /**< VEV_APPEND_TIME if the time was given by the caller */
+    int64_t wall_ns;  /**< nanoseconds since 1970, UTC, as the clock stood or as given */
+    uint64_t mono_ns; /**< nanoseconds since boot, suspend included */
+    uint32_t boot;    /**< tag of the boot in which it was appended */
+    uint32_t kind;    /**< VEV_KIND_... */
+    uint32_t state;   /**< VEV_PENDING .. VEV_LOST */
+    uint32_t flags;   /**< VEV_APPEND_TIME if the time was given by the caller */
     uint8_t id[16];
     uint64_t offset;      /**< of the payload in the caller's buffer */
     uint32_t size;        /**< bytes of the payload */
@@ -156,16 +158,16 @@ typedef struct vev_record {
 typedef struct vev_stats {
     uint64_t appended, delivered, pending, rejected, evicted, lost;
     uint64_t evicted_by_kind[8];
-    uint64_t first_seq;       /**< oldest still readable; last_seq + 1 when there is none */
-    uint64_t last_seq;        /**< newest appended; 0 when there is none */
-    uint64_t durable_seq;     /**< up to here a power cut loses nothing */
-    uint64_t bytes_on_disk;   /**< size of the ring's file */
-    uint64_t bytes_used;      /**< of it: records not yet reclaimed, with their headers */
-    uint64_t max_payload;     /**< bytes; the largest payload this ring takes */
+    uint64_t first_seq;     /**< oldest still readable; last_seq + 1 when there is none */
+    uint64_t last_seq;      /**< newest appended; 0 when there is none */
+    uint64_t durable_seq;   /**< up to here a power cut loses nothing */
+    uint64_t bytes_on_disk; /**< size of the ring's file */
+    uint64_t bytes_used;    /**< of it: records not yet reclaimed, with their headers */
+    uint64_t max_payload;   /**< bytes; the largest payload this ring takes */
     uint32_t segment_size;
     uint32_t segment_count;
-    int32_t degraded;         /**< 0, or the errno that stopped appends or syncs */
-    uint32_t set_aside;       /**< 1 if this open found an unusable file and set it aside */
+    int32_t degraded;   /**< 0, or the errno that stopped appends or syncs */
+    uint32_t set_aside; /**< 1 if this open found an unusable file and set it aside */
 } vev_stats;
 
 /** Version of the library, "major.minor.patch". Never NULL; not to be freed. */

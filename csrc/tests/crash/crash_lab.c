@@ -37,14 +37,13 @@ static uint64_t last_seq, durable_seq, first_seq, content_count;
 static bool failed_ledgers; /* a ledger whose sync failed may be on the disk all the same */
 static uint64_t seed, states, cuts, laps;
 
-#define FAIL(...)                                                                          \
-    do {                                                                                   \
-        fprintf(stderr, "crash_lab: seed %llu, state %llu, cut %llu: ",                    \
-                (unsigned long long)seed, (unsigned long long)states,                      \
-                (unsigned long long)cuts);                                                 \
-        fprintf(stderr, __VA_ARGS__);                                                      \
-        fputc('\n', stderr);                                                               \
-        exit(1);                                                                           \
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        fprintf(stderr, "crash_lab: seed %llu, state %llu, cut %llu: ", (unsigned long long)seed,  \
+                (unsigned long long)states, (unsigned long long)cuts);                             \
+        fprintf(stderr, __VA_ARGS__);                                                              \
+        fputc('\n', stderr);                                                                       \
+        exit(1);                                                                                   \
     } while (0)
 #define LLU(x) ((unsigned long long)(x))
 
@@ -121,8 +120,8 @@ static void read_log(vev_log *log)
         for (size_t i = 0; i < count; i++) {
             const vev_record *record = &records[i];
             if (record->seq <= previous || record->seq > last_seq)
-                FAIL("record %llu after %llu, appended were %llu", LLU(record->seq),
-                     LLU(previous), LLU(last_seq));
+                FAIL("record %llu after %llu, appended were %llu", LLU(record->seq), LLU(previous),
+                     LLU(last_seq));
             previous = record->seq;
             const witness *w = &seen[record->seq];
             size_t size = make_payload(expected, w->content);
@@ -149,8 +148,8 @@ static void check_state(lab_disk *disk)
     vev_status status = vev_log_stats(log, VEV_EVENTS, &stats);
     if (status)
         FAIL("stats: %s", vev_strerror(status));
-    if (stats.appended != stats.delivered + stats.pending + stats.rejected + stats.evicted +
-                              stats.lost)
+    if (stats.appended !=
+        stats.delivered + stats.pending + stats.rejected + stats.evicted + stats.lost)
         FAIL("conservation: %llu appended", LLU(stats.appended));
     if (stats.set_aside)
         FAIL("the ring was set aside");
@@ -236,8 +235,8 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps)
                                .flags = choice < 3 ? VEV_APPEND_SYNC : 0};
             size_t size = make_payload(payload, content);
             status = vev_log_append(log, VEV_EVENTS, payload, size, &entry);
-            if (status == VEV_OK || (status > 0 && (entry.flags & VEV_APPEND_SYNC) &&
-                                     entry.seq == last_seq + 1)) {
+            if (status == VEV_OK ||
+                (status > 0 && (entry.flags & VEV_APPEND_SYNC) && entry.seq == last_seq + 1)) {
                 if (entry.seq != last_seq + 1)
                     FAIL("append gave %llu after %llu", LLU(entry.seq), LLU(last_seq));
                 last_seq = entry.seq;
@@ -284,9 +283,9 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps)
         if (step % 16 == 15 || step + 1 == steps) {
             if (vev_log_stats(log, VEV_EVENTS, &stats))
                 FAIL("stats while working");
-            if (stats.appended != last_seq ||
-                stats.appended != stats.delivered + stats.pending + stats.rejected +
-                                      stats.evicted + stats.lost)
+            if (stats.appended != last_seq || stats.appended != stats.delivered + stats.pending +
+                                                                    stats.rejected + stats.evicted +
+                                                                    stats.lost)
                 FAIL("%llu appended, the log says %llu", LLU(last_seq), LLU(stats.appended));
             laps += stats.first_seq > first_seq;
             first_seq = stats.first_seq;
@@ -315,7 +314,8 @@ int main(int argc, char **argv)
         vev_log *log = open_on(disk, &io);
         for (int round = 0; round < 12 && states < wanted && last_seq < WITNESS_MAX / 2; round++) {
             disk->fail_one_in = lab_random(disk) % 3 == 0 ? 150 : 0;
-            unsigned steps = lab_random(disk) % 4 == 0 ? 3 : 30 + (unsigned)(lab_random(disk) % 900);
+            unsigned steps =
+                lab_random(disk) % 4 == 0 ? 3 : 30 + (unsigned)(lab_random(disk) % 900);
             work(disk, log, steps);
             failures += disk->failures;
             failed_ledgers = disk->failures > 0;

@@ -19,9 +19,9 @@ typedef struct lab_file {
 
 typedef struct lab_disk {
     lab_file files[LAB_FILES];
-    uint64_t random;       /* state of the generator */
-    unsigned fail_one_in;  /* 0: nothing fails; else every n-th operation on average */
-    uint64_t failures;     /* injected so far */
+    uint64_t random;      /* state of the generator */
+    unsigned fail_one_in; /* 0: nothing fails; else every n-th operation on average */
+    uint64_t failures;    /* injected so far */
 } lab_disk;
 
 lab_disk *lab_create(uint64_t seed);

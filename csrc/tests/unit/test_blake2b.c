@@ -28,14 +28,10 @@ static void around_the_blocks(void)
         size_t size;
         const char *hex;
     } cases[] = {
-        {1, "7025e075d5e2f6cde3cc051a31f07660"},
-        {127, "8880c15d5ce64385d299599516f7037a"},
-        {128, "57e95fca0247d40bfd1439eb362ad9ea"},
-        {129, "060d056ab12d3852d34fd6a721c512e7"},
-        {255, "7e884eb93767faec3c05455a34d6adc6"},
-        {256, "8d9f76fd382990900afde79ea1a6ee8c"},
-        {257, "93fd971a4953d526421ed3188b5c8016"},
-        {100000, "b82eb9dac09a0004f3641a7cca8995f6"},
+        {1, "7025e075d5e2f6cde3cc051a31f07660"},   {127, "8880c15d5ce64385d299599516f7037a"},
+        {128, "57e95fca0247d40bfd1439eb362ad9ea"}, {129, "060d056ab12d3852d34fd6a721c512e7"},
+        {255, "7e884eb93767faec3c05455a34d6adc6"}, {256, "8d9f76fd382990900afde79ea1a6ee8c"},
+        {257, "93fd971a4953d526421ed3188b5c8016"}, {100000, "b82eb9dac09a0004f3641a7cca8995f6"},
     };
     uint8_t data[100000];
     for (size_t i = 0; i < sizeof data; i++)

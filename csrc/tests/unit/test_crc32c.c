@@ -31,7 +31,7 @@ static void known_values(void)
         b[i] = (uint8_t)(31 - i);
     CHECK_INT(vev_crc32c(0, b, 32), 0x113FDB5C);
     static const uint8_t iscsi_read[48] = {
-        [0] = 0x01, [1] = 0xc0, [16] = 0x14, [22] = 0x04,
+        [0] = 0x01,  [1] = 0xc0,  [16] = 0x14, [22] = 0x04,
         [27] = 0x14, [31] = 0x18, [32] = 0x28, [40] = 0x02,
     };
     CHECK_INT(vev_crc32c(0, iscsi_read, 48), 0xD9963A56);

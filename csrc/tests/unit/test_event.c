@@ -113,18 +113,10 @@ enum { EVENT_STEP_COUNT = 7, IMAGE_STEP_COUNT = 6 };
 static void event_step(vev_event *ev, size_t step)
 {
     switch (step) {
-    case 0:
-        vev_event_id(ev, "evt-1");
-        break;
-    case 1:
-        vev_event_device(ev, "cam-1");
-        break;
-    case 2:
-        vev_event_stream(ev, "s");
-        break;
-    case 3:
-        vev_event_workflow(ev, "w");
-        break;
+    case 0: vev_event_id(ev, "evt-1"); break;
+    case 1: vev_event_device(ev, "cam-1"); break;
+    case 2: vev_event_stream(ev, "s"); break;
+    case 3: vev_event_workflow(ev, "w"); break;
     case 4:
         vev_event_data_str(ev, "result", "fail");
         vev_event_data_str(ev, "externalId", "lot-7");
@@ -135,8 +127,7 @@ static void event_step(vev_event *ev, size_t step)
         vev_event_meta_num(ev, "wear", 0.37);
         vev_event_meta_bool(ev, "ok", 1);
         break;
-    default:
-        vev_event_display_image(ev, 0);
+    default: vev_event_display_image(ev, 0);
     }
 }
 
@@ -145,23 +136,12 @@ static void image_step(vev_event *ev, size_t step)
     static const float points[] = {0.5f, 1, 2, 3, 16777218, -5};
     static const vev_keypoint keypoints[] = {{-1, 0.25f, 8}};
     switch (step) {
-    case 0:
-        vev_event_image_frame(ev, 7, digest, 70000);
-        break;
-    case 1:
-        vev_event_image_input_source(ev, "ve-9");
-        break;
-    case 2:
-        vev_event_detection(ev, "burr", 812.5, 403, 37, 22, 0.913);
-        break;
-    case 3:
-        vev_event_classification(ev, "bad", 1);
-        break;
-    case 4:
-        vev_event_segmentation(ev, "dent", 1, 2, 3, 4, 0.5, points, 3);
-        break;
-    default:
-        vev_event_keypoints(ev, "arm", 1, 2, 3, 4, 0, keypoints, 1);
+    case 0: vev_event_image_frame(ev, 7, digest, 70000); break;
+    case 1: vev_event_image_input_source(ev, "ve-9"); break;
+    case 2: vev_event_detection(ev, "burr", 812.5, 403, 37, 22, 0.913); break;
+    case 3: vev_event_classification(ev, "bad", 1); break;
+    case 4: vev_event_segmentation(ev, "dent", 1, 2, 3, 4, 0.5, points, 3); break;
+    default: vev_event_keypoints(ev, "arm", 1, 2, 3, 4, 0, keypoints, 1);
     }
 }
 
@@ -292,7 +272,10 @@ static void too_small_a_buffer_for_lists(void)
 /* The smallest event, and that a struct can be used again after anything. */
 static void a_struct_is_used_again(void)
 {
-    static const char smallest[] = "\x82\xa9" "eventType\xa6" "custom\xa9" "eventData\x81\xa5"
+    static const char smallest[] = "\x82\xa9"
+                                   "eventType\xa6"
+                                   "custom\xa9"
+                                   "eventData\x81\xa5"
                                    "value\xa0";
     vev_event ev;
     const void *payload;
@@ -368,7 +351,10 @@ static void check_number(double v, const void *expected, size_t expected_size)
     CHECK_BYTES(buffer + size - sizeof tail, sizeof tail, tail, sizeof tail);
     CHECK_BYTES(buffer + size - sizeof tail - expected_size, expected_size, expected,
                 expected_size);
-    CHECK_BYTES(buffer + size - sizeof tail - expected_size - 2, 2, "\xa1" "c", 2);
+    CHECK_BYTES(buffer + size - sizeof tail - expected_size - 2, 2,
+                "\xa1"
+                "c",
+                2);
 }
 #define NUMBER(v, bytes) check_number(v, bytes, sizeof(bytes) - 1)
 
@@ -533,8 +519,7 @@ static void check_id(void (*set)(vev_event *, const char *), const char *field)
         check_bad(&ev, sentence);
         begin_custom(&ev);
         set(&ev, too_long);
-        snprintf(sentence, sizeof sentence, "%s: must have at most 256 characters, has 257",
-                 field);
+        snprintf(sentence, sizeof sentence, "%s: must have at most 256 characters, has 257", field);
         check_bad(&ev, sentence);
         free(fits);
         free(too_long);
@@ -899,8 +884,9 @@ static void annotation_lists_have_a_limit(void)
 /* Counts that no buffer can hold are refused before anything behind the first is read. */
 static void absurd_counts(void)
 {
-    static const size_t counts[] = {SIZE_MAX, SIZE_MAX / 2 + 1, SIZE_MAX / 3 + 1, UINT32_MAX,
-                                    UINT32_MAX / 2 + 1, UINT32_MAX / 3 + 1, BUFFER_SIZE};
+    static const size_t counts[] = {SIZE_MAX,   SIZE_MAX / 2 + 1,   SIZE_MAX / 3 + 1,
+                                    UINT32_MAX, UINT32_MAX / 2 + 1, UINT32_MAX / 3 + 1,
+                                    BUFFER_SIZE};
     static const float points[6];
     static const vev_keypoint keypoints[1];
     const void *payload;

@@ -5,24 +5,24 @@
 /* ---- writer ---- */
 
 /* Check what one call wrote, then that it writes all or nothing into every smaller buffer. */
-#define CHECK_WRITES(call, ...)                                               \
-    do {                                                                      \
-        static const uint8_t expected[] = {__VA_ARGS__};                      \
-        for (size_t cap = 0; cap <= sizeof expected; cap++) {                 \
-            uint8_t *buffer = test_copy("................", cap);             \
-            vev_msgpack_writer writer, *w = &writer;                          \
-            vev_msgpack_writer_init(w, buffer, cap);                          \
-            call;                                                             \
-            if (cap == sizeof expected) {                                     \
-                CHECK_INT(w->status, VEV_OK);                                 \
-                CHECK_BYTES(w->data, w->size, expected, sizeof expected);     \
-                CHECK_INT(vev_msgpack_value_size(w->data, w->size), cap);     \
-            } else {                                                          \
-                CHECK_INT(w->status, VEV_E_TOO_BIG);                          \
-                CHECK(w->size <= cap);                                        \
-            }                                                                 \
-            free(buffer);                                                     \
-        }                                                                     \
+#define CHECK_WRITES(call, ...)                                                                    \
+    do {                                                                                           \
+        static const uint8_t expected[] = {__VA_ARGS__};                                           \
+        for (size_t cap = 0; cap <= sizeof expected; cap++) {                                      \
+            uint8_t *buffer = test_copy("................", cap);                                  \
+            vev_msgpack_writer writer, *w = &writer;                                               \
+            vev_msgpack_writer_init(w, buffer, cap);                                               \
+            call;                                                                                  \
+            if (cap == sizeof expected) {                                                          \
+                CHECK_INT(w->status, VEV_OK);                                                      \
+                CHECK_BYTES(w->data, w->size, expected, sizeof expected);                          \
+                CHECK_INT(vev_msgpack_value_size(w->data, w->size), cap);                          \
+            } else {                                                                               \
+                CHECK_INT(w->status, VEV_E_TOO_BIG);                                               \
+                CHECK(w->size <= cap);                                                             \
+            }                                                                                      \
+            free(buffer);                                                                          \
+        }                                                                                          \
     } while (0)
 
 static void scalars(void)
@@ -32,8 +32,8 @@ static void scalars(void)
     CHECK_WRITES(vev_msgpack_write_bool(w, true), 0xc3);
     CHECK_WRITES(vev_msgpack_write_float32(w, 1.5f), 0xca, 0x3f, 0xc0, 0, 0);
     CHECK_WRITES(vev_msgpack_write_float32(w, -0.0f), 0xca, 0x80, 0, 0, 0);
-    CHECK_WRITES(vev_msgpack_write_float64(w, 0.1), 0xcb, 0x3f, 0xb9, 0x99, 0x99, 0x99, 0x99,
-                 0x99, 0x9a);
+    CHECK_WRITES(vev_msgpack_write_float64(w, 0.1), 0xcb, 0x3f, 0xb9, 0x99, 0x99, 0x99, 0x99, 0x99,
+                 0x9a);
 }
 
 static void integers_take_the_shortest_form(void)
@@ -46,8 +46,7 @@ static void integers_take_the_shortest_form(void)
     CHECK_WRITES(vev_msgpack_write_uint(w, 65535), 0xcd, 0xff, 0xff);
     CHECK_WRITES(vev_msgpack_write_uint(w, 65536), 0xce, 0, 1, 0, 0);
     CHECK_WRITES(vev_msgpack_write_uint(w, UINT32_MAX), 0xce, 0xff, 0xff, 0xff, 0xff);
-    CHECK_WRITES(vev_msgpack_write_uint(w, (uint64_t)UINT32_MAX + 1), 0xcf, 0, 0, 0, 1, 0, 0, 0,
-                 0);
+    CHECK_WRITES(vev_msgpack_write_uint(w, (uint64_t)UINT32_MAX + 1), 0xcf, 0, 0, 0, 1, 0, 0, 0, 0);
     CHECK_WRITES(vev_msgpack_write_uint(w, UINT64_MAX), 0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                  0xff, 0xff);
     CHECK_WRITES(vev_msgpack_write_int(w, 200), 0xcc, 200);
@@ -107,12 +106,8 @@ static void headers_take_the_shortest_form(void)
         vev_msgpack_writer w;
         vev_msgpack_writer_init(&w, buffer, cap);
         switch (cases[i].what) {
-        case 's':
-            vev_msgpack_write_str(&w, text, size);
-            break;
-        case 'b':
-            vev_msgpack_write_bin(&w, text, size);
-            break;
+        case 's': vev_msgpack_write_str(&w, text, size); break;
+        case 'b': vev_msgpack_write_bin(&w, text, size); break;
         case 'a':
             vev_msgpack_write_array(&w, (uint32_t)size);
             for (size_t n = 0; n < size; n++)
@@ -190,19 +185,49 @@ static vev_status validate_exact(const void *data, size_t size)
 
 static void every_form_is_read(void)
 {
-    VALID("\x00"); VALID("\x7f"); VALID("\xe0"); VALID("\xff");
-    VALID("\xc0"); VALID("\xc2"); VALID("\xc3");
-    VALID("\xcc\1"); VALID("\xcd\1\2"); VALID("\xce\1\2\3\4"); VALID("\xcf\1\2\3\4\5\6\7\x8");
-    VALID("\xd0\1"); VALID("\xd1\1\2"); VALID("\xd2\1\2\3\4"); VALID("\xd3\1\2\3\4\5\6\7\x8");
-    VALID("\xca\1\2\3\4"); VALID("\xcb\1\2\3\4\5\6\7\x8");
-    VALID("\xa0"); VALID("\xa2xy"); VALID("\xd9\1x"); VALID("\xda\0\1x"); VALID("\xdb\0\0\0\1x");
-    VALID("\xc4\0"); VALID("\xc4\1\xff"); VALID("\xc5\0\1\xff"); VALID("\xc6\0\0\0\1\xff");
-    VALID("\xc7\0\5"); VALID("\xc7\1\5\xff"); VALID("\xc8\0\1\5\xff"); VALID("\xc9\0\0\0\1\5\xff");
-    VALID("\xd4\5\1"); VALID("\xd5\5\1\2"); VALID("\xd6\5\1\2\3\4");
+    VALID("\x00");
+    VALID("\x7f");
+    VALID("\xe0");
+    VALID("\xff");
+    VALID("\xc0");
+    VALID("\xc2");
+    VALID("\xc3");
+    VALID("\xcc\1");
+    VALID("\xcd\1\2");
+    VALID("\xce\1\2\3\4");
+    VALID("\xcf\1\2\3\4\5\6\7\x8");
+    VALID("\xd0\1");
+    VALID("\xd1\1\2");
+    VALID("\xd2\1\2\3\4");
+    VALID("\xd3\1\2\3\4\5\6\7\x8");
+    VALID("\xca\1\2\3\4");
+    VALID("\xcb\1\2\3\4\5\6\7\x8");
+    VALID("\xa0");
+    VALID("\xa2xy");
+    VALID("\xd9\1x");
+    VALID("\xda\0\1x");
+    VALID("\xdb\0\0\0\1x");
+    VALID("\xc4\0");
+    VALID("\xc4\1\xff");
+    VALID("\xc5\0\1\xff");
+    VALID("\xc6\0\0\0\1\xff");
+    VALID("\xc7\0\5");
+    VALID("\xc7\1\5\xff");
+    VALID("\xc8\0\1\5\xff");
+    VALID("\xc9\0\0\0\1\5\xff");
+    VALID("\xd4\5\1");
+    VALID("\xd5\5\1\2");
+    VALID("\xd6\5\1\2\3\4");
     VALID("\xd7\5\1\2\3\4\5\6\7\x8");
     VALID("\xd8\5\1\2\3\4\5\6\7\x8\1\2\3\4\5\6\7\x8");
-    VALID("\x90"); VALID("\x91\0"); VALID("\xdc\0\1\0"); VALID("\xdd\0\0\0\1\0");
-    VALID("\x80"); VALID("\x81\0\0"); VALID("\xde\0\1\0\0"); VALID("\xdf\0\0\0\1\0\0");
+    VALID("\x90");
+    VALID("\x91\0");
+    VALID("\xdc\0\1\0");
+    VALID("\xdd\0\0\0\1\0");
+    VALID("\x80");
+    VALID("\x81\0\0");
+    VALID("\xde\0\1\0\0");
+    VALID("\xdf\0\0\0\1\0\0");
     VALID("\x92\x91\1\x81\xa1k\x90"); /* [[1], {"k": []}] */
 }
 
@@ -211,12 +236,12 @@ static void what_is_no_value_is_refused(void)
     BROKEN("");
     BROKEN("\xc1");
     BROKEN("\x91\xc1");
-    BROKEN("\x01\x01");     /* something behind the value */
+    BROKEN("\x01\x01"); /* something behind the value */
     BROKEN("\x92\1\2\3");
-    BROKEN("\x82\1\2\3");   /* a key without a value */
+    BROKEN("\x82\1\2\3"); /* a key without a value */
     BROKEN("\xa3xy");
     BROKEN("\xd9\2x");
-    BROKEN("\xc7\1\5");     /* ext: type, but no data */
+    BROKEN("\xc7\1\5"); /* ext: type, but no data */
     BROKEN("\xd4\5");
     CHECK_INT(vev_msgpack_value_size("\x01\x01", 2), 1);
     CHECK_INT(vev_msgpack_value_size(NULL, 0), 0);
@@ -314,18 +339,38 @@ static void utf8_edges(void)
     GOOD("", 0);
     GOOD("plain ASCII, longer than eight bytes", 36);
     GOOD("\0\x7f", 2);
-    GOOD("\xc2\x80", 1); GOOD("\xdf\xbf", 1);                 /* U+0080, U+07FF */
-    GOOD("\xe0\xa0\x80", 1); GOOD("\xef\xbf\xbf", 1);         /* U+0800, U+FFFF */
-    GOOD("\xed\x9f\xbf", 1); GOOD("\xee\x80\x80", 1);         /* either side of the surrogates */
-    GOOD("\xf0\x90\x80\x80", 1); GOOD("\xf4\x8f\xbf\xbf", 1); /* U+10000, U+10FFFF */
-    GOOD("1234567\xc3\xa4" "12345678\xf0\x9f\x90\x9b", 17);
-    BAD("\x80"); BAD("\xbf"); BAD("\xff"); BAD("\xfe");
-    BAD("\xc0\x80"); BAD("\xc1\xbf"); BAD("\xe0\x9f\xbf"); BAD("\xf0\x8f\xbf\xbf"); /* overlong */
-    BAD("\xed\xa0\x80"); BAD("\xed\xbf\xbf");                 /* surrogates */
-    BAD("\xf4\x90\x80\x80"); BAD("\xf5\x80\x80\x80");         /* above U+10FFFF */
-    BAD("\xc3"); BAD("\xe2\x82"); BAD("\xf0\x9f\x90");        /* cut off */
-    BAD("\xc3x"); BAD("\xe2\x82x"); BAD("\xf0\x9f\x90x"); BAD("\xe2x\x82");
-    BAD("12345678\x80"); BAD("1234567\x80");
+    GOOD("\xc2\x80", 1);
+    GOOD("\xdf\xbf", 1); /* U+0080, U+07FF */
+    GOOD("\xe0\xa0\x80", 1);
+    GOOD("\xef\xbf\xbf", 1); /* U+0800, U+FFFF */
+    GOOD("\xed\x9f\xbf", 1);
+    GOOD("\xee\x80\x80", 1); /* either side of the surrogates */
+    GOOD("\xf0\x90\x80\x80", 1);
+    GOOD("\xf4\x8f\xbf\xbf", 1); /* U+10000, U+10FFFF */
+    GOOD("1234567\xc3\xa4"
+         "12345678\xf0\x9f\x90\x9b",
+         17);
+    BAD("\x80");
+    BAD("\xbf");
+    BAD("\xff");
+    BAD("\xfe");
+    BAD("\xc0\x80");
+    BAD("\xc1\xbf");
+    BAD("\xe0\x9f\xbf");
+    BAD("\xf0\x8f\xbf\xbf"); /* overlong */
+    BAD("\xed\xa0\x80");
+    BAD("\xed\xbf\xbf"); /* surrogates */
+    BAD("\xf4\x90\x80\x80");
+    BAD("\xf5\x80\x80\x80"); /* above U+10FFFF */
+    BAD("\xc3");
+    BAD("\xe2\x82");
+    BAD("\xf0\x9f\x90"); /* cut off */
+    BAD("\xc3x");
+    BAD("\xe2\x82x");
+    BAD("\xf0\x9f\x90x");
+    BAD("\xe2x\x82");
+    BAD("12345678\x80");
+    BAD("1234567\x80");
     BROKEN("\xa1\xff");
     BROKEN("\x81\xa1\xff\1");
     VALID("\xc4\1\xff"); /* in a binary it is nobody's business */

@@ -12,21 +12,20 @@
 
 #include "vevents/vevents.h"
 
-#define CHECK(cond)                                                                    \
-    do {                                                                               \
-        if (!(cond)) {                                                                 \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #cond);         \
-            exit(1);                                                                   \
-        }                                                                              \
+#define CHECK(cond)                                                                                \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #cond);                     \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
-#define OK(call)                                                                       \
-    do {                                                                               \
-        vev_status status_ = (call);                                                   \
-        if (status_) {                                                                 \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call,              \
-                    vev_strerror(status_));                                            \
-            exit(1);                                                                   \
-        }                                                                              \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        vev_status status_ = (call);                                                               \
+        if (status_) {                                                                             \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, vev_strerror(status_));  \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
 static char root[64];
@@ -61,8 +60,8 @@ static vev_stats stats_of(vev_log *log, int stream)
 {
     vev_stats stats;
     OK(vev_log_stats(log, stream, &stats));
-    if (stats.appended != stats.delivered + stats.pending + stats.rejected + stats.evicted +
-                              stats.lost) {
+    if (stats.appended !=
+        stats.delivered + stats.pending + stats.rejected + stats.evicted + stats.lost) {
         fprintf(stderr, "conservation broken: %llu != %llu + %llu + %llu + %llu + %llu\n",
                 (unsigned long long)stats.appended, (unsigned long long)stats.delivered,
                 (unsigned long long)stats.pending, (unsigned long long)stats.rejected,
@@ -394,7 +393,8 @@ static void test_kill(void)
     }
 }
 
-static void overwrite(const char *dir, const char *name, long offset, const void *bytes, size_t size)
+static void overwrite(const char *dir, const char *name, long offset, const void *bytes,
+                      size_t size)
 {
     char path[160];
     snprintf(path, sizeof path, "%s/%s", dir, name);

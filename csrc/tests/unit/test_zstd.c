@@ -10,8 +10,8 @@ enum { TEXT_SIZE = 4096 };
 static size_t make_record(uint64_t *state, uint8_t *out, size_t size)
 {
     static const char *const words[] = {
-        "eventType", "quality_check", "objectDetections", "customMetadata", "images",
-        "burr",      "scratch",       "displayImagePosition", "useCaseId", "label",
+        "eventType", "quality_check", "objectDetections",     "customMetadata", "images",
+        "burr",      "scratch",       "displayImagePosition", "useCaseId",      "label",
     };
     size_t at = 0;
     while (at < size) {
@@ -156,9 +156,11 @@ static void an_empty_dictionary_is_none(void)
     CHECK(dict != NULL);
     for (int level = -5; level <= 3; level++) {
         CHECK_INT(vev_zstd_compress(ctx, NULL, level, plain, sizeof plain, data, sizeof data,
-                                    &plain_size), VEV_OK);
+                                    &plain_size),
+                  VEV_OK);
         CHECK_INT(vev_zstd_compress(ctx, dict, level, empty, sizeof empty, data, sizeof data,
-                                    &empty_size), VEV_OK);
+                                    &empty_size),
+                  VEV_OK);
         CHECK_BYTES(plain, plain_size, empty, empty_size);
     }
     vev_zdict_free(dict);
@@ -220,7 +222,8 @@ static void sample_make(sample *s)
     s->ctx = vev_zctx_create();
     s->dict = make_dict(99, 1);
     CHECK_INT(vev_zstd_compress(s->ctx, s->dict, 1, s->frame, sizeof s->frame, s->data,
-                                sizeof s->data, &s->size), VEV_OK);
+                                sizeof s->data, &s->size),
+              VEV_OK);
     CHECK(s->size < sizeof s->data);
 }
 
@@ -428,8 +431,9 @@ static void levels_differ(void)
             vev_zdict *dict = with ? make_dict(99, levels[l]) : NULL;
             size_t size;
             /* With a dictionary its level counts, not that of the call. */
-            CHECK_INT(vev_zstd_compress(ctx, dict, with ? 9 : levels[l], frame, 30000, data,
-                                        20000, &size), VEV_OK);
+            CHECK_INT(vev_zstd_compress(ctx, dict, with ? 9 : levels[l], frame, 30000, data, 20000,
+                                        &size),
+                      VEV_OK);
             CHECK(size < last);
             last = size;
             vev_zdict_free(dict);
@@ -453,7 +457,8 @@ static void check_memory_stays(int level, const vev_zdict *dict, size_t size_min
         size_t run_size = run % 2 == 0 ? size_max : size_min;
         for (size_t n = 0; n < 200; n++) {
             CHECK_INT(vev_zstd_compress(ctx, dict, level, frame, vev_zstd_bound(size_max), data,
-                                        run_size, &size), VEV_OK);
+                                        run_size, &size),
+                      VEV_OK);
             memory = memory == 0 ? vev_zctx_memory(ctx) : memory;
             CHECK_INT(vev_zctx_memory(ctx), memory);
         }

@@ -9,46 +9,46 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHECK(cond)                                                                     \
-    do {                                                                                \
-        if (!(cond)) {                                                                  \
-            fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__, #cond); \
-            exit(1);                                                                    \
-        }                                                                               \
+#define CHECK(cond)                                                                                \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__, #cond);       \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
 /* Two integers; both are printed. */
-#define CHECK_INT(actual, expected)                                                     \
-    do {                                                                                \
-        intmax_t check_a = (intmax_t)(actual), check_e = (intmax_t)(expected);          \
-        if (check_a != check_e) {                                                       \
-            fprintf(stderr, "%s:%d: %s: %s is %jd (0x%jx), expected %jd (0x%jx)\n", __FILE__, \
-                    __LINE__, __func__, #actual, check_a, (uintmax_t)check_a, check_e,  \
-                    (uintmax_t)check_e);                                                \
-            exit(1);                                                                    \
-        }                                                                               \
+#define CHECK_INT(actual, expected)                                                                \
+    do {                                                                                           \
+        intmax_t check_a = (intmax_t)(actual), check_e = (intmax_t)(expected);                     \
+        if (check_a != check_e) {                                                                  \
+            fprintf(stderr, "%s:%d: %s: %s is %jd (0x%jx), expected %jd (0x%jx)\n", __FILE__,      \
+                    __LINE__, __func__, #actual, check_a, (uintmax_t)check_a, check_e,             \
+                    (uintmax_t)check_e);                                                           \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
-#define CHECK_STR(actual, expected)                                                     \
-    do {                                                                                \
-        const char *check_a = (actual), *check_e = (expected);                          \
-        if (strcmp(check_a, check_e) != 0) {                                            \
-            fprintf(stderr, "%s:%d: %s: %s is\n  \"%s\", expected\n  \"%s\"\n", __FILE__, \
-                    __LINE__, __func__, #actual, check_a, check_e);                     \
-            exit(1);                                                                    \
-        }                                                                               \
+#define CHECK_STR(actual, expected)                                                                \
+    do {                                                                                           \
+        const char *check_a = (actual), *check_e = (expected);                                     \
+        if (strcmp(check_a, check_e) != 0) {                                                       \
+            fprintf(stderr, "%s:%d: %s: %s is\n  \"%s\", expected\n  \"%s\"\n", __FILE__,          \
+                    __LINE__, __func__, #actual, check_a, check_e);                                \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
 /* Two runs of bytes, printed in hex. */
-#define CHECK_BYTES(actual, actual_size, expected, expected_size)                       \
-    test_check_bytes(__FILE__, __LINE__, #actual, (actual), (actual_size), (expected),  \
+#define CHECK_BYTES(actual, actual_size, expected, expected_size)                                  \
+    test_check_bytes(__FILE__, __LINE__, #actual, (actual), (actual_size), (expected),             \
                      (expected_size))
 
-#define RUN(test)                    \
-    do {                             \
-        printf("%s\n", #test);       \
-        fflush(stdout);              \
-        test();                      \
+#define RUN(test)                                                                                  \
+    do {                                                                                           \
+        printf("%s\n", #test);                                                                     \
+        fflush(stdout);                                                                            \
+        test();                                                                                    \
     } while (0)
 
 __attribute__((unused)) static void test_print_hex(const char *name, const void *data, size_t size)
