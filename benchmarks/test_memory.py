@@ -17,10 +17,9 @@ def rss(name):
             return int(line.split()[1]) / 1024
 before = rss("VmRSS")
 log = EventLog(sys.argv[1], events_size=1 << 30, media_size=1 << 30)
-payload = os.urandom(400)
 frame = b"\\xff\\xd8\\xff" + os.urandom(100_000)
 for i in range(3_000_000):
-    log.append_encoded(payload)
+    log.append_encoded(os.urandom(400))
     if i % 150 == 0:
         log.append_frame(frame[:-8] + i.to_bytes(8, "little"))
 stats, media = log.stats(), log.stats("media")

@@ -172,7 +172,7 @@ static vev_ring_options ring_options(const vev_options *options, int stream)
         ring.size = options->media_size;
         ring.record_size_min = 1024;
         parts = 16;
-        high = 32 * MIB;
+        high = 16 * MIB;
         break;
     default: ring.size = options->delivery_size; break;
     }

@@ -695,7 +695,6 @@ static void prepare_spare(vev_ring *ring, const vev_span *span)
         uint32_t segment;
         if (atomic_load(&ring->live->spare) == 0 && take_free_segment(ring, &segment) == VEV_OK)
             atomic_store(&ring->live->spare, segment + 1);
-        vev_ring_retire_spans(ring);
         vev_guard_leave(&guard);
     } else {
         degrade(ring, EIO);
@@ -735,6 +734,24 @@ static bool keep_guarded(vev_ring *ring, vev_watch *seen)
     return moved;
 }
 
+/* Unmap what was written full, so that memory stays at about one segment. */
+static void retire_idle_spans(vev_ring *ring)
+{
+    const vev_span *current = atomic_load(&ring->current);
+    bool idle = false;
+    for (int s = 0; s < VEV_SPAN_COUNT; s++)
+        idle |= &ring->spans[s] != current && atomic_load(&ring->spans[s].generation) != 0;
+    if (!idle || pthread_mutex_trylock(&ring->roll_mutex) != 0)
+        return;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        vev_ring_retire_spans(ring);
+        vev_guard_leave(&guard);
+    }
+    pthread_mutex_unlock(&ring->roll_mutex);
+}
+
 bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
 {
     volatile bool moved = false;
@@ -746,8 +763,10 @@ bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
     } else {
         degrade(ring, EIO);
     }
-    if (moved)
+    if (moved) {
         prepare_spare(ring, atomic_load(&ring->current));
+        retire_idle_spans(ring);
+    }
     return moved;
 }
 
