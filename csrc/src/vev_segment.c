@@ -102,6 +102,23 @@ void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
     memcpy(block, bytes, sizeof bytes);
 }
 
+/* Whether it accounts for every number below its floor, once. */
+static bool ledger_adds_up(const vev_ledger *ledger)
+{
+    const uint64_t limit = 1ull << 60; /* so that no sum below wraps */
+    uint64_t by_kind = 0;
+    for (int kind = 0; kind < VEV_KIND_COUNT; kind++) {
+        if (ledger->evicted_by_kind[kind] >= limit)
+            return false;
+        by_kind += ledger->evicted_by_kind[kind];
+    }
+    return ledger->floor_seq > 0 && ledger->floor_seq < limit && ledger->floor_generation > 0 &&
+           ledger->delivered < limit && ledger->rejected < limit && ledger->evicted < limit &&
+           ledger->lost < limit && by_kind == ledger->evicted &&
+           ledger->floor_seq - 1 ==
+               ledger->delivered + ledger->rejected + ledger->evicted + ledger->lost;
+}
+
 bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
                      vev_ledger *ledger_out)
 {
@@ -117,7 +134,7 @@ bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[1
     ledger_out->lost = vev_load64(block + 56);
     for (int kind = 0; kind < VEV_KIND_COUNT; kind++)
         ledger_out->evicted_by_kind[kind] = vev_load64(block + 64 + 8 * kind);
-    return true;
+    return ledger_adds_up(ledger_out);
 }
 
 bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger *ledger_out)
