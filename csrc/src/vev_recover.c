@@ -86,10 +86,32 @@ static vev_status create_file(const vev_io *io, const char *path, const vev_ring
 
 /* ---- reading what is there ---- */
 
-static vev_status read_file_header(const vev_io *io, int fd, vev_file_header *header_out)
+/* Derive the header from the first segment head that is found. */
+static vev_status guess_file_header(const vev_io *io, int fd, vev_file_header *header_out)
+{
+    uint64_t size;
+    vev_status status = io->size(io->ctx, fd, &size);
+    if (status)
+        return status;
+    /* One of the largest segments from the start on must have a head, if any has. */
+    uint64_t end = VEV_MIN(size, VEV_HEADER_REGION + 4ull * VEV_SEGMENT_SIZE_MAX);
+    for (uint64_t at = VEV_HEADER_REGION; at + VEV_HEAD_BYTES <= end; at += VEV_SEGMENT_ALIGN) {
+        uint8_t bytes[VEV_HEAD_BYTES];
+        if (io->read(io->ctx, fd, at, bytes, sizeof bytes) == VEV_OK &&
+            vev_head_identify(bytes, size, header_out) &&
+            (at - VEV_HEADER_REGION) % header_out->geometry.segment_size == 0)
+            return VEV_OK;
+    }
+    return VEV_E_CORRUPT;
+}
+
+/* `repaired_out`: it came from the copy or from a segment, and should be written again. */
+static vev_status read_file_header(const vev_io *io, int fd, vev_file_header *header_out,
+                                   bool *repaired_out)
 {
     uint8_t block[VEV_HEADER_BLOCK];
     vev_status status = VEV_E_CORRUPT;
+    *repaired_out = false;
     for (uint64_t copy = 0; copy < 2; copy++) {
         vev_status here = io->read(io->ctx, fd, copy * VEV_HEADER_BLOCK, block, sizeof block);
         if (!here)
@@ -98,9 +120,21 @@ static vev_status read_file_header(const vev_io *io, int fd, vev_file_header *he
             here = VEV_E_CORRUPT; /* unreadable is as good as broken: the copy may do */
         if (!here)
             return VEV_OK;
+        *repaired_out = true;
         if (here == VEV_E_VERSION)
             status = here;
     }
+    return status == VEV_E_CORRUPT ? guess_file_header(io, fd, header_out) : status;
+}
+
+static vev_status write_file_header(vev_ring *ring)
+{
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_file_header_write(block, &ring->file);
+    vev_status status = VEV_OK;
+    for (uint64_t copy = 0; !status && copy < 2; copy++)
+        status =
+            ring->io->write(ring->io->ctx, ring->fd, copy * VEV_HEADER_BLOCK, block, sizeof block);
     return status;
 }
 
@@ -508,8 +542,11 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
         init_mutexes(ring);
         pthread_mutex_init(&ring->dictionary_mutex, NULL);
         vev_status status = open_file(ring, path, options);
+        bool repaired = false;
         if (!status)
-            status = read_file_header(io, ring->fd, &ring->file);
+            status = read_file_header(io, ring->fd, &ring->file, &repaired);
+        if (!status && repaired && !ring->readonly)
+            status = write_file_header(ring);
         if (!status && ring->file.stream != options->stream)
             status = VEV_E_CORRUPT;
         if (!status)
@@ -587,7 +624,8 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
     if (ring->readonly)
         return VEV_OK;
     vev_file_header header;
-    status = read_file_header(ring->io, fd, &header);
+    bool repaired;
+    status = read_file_header(ring->io, fd, &header, &repaired);
     if (!status && memcmp(header.uuid, ring->file.uuid, sizeof header.uuid) != 0)
         status = VEV_E_CORRUPT; /* replaced since: the mappings are of another file */
     /* The inherited mappings are of the parent's spans; none is ours until attach maps one. */

@@ -370,7 +370,7 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
                      .dictionary_crc = dictionary ? dictionary->crc : 0};
     if (dictionary)
         memcpy(span->base + VEV_HEADER_BLOCK, dictionary->bytes, dictionary->size);
-    vev_head_write(span->base, ring->file.uuid, &head);
+    vev_head_write(span->base, &ring->file, &head);
     /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
      * is taken again, since it carries no generation but the next one. */
     atomic_store(&ring->live->generations[segment], generation);

@@ -42,7 +42,8 @@ bool vev_geometry_make(vev_geometry *geometry, uint64_t file_size, uint32_t segm
 }
 
 /* File header: magic 0, version 8, incompatible features 12, uuid 16, stream 32, segment size 36,
- * segment count 40, dictionary capacity 44, smallest record 48, created 56, crc 64 over 0..63. */
+ * segment count 40, dictionary capacity 44, smallest record 48, compatible features 52 (to be
+ * passed over by whoever does not know them), created 56, crc 64 over 0..63. */
 void vev_file_header_write(uint8_t block[VEV_HEADER_BLOCK], const vev_file_header *header)
 {
     memset(block, 0, VEV_HEADER_BLOCK);
@@ -153,10 +154,13 @@ bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger
 }
 
 /* Head: magic 0, generation 8, base seq 16, created 24, dictionary size 32, dictionary crc 36,
- * salt 40, crc 48 over uuid and 0..47. Seal: magic 64, generation 72, count 80, end 84, crc 88. */
-void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *head)
+ * salt 40, the file's uuid 48, segment size 64, dictionary capacity 68, smallest record 72,
+ * stream 76, crc 80 over 0..79. Seal: magic 128, generation 136, count 144, end 148, crc 152. */
+enum { HEAD_COVERED = 80 };
+
+void vev_head_write(uint8_t *segment, const vev_file_header *file, const vev_head *head)
 {
-    uint8_t bytes[52];
+    uint8_t bytes[HEAD_COVERED + 4];
     memcpy(bytes, HEAD_MAGIC, 8);
     vev_store64(bytes + 8, head->generation);
     vev_store64(bytes + 16, head->base_seq);
@@ -164,8 +168,25 @@ void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *he
     vev_store32(bytes + 32, head->dictionary_size);
     vev_store32(bytes + 36, head->dictionary_crc);
     vev_store64(bytes + 40, head->salt);
-    vev_store32(bytes + 48, block_crc(uuid, bytes, 48));
+    memcpy(bytes + 48, file->uuid, 16);
+    vev_store32(bytes + 64, file->geometry.segment_size);
+    vev_store32(bytes + 68, file->geometry.dictionary_capacity);
+    vev_store32(bytes + 72, file->geometry.record_size_min);
+    vev_store32(bytes + 76, file->stream);
+    vev_store32(bytes + HEAD_COVERED, vev_crc32c(0, bytes, HEAD_COVERED));
     memcpy(segment, bytes, sizeof bytes);
+}
+
+bool vev_head_identify(const uint8_t *bytes, uint64_t file_size, vev_file_header *header_out)
+{
+    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 ||
+        vev_load32(bytes + HEAD_COVERED) != vev_crc32c(0, bytes, HEAD_COVERED))
+        return false;
+    memcpy(header_out->uuid, bytes + 48, 16);
+    header_out->stream = vev_load32(bytes + 76);
+    header_out->created_ns = (int64_t)vev_load64(bytes + 24);
+    return vev_geometry_make(&header_out->geometry, file_size, vev_load32(bytes + 64),
+                             vev_load32(bytes + 68), vev_load32(bytes + 72));
 }
 
 void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,
@@ -183,7 +204,8 @@ void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out)
 {
-    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 || vev_load32(bytes + 48) != block_crc(uuid, bytes, 48))
+    if (memcmp(bytes, HEAD_MAGIC, 8) != 0 || memcmp(bytes + 48, uuid, 16) != 0 ||
+        vev_load32(bytes + HEAD_COVERED) != vev_crc32c(0, bytes, HEAD_COVERED))
         return false;
     head_out->generation = vev_load64(bytes + 8);
     head_out->base_seq = vev_load64(bytes + 16);

@@ -6,6 +6,8 @@
  *
  *     segment:   | head 4K | dictionary | state map | data .................................. |
  *
+ * A segment explains itself: its head names the file and its layout, and it carries its dictionary.
+ *
  * INV-5  Ledger A and B are written in turn; the valid one with the higher version counts. A
  *        segment's bytes are destroyed only after a ledger that already counts them is on disk.
  * INV-6  The live area means something only while a process has the file open; whoever opens the
@@ -119,10 +121,12 @@ bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[1
 /* The valid one with the higher version of A and B at VEV_AT_LEDGER. False when neither is valid. */
 bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger *ledger_out);
 
-void vev_head_write(uint8_t *segment, const uint8_t uuid[16], const vev_head *head);
+void vev_head_write(uint8_t *segment, const vev_file_header *file, const vev_head *head);
 void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,
                    uint32_t record_count, uint32_t data_end);
-enum { VEV_HEAD_BYTES = 128, VEV_HEAD_SEAL = 64 };
+enum { VEV_HEAD_BYTES = 192, VEV_HEAD_SEAL = 128 };
+/* What file a head is of, from itself alone: for a file whose header and its copy are broken. */
+bool vev_head_identify(const uint8_t *bytes, uint64_t file_size, vev_file_header *header_out);
 /* False when no head of this file stands there. `bytes` holds VEV_HEAD_BYTES. */
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out);

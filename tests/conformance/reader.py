@@ -86,7 +86,9 @@ class RingFile:
         for segment in range(self.segment_count):
             at = 65536 + segment * self.segment_size
             head = self.data[at : at + 128]
-            if head[:8] != b"VEVSEGM\n" or not self._checks(head, 48):
+            if head[:8] != b"VEVSEGM\n" or crc32c(head[:80]) != _u32(head, 80):
+                continue
+            if head[48:64] != self.uuid:
                 continue
             generation, base_seq = struct.unpack_from("<QQ", head, 8)
             if generation >= self.floor:

@@ -83,9 +83,9 @@ static void right_checksums(lab_file *file)
         if (at + VEV_HEAD_BYTES > file->size)
             return;
         uint8_t *head = image + at;
-        uint32_t base = vev_crc32c(0, header.uuid, 16);
-        vev_store32(head + 48, vev_crc32c(base, head, 48));
-        vev_store32(head + 88, vev_crc32c(base, head + 64, 24));
+        uint8_t *seal = head + VEV_HEAD_SEAL;
+        vev_store32(head + 80, vev_crc32c(0, head, 80));
+        vev_store32(seal + 24, vev_crc32c(vev_crc32c(0, header.uuid, 16), seal, 24));
     }
 }
 

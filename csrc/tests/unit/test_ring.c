@@ -430,12 +430,23 @@ static void test_damage(void)
     CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == found + 100 && last == 300);
     vev_log_close(log);
 
-    /* One copy of the file header gone: nothing is lost. Both gone: set aside, a new ring. */
+    /* The file header and its copy gone: the segments know what they are of. */
     overwrite(dir, "events.ring", 0, junk, sizeof junk);
     log = open_log(dir, &options);
     CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == found + 100);
     vev_log_close(log);
+    overwrite(dir, "events.ring", 0, junk, sizeof junk);
     overwrite(dir, "events.ring", 4096, junk, sizeof junk);
+    log = open_log(dir, &options);
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == found + 100);
+    CHECK(stats_of(log, VEV_EVENTS).set_aside == 0);
+    vev_log_close(log);
+    /* And every segment head gone as well: set aside, a new ring. */
+    overwrite(dir, "events.ring", 0, junk, sizeof junk);
+    overwrite(dir, "events.ring", 4096, junk, sizeof junk);
+    for (uint32_t s = 0; s < stats.segment_count; s++)
+        overwrite(dir, "events.ring", 65536 + (long)s * (long)stats.segment_size, junk,
+                  sizeof junk);
     log = open_log(dir, &options);
     stats = stats_of(log, VEV_EVENTS);
     CHECK(stats.set_aside == 1 && stats.appended == 0);
