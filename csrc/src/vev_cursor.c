@@ -205,7 +205,7 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
                                                (uint64_t)lap->max_records);
                 return VEV_OK;
             }
-            if (!ring->readonly && vev_ring_owner_alive(ring, high)) {
+            if (vev_ring_owner_alive(ring, high)) {
                 out->kind = STEP_BUSY;
                 out->size = size;
                 out->index = index + 1;
@@ -342,18 +342,36 @@ typedef struct reading {
     bool full;
 } reading;
 
+/* Write a record's payload to `out`, raw_size bytes. VEV_E_CORRUPT when it does not decode. */
+static vev_status decode(vev_ring *ring, const vev_header *header, const uint8_t *stored,
+                         uint8_t *out)
+{
+    if (header->codec == VEV_CODEC_RAW) {
+        if (header->raw_size != header->stored_size)
+            return VEV_E_CORRUPT;
+        memcpy(out, stored, header->stored_size);
+        return VEV_OK;
+    }
+    if (header->codec > VEV_CODEC_ZSTD_PLAIN ||
+        (header->codec == VEV_CODEC_ZSTD && !ring->read_dictionary))
+        return VEV_E_CORRUPT;
+    vev_context *context = vev_pool_take(ring->pool, 0);
+    if (!context)
+        return VEV_E_NOMEM;
+    vev_status status = vev_zstd_decompress(
+        context->zctx, header->codec == VEV_CODEC_ZSTD ? ring->read_dictionary->digested : NULL,
+        out, header->raw_size, stored, header->stored_size);
+    vev_pool_give(context);
+    return status;
+}
+
 /* Put one record's payload into the caller's buffer. */
 static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t state, bool *bad_out)
 {
     const vev_header *header = &s->header;
-    *bad_out = false;
-    if (header->raw_size > ring->file.geometry.data_size ||
-        (header->codec == VEV_CODEC_RAW && header->raw_size != header->stored_size) ||
-        (header->codec == VEV_CODEC_ZSTD && !ring->read_dictionary) ||
-        header->codec > VEV_CODEC_ZSTD_PLAIN) {
-        *bad_out = true;
+    *bad_out = header->raw_size > ring->file.geometry.data_size;
+    if (*bad_out)
         return VEV_OK;
-    }
     if (r->count == r->record_cap || header->raw_size > r->buffer_size - r->buffer_used) {
         r->full = true;
         if (r->count == 0) {
@@ -362,24 +380,14 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
         }
         return VEV_OK;
     }
-    const uint8_t *payload = vev_record_payload(window_at(ring, s->offset), header);
-    if (header->codec != VEV_CODEC_RAW) {
-        vev_context *context = vev_pool_take(ring->pool, 0);
-        if (!context)
-            return VEV_E_NOMEM;
-        vev_status status = vev_zstd_decompress(
-            context->zctx, header->codec == VEV_CODEC_ZSTD ? ring->read_dictionary->digested : NULL,
-            r->buffer + r->buffer_used, header->raw_size, payload, header->stored_size);
-        vev_pool_give(context);
-        if (status == VEV_E_CORRUPT) {
-            *bad_out = true;
-            return VEV_OK;
-        }
-        if (status)
-            return status;
-    } else {
-        memcpy(r->buffer + r->buffer_used, payload, header->stored_size);
+    vev_status status = decode(ring, header, vev_record_payload(window_at(ring, s->offset), header),
+                               r->buffer + r->buffer_used);
+    if (status == VEV_E_CORRUPT) {
+        *bad_out = true;
+        return VEV_OK;
     }
+    if (status)
+        return status;
     vev_record *record = &r->records[r->count++];
     record->seq = header->seq;
     record->wall_ns = header->wall_ns;
@@ -537,6 +545,106 @@ vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
     pthread_mutex_unlock(&ring->read_mutex);
     *count_out = status ? 0 : r.count;
     *next_out = r.next_seq;
+    return status;
+}
+
+/* ---- verify ---- */
+
+typedef struct verifying {
+    vev_damage *ranges;
+    size_t range_cap, count;
+    uint64_t checked;
+    uint8_t *scratch; /* data_size bytes: no payload is larger */
+} verifying;
+
+static void add_damage(verifying *v, uint64_t offset, uint64_t size, uint64_t first_seq,
+                       uint64_t count)
+{
+    if (v->count < v->range_cap)
+        v->ranges[v->count] = (vev_damage){offset, size, first_seq, count};
+    v->count++;
+}
+
+static vev_status verify_segment(vev_ring *ring, const vev_listed *listed, verifying *v)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    vev_lap lap = lap_of(ring, listed);
+    ring->window_generation = 0;
+    ring->dictionary_generation = 0; /* look at the one on the disk */
+    vev_status status = load_dictionary(ring, listed);
+    if (status)
+        return status;
+    if (listed->head.dictionary_size > 0 && !ring->read_dictionary)
+        add_damage(v, vev_segment_offset(geometry, listed->segment) + VEV_HEADER_BLOCK,
+                   listed->head.dictionary_size, lap.base_seq, 0);
+    uint32_t offset = 0, index = 0;
+    for (;;) {
+        step s;
+        status = step_at(ring, listed, &lap, offset, index, &s);
+        if (status)
+            return status;
+        /* A hole that recovery made over what had never been finished counts no records. */
+        if (s.kind != STEP_BUSY && s.index > index)
+            add_damage(v, lap.file_offset + offset,
+                       s.kind == STEP_END ? geometry->data_size - offset : s.size,
+                       lap.base_seq + index, s.index - index);
+        if (s.kind == STEP_RECORD) {
+            status =
+                s.header.raw_size > geometry->data_size
+                    ? VEV_E_CORRUPT
+                    : decode(ring, &s.header,
+                             vev_record_payload(window_at(ring, offset), &s.header), v->scratch);
+            if (status == VEV_E_CORRUPT)
+                add_damage(v, lap.file_offset + offset, s.size, s.header.seq, 1);
+            else if (status)
+                return status;
+            else
+                v->checked++;
+        }
+        index = s.kind == STEP_RECORD ? s.index + 1 : s.index;
+        if (s.kind == STEP_END)
+            return VEV_OK;
+        offset += s.size;
+    }
+}
+
+static vev_status verify_locked(vev_ring *ring, verifying *v)
+{
+    vev_status status = vev_ring_list(ring);
+    vev_ledger ledger;
+    uint64_t next_seq =
+        vev_ledger_latest(ring->region, ring->file.uuid, &ledger) ? ledger.floor_seq : 1;
+    for (uint32_t i = 0; !status && i < ring->listed_count; i++) {
+        const vev_listed *listed = &ring->listed[i];
+        if (listed->head.base_seq > next_seq) /* a segment whose head is gone: it can be anywhere */
+            add_damage(v, 0, 0, next_seq, listed->head.base_seq - next_seq);
+        status = verify_segment(ring, listed, v);
+        next_seq = VEV_MAX(next_seq, listed->end_seq);
+    }
+    return status;
+}
+
+vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap, size_t *count_out,
+                           uint64_t *checked_out)
+{
+    verifying v = {
+        .ranges = ranges, .range_cap = range_cap, .scratch = malloc(ring->file.geometry.data_size)};
+    if (!v.scratch)
+        return VEV_E_NOMEM;
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = verify_locked(ring, &v);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    free(v.scratch);
+    *count_out = v.count;
+    *checked_out = v.checked;
     return status;
 }
 

@@ -384,3 +384,14 @@ vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out)
         return status;
     return stats_out ? vev_ring_stats(log->rings[stream], stats_out) : VEV_E_INVALID;
 }
+
+vev_status vev_log_verify(vev_log *log, int stream, vev_damage *ranges, size_t range_cap,
+                          size_t *count_out, uint64_t *checked_out)
+{
+    vev_status status = enter(log, stream);
+    if (status)
+        return status;
+    if (!count_out || !checked_out || (!ranges && range_cap > 0))
+        return VEV_E_INVALID;
+    return vev_ring_verify(log->rings[stream], ranges, range_cap, count_out, checked_out);
+}

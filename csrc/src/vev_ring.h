@@ -200,6 +200,8 @@ vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
 vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
                          size_t *changed_out);
 vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats);
+vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap, size_t *count_out,
+                           uint64_t *checked_out);
 /* Count a segment's records by state, from its map on disk. With read_mutex held. */
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
                           uint64_t counts[4]);

@@ -259,6 +259,24 @@ class Handle:
         seq: int = lib.vev_log_durable_seq(self._open_log(), stream)
         return seq
 
+    def verify(self, stream: int, limit: int) -> tuple[list[tuple[int, int, int, int]], int, int]:
+        """Read the whole ring.
+
+        Returns:
+            Up to `limit` damaged ranges as (offset, size, first seq, count), how many there are,
+            and how many records are good.
+        """
+        ranges = ffi.new("vev_damage[]", limit)
+        count = ffi.new("size_t *")
+        checked = ffi.new("uint64_t *")
+        log = self._open_log()
+        check(
+            lib.vev_log_verify(log, stream, ranges, limit, count, checked),
+            self._directory,
+        )
+        found = [(r.offset, r.size, r.first_seq, r.count) for r in ranges[0 : min(count[0], limit)]]
+        return found, count[0], checked[0]
+
     def stats(self, stream: int) -> dict[str, Any]:
         """Return the fields of `vev_stats`, `evicted_by_kind` as a list of 8."""
         out = ffi.new("vev_stats *")

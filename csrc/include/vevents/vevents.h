@@ -293,6 +293,28 @@ VEV_API uint64_t vev_log_durable_seq(vev_log *log, int stream);
  *  the ring's size). @retval VEV_OK  filled.  @retval VEV_E_INVALID, >0 (errno). */
 VEV_API VEV_MUST_CHECK vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out);
 
+/** Bytes of a ring that hold something else than they should. */
+typedef struct vev_damage {
+    uint64_t offset;    /**< in the ring's file */
+    uint64_t size;      /**< bytes */
+    uint64_t first_seq; /**< sequence number of the first record lost by it */
+    uint64_t count;     /**< how many records; 0 for a repaired or unused place */
+} vev_damage;
+
+/** Read every record of a ring, decompress it, and name the ranges that are damaged.
+ *
+ *  Changes nothing, not even the delivery state of what is lost; works on a read-only log and beside
+ *  writers. Records that are being written are not damage.
+ *
+ *  @param ranges       receives the first `range_cap` damaged ranges, oldest first.
+ *  @param count_out    set to how many there are, which may be more than `range_cap`.
+ *  @param checked_out  set to the number of good records.
+ *  @retval VEV_OK  the whole ring was read.  @retval VEV_E_INVALID, VEV_E_NOMEM, >0 (errno).
+ *  @par Cost  Reads the whole ring.  @par Threads  Any; takes turns with readers. */
+VEV_API VEV_MUST_CHECK vev_status vev_log_verify(vev_log *log, int stream, vev_damage *ranges,
+                                                 size_t range_cap, size_t *count_out,
+                                                 uint64_t *checked_out);
+
 /* cdef-end */
 
 #ifdef __cplusplus

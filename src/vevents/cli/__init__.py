@@ -21,6 +21,8 @@ from vevents.errors import ConfigurationError, FlushLockedError, VeventsError
 _COMMANDS = {
     "flush": "Send what is pending to the API.",
     "status": "Show what the log holds.",
+    "verify": "Read everything and name what is damaged.",
+    "recover": "Copy what is good out of a damaged log, or off a failing card.",
     "append": "Append events given as JSON lines.",
     "tail": "Print the newest events as JSON lines.",
     "emulate": "Run a local stand-in for the API.",
@@ -69,6 +71,8 @@ Exit codes:
   5    some events were refused and set aside (flush), or not written (append)
   6    another flush of the same log is running
   7    a limit was reached (--timeout, --max-events, --max-bytes); events are left
+  8    verify, recover: some records are damaged, the others are good
+  9    verify, recover: a file is no ring, or cannot be read
   130  interrupted with Ctrl-C (143: by SIGTERM); nothing is lost
 """,
 )

@@ -23,6 +23,10 @@ class ExitCode(IntEnum):
     """Another flush of the same log is running."""
     LIMIT = 7
     """A limit was reached and events are left."""
+    DAMAGED = 8
+    """`verify`, `recover`: some records are damaged; the others are good."""
+    UNUSABLE = 9
+    """`verify`, `recover`: a file is no ring, or not one that can be read."""
     INTERRUPTED = 130
     """Stopped with Ctrl-C. Nothing is lost."""
     TERMINATED = 143
