@@ -30,9 +30,10 @@ _CHUNK = 1 << 20
 def command(source: Path, into: Path, as_json: bool) -> int:
     """Copy what is good out of a damaged log, or off a failing card.
 
-    SOURCE is the log's directory. Blocks that cannot be read are left out. The source is only read. Ids, times and delivery states are kept, so the new log can be flushed
-    like any other. Exit code 0: everything was good. 8: some records are lost. 9: a file was no
-    ring, or is missing; the others were recovered.
+    SOURCE is the log's directory. It is only read, and blocks that cannot be read are left out.
+    Ids, times and delivery states are kept, so the new log can be flushed like any other. Exit
+    code 0: everything was good. 8: some records are lost. 9: a file was no ring, or is missing;
+    the others were recovered.
     """
     from vevents.log import EventLog
 

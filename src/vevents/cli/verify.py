@@ -23,8 +23,9 @@ STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
 def command(dir_: str | None, config: str | None, log_level: str | None, as_json: bool) -> int:
     """Read everything and name what is damaged.
 
-    Every record is decompressed. Changes nothing and works while a writer runs. Exit code 0: clean. 8: some records are damaged;
-    the log works without them. 9: a file is no ring, or cannot be read.
+    Every record is decompressed. Nothing is changed, and a writer may be running. Exit code 0:
+    clean. 8: some records are damaged; the log works without them. 9: a file is no ring, or cannot
+    be read.
     """
     settings = load_settings(dir_, config, log_level)
     require_log(settings)
