@@ -27,6 +27,8 @@
 #include "vev_crc32c.h"
 #include "vev_guard.h"
 
+VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between processes without locks");
+
 enum { TOUCH_AHEAD_MIN = 128 * 1024 }; /* bytes whose page faults are taken ahead, at least */
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
