@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -477,6 +478,39 @@ static void test_truncated_under_map(void)
     vev_log_close(log);
 }
 
+static void own_sigbus_handler(int signo) { _exit(signo == SIGBUS ? 42 : 1); }
+
+/* A program that handles SIGBUS itself still gets those that are not ours, and not those that are. */
+static void test_programs_own_sigbus_handler(void)
+{
+#ifdef __SANITIZE_THREAD__
+    return; /* as above */
+#endif
+    const char *dir = fresh_dir();
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGBUS, own_sigbus_handler);
+        vev_options options = small();
+        vev_log *log = open_log(dir, &options);
+        append_numbers(log, VEV_EVENTS, 0, 10);
+        CHECK(truncate(path, 0) == 0);
+        uint8_t payload[512];
+        vev_status status =
+            vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, 10), NULL);
+        CHECK(status == EIO || status == VEV_E_DEGRADED);
+        int fd = open(path, O_RDWR);
+        CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+        volatile char *mine = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(mine != MAP_FAILED && ftruncate(fd, 0) == 0);
+        mine[0] = 1;
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 42);
+}
+
 static void test_readonly(void)
 {
     const char *dir = fresh_dir();
@@ -519,6 +553,7 @@ int main(void)
     const char *base = getenv("TMPDIR");
     snprintf(root, sizeof root, "%s/vev-ring-XXXXXX", base ? base : "/tmp");
     CHECK(mkdtemp(root) != NULL);
+    test_programs_own_sigbus_handler(); /* first: the handler is put in place once per process */
     test_append_and_read();
     test_mark();
     test_wrap(0);
