@@ -17,22 +17,15 @@ enum { WINDOW_SIZE = 256 * 1024 };
 
 /* ---- the list of live segments ---- */
 
-static int by_generation(const void *a, const void *b)
-{
-    uint64_t x = ((const vev_listed *)a)->head.generation;
-    uint64_t y = ((const vev_listed *)b)->head.generation;
-    return (x > y) - (x < y);
-}
-
-static vev_status read_head(vev_ring *ring, uint32_t segment, vev_listed *out, bool *valid_out)
+/* An unreadable head is a segment that is not there; its gap counts as lost. */
+static bool read_head(vev_ring *ring, uint32_t segment, vev_listed *out)
 {
     uint8_t bytes[VEV_HEAD_BYTES];
     const vev_geometry *geometry = &ring->file.geometry;
-    vev_status status = ring->io->read(ring->io->ctx, ring->fd,
-                                       vev_segment_offset(geometry, segment), bytes, sizeof bytes);
     out->segment = segment;
-    *valid_out = !status && vev_head_read(bytes, ring->file.uuid, geometry, &out->head);
-    return VEV_OK; /* an unreadable head is a segment that is not there; its gap counts as lost */
+    return ring->io->read(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment), bytes,
+                          sizeof bytes) == VEV_OK &&
+           vev_head_read(bytes, ring->file.uuid, geometry, &out->head);
 }
 
 vev_status vev_ring_list(vev_ring *ring)
@@ -52,42 +45,21 @@ vev_status vev_ring_list(vev_ring *ring)
         bool valid = true;
         vev_listed *cached = &ring->cached[s];
         if (ring->readonly) {
-            (void)read_head(ring, s, cached, &valid);
-            valid = valid && cached->head.generation >= ledger.floor_generation;
+            valid =
+                read_head(ring, s, cached) && cached->head.generation >= ledger.floor_generation;
         } else {
             uint64_t generation = atomic_load(&ring->live->generations[s]);
             if (generation == 0 || generation & VEV_GENERATION_RECLAIMED)
                 continue;
             if (cached->head.generation != generation || !cached->head.sealed)
-                (void)read_head(ring, s, cached, &valid);
-            valid = valid && cached->head.generation == generation;
+                valid = read_head(ring, s, cached) && cached->head.generation == generation;
         }
         if (valid)
             ring->listed[count++] = *cached;
         else
             memset(cached, 0, sizeof *cached);
     }
-    qsort(ring->listed, count, sizeof ring->listed[0], by_generation);
-    /* Keep what can be one history; a damaged file may claim anything. */
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        vev_listed *here = &ring->listed[i];
-        if (kept > 0) {
-            vev_listed *before = &ring->listed[kept - 1];
-            if (here->head.base_seq < before->head.base_seq ||
-                here->head.generation == before->head.generation)
-                continue;
-            uint64_t room = here->head.base_seq - before->head.base_seq;
-            uint64_t in_it =
-                before->head.sealed ? before->head.record_count : geometry->max_records;
-            before->end_seq = before->head.base_seq + VEV_MIN(room, in_it);
-        }
-        ring->listed[kept] = *here;
-        ring->listed[kept].end_seq =
-            here->head.base_seq + (here->head.sealed ? here->head.record_count : 0);
-        kept++;
-    }
-    ring->listed_count = kept;
+    ring->listed_count = vev_listed_order(ring->listed, count, geometry, &ledger);
     return VEV_OK;
 }
 

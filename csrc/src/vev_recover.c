@@ -145,20 +145,27 @@ static int by_generation(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Keep the heads that can be of one history, oldest first; returns how many. */
-static uint32_t order_heads(vev_listed *listed, uint32_t count, uint64_t floor_generation,
-                            uint64_t floor_seq)
+uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry *geometry,
+                          const vev_ledger *ledger)
 {
     qsort(listed, count, sizeof *listed, by_generation);
     uint32_t kept = 0;
-    uint64_t next_seq = floor_seq;
+    uint64_t next_seq = ledger->floor_seq;
     for (uint32_t i = 0; i < count; i++) {
         const vev_head *head = &listed[i].head;
-        if (head->generation < floor_generation || head->base_seq < next_seq ||
+        if (head->generation < ledger->floor_generation || head->base_seq < next_seq ||
             (kept > 0 && head->generation == listed[kept - 1].head.generation))
             continue;
+        if (kept > 0 && !listed[kept - 1].head.sealed) {
+            /* Its seal is gone; its successor says how far it can have reached. */
+            vev_listed *before = &listed[kept - 1];
+            uint64_t room = head->base_seq - before->head.base_seq;
+            before->end_seq =
+                before->head.base_seq + VEV_MIN(room, (uint64_t)geometry->max_records);
+        }
         listed[kept] = listed[i];
         next_seq = head->base_seq + (head->sealed ? head->record_count : 0);
+        listed[kept].end_seq = next_seq;
         kept++;
     }
     return kept;
@@ -338,7 +345,7 @@ static vev_status rebuild(vev_ring *ring)
         if (status)
             return status;
     }
-    count = order_heads(listed, count, ledger.floor_generation, ledger.floor_seq);
+    count = vev_listed_order(listed, count, geometry, &ledger);
     for (uint32_t i = 0; i < count; i++)
         atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
 

@@ -140,6 +140,11 @@ typedef struct vev_ring_options {
 
 /* ---- vev_recover.c ---- */
 
+/* Sort heads by age, keep those that can be of one history (a damaged file may claim anything), and
+ * set their end_seq. Returns how many are kept. */
+uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry *geometry,
+                          const vev_ledger *ledger);
+
 /* Open the ring at `path`, creating it if absent. The caller holds the directory's lock. */
 vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_options *options,
                          vev_pool *pool, vev_ring **ring_out);
