@@ -622,58 +622,6 @@ vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap,
 
 /* ---- mark ---- */
 
-static vev_status mark_locked(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
-                              size_t *changed)
-{
-    vev_status status = vev_ring_list(ring);
-    uint32_t at = 0;
-    for (size_t i = 0; !status && i < seq_count; i++) {
-        uint64_t seq = seqs[i];
-        /* Mostly ascending: look from where the last one was, else from the front. */
-        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
-            at = 0;
-        while (at + 1 < ring->listed_count && ring->listed[at + 1].head.base_seq <= seq)
-            at++;
-        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
-            continue;
-        const vev_listed *listed = &ring->listed[at];
-        uint64_t index = seq - listed->head.base_seq;
-        bool newest = at + 1 == ring->listed_count;
-        if (index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
-            continue;
-        vev_lap lap = lap_of(ring, listed);
-        status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1,
-                            (uint32_t)state, false, changed);
-    }
-    return status;
-}
-
-vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
-                         size_t *changed_out)
-{
-    if (state < VEV_PENDING || state > VEV_LOST || (!seqs && seq_count > 0))
-        return VEV_E_INVALID;
-    if (ring->readonly)
-        return VEV_E_READONLY;
-    size_t changed = 0;
-    pthread_mutex_lock(&ring->read_mutex);
-    vev_status status;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        status = mark_locked(ring, seqs, seq_count, state, &changed);
-        vev_guard_leave(&guard);
-    } else {
-        status = EIO;
-    }
-    pthread_mutex_unlock(&ring->read_mutex);
-    if (changed_out)
-        *changed_out = changed;
-    return status;
-}
-
-/* ---- stats ---- */
-
 /* How many records the newest segment holds, and how many bytes of it are used. */
 static vev_status measure_newest(vev_ring *ring, const vev_listed *newest, uint32_t *count_out,
                                  uint32_t *used_out)
@@ -704,6 +652,78 @@ static vev_status measure_newest(vev_ring *ring, const vev_listed *newest, uint3
     *used_out = offset;
     return VEV_OK;
 }
+
+/* Whether record `index` of the newest segment has been appended: the state of one that has not
+ * would wait for it, and the event would count as delivered before it is made. */
+static vev_status was_appended(vev_ring *ring, const vev_listed *newest, uint64_t index,
+                               bool *appended_out)
+{
+    uint32_t count;
+    if (!vev_ring_tail_index(ring, newest->head.generation, &count)) {
+        uint32_t used; /* another process went on to it; read it to its end */
+        vev_status status = measure_newest(ring, newest, &count, &used);
+        if (status)
+            return status;
+    }
+    *appended_out = index < count;
+    return VEV_OK;
+}
+
+static vev_status mark_locked(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
+                              size_t *changed)
+{
+    vev_status status = vev_ring_list(ring);
+    uint32_t at = 0;
+    for (size_t i = 0; !status && i < seq_count; i++) {
+        uint64_t seq = seqs[i];
+        /* Mostly ascending: look from where the last one was, else from the front. */
+        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
+            at = 0;
+        while (at + 1 < ring->listed_count && ring->listed[at + 1].head.base_seq <= seq)
+            at++;
+        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
+            continue;
+        const vev_listed *listed = &ring->listed[at];
+        uint64_t index = seq - listed->head.base_seq;
+        bool newest = at + 1 == ring->listed_count;
+        if (index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
+            continue;
+        bool appended = true;
+        if (newest)
+            status = was_appended(ring, listed, index, &appended);
+        vev_lap lap = lap_of(ring, listed);
+        if (!status && appended)
+            status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1,
+                                (uint32_t)state, false, changed);
+    }
+    return status;
+}
+
+vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
+                         size_t *changed_out)
+{
+    if (state < VEV_PENDING || state > VEV_LOST || (!seqs && seq_count > 0))
+        return VEV_E_INVALID;
+    if (ring->readonly)
+        return VEV_E_READONLY;
+    size_t changed = 0;
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = mark_locked(ring, seqs, seq_count, state, &changed);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    pthread_mutex_unlock(&ring->read_mutex);
+    if (changed_out)
+        *changed_out = changed;
+    return status;
+}
+
+/* ---- stats ---- */
 
 static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
 {

@@ -425,6 +425,22 @@ static void advance_tail(vev_span *span, uint64_t tail)
     }
 }
 
+bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out)
+{
+    _Atomic uint64_t *cell;
+    vev_span *span = vev_ring_pin(ring, &cell);
+    bool same = span && atomic_load(&span->generation) == generation;
+    if (same) {
+        uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+        (void)walk(ring, span, &tail);
+        advance_tail(span, tail);
+        *index_out = tail_index(tail);
+    }
+    if (span)
+        vev_ring_release(cell);
+    return same;
+}
+
 /* Take `size` bytes at the tail. False when the segment has no room or is sealed. */
 static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *offset_out,
                     uint32_t *index_out)

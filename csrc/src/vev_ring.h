@@ -183,6 +183,10 @@ vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint
 /* NULL is allowed. */
 void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
 
+/* How many records the current segment holds right now, those being written included. False when
+ * this process writes to another generation. */
+bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out);
+
 /* Where a ring stood when the keeper last looked. */
 typedef struct vev_watch {
     uint64_t tail, generation;

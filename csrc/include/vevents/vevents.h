@@ -267,7 +267,8 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_read(vev_log *log, int stream, uint64_
  *  Survives the death of the process at once and a power cut after the next sync; until then a
  *  power cut makes the records pending again, never the other way round.
  *
- *  @param seqs         sequence numbers, any order; ones already reclaimed are passed over.
+ *  @param seqs         sequence numbers, any order; ones reclaimed already, or not appended
+ *                     yet, are passed over.
  *  @param seq_count    how many.
  *  @param state        VEV_PENDING, VEV_DELIVERED, VEV_REJECTED or VEV_LOST.
  *  @param changed_out  set to how many changed their state; may be NULL.
