@@ -37,16 +37,16 @@ vev_status vev_ring_list(vev_ring *ring)
         if (status)
             return status;
     }
-    vev_ledger ledger;
-    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
-        ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
+    vev_ledger *ledger = &ring->listed_ledger;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, ledger))
+        *ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
     uint32_t count = 0;
     for (uint32_t s = 0; s < geometry->segment_count; s++) {
         bool valid = true;
         vev_listed *cached = &ring->cached[s];
         if (ring->readonly) {
             valid =
-                read_head(ring, s, cached) && cached->head.generation >= ledger.floor_generation;
+                read_head(ring, s, cached) && cached->head.generation >= ledger->floor_generation;
         } else {
             uint64_t generation = atomic_load(&ring->live->generations[s]);
             if (generation == 0 || generation & VEV_GENERATION_RECLAIMED)
@@ -59,7 +59,7 @@ vev_status vev_ring_list(vev_ring *ring)
         else
             memset(cached, 0, sizeof *cached);
     }
-    ring->listed_count = vev_listed_order(ring->listed, count, geometry, &ledger);
+    ring->listed_count = vev_listed_order(ring->listed, count, geometry, ledger);
     return VEV_OK;
 }
 
@@ -725,20 +725,19 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
 
 /* ---- stats ---- */
 
-static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
+static vev_status add_up(vev_ring *ring, vev_stats *stats)
 {
+    memset(stats, 0, sizeof *stats);
     vev_status status = vev_ring_list(ring);
     if (status)
         return status;
-    vev_ledger ledger;
-    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
-        ledger = (vev_ledger){.floor_seq = 1};
-    stats->delivered = ledger.delivered;
-    stats->rejected = ledger.rejected;
-    stats->evicted = ledger.evicted;
-    stats->lost = ledger.lost;
-    memcpy(stats->evicted_by_kind, ledger.evicted_by_kind, sizeof ledger.evicted_by_kind);
-    uint64_t next_seq = ledger.floor_seq;
+    const vev_ledger *ledger = &ring->listed_ledger;
+    stats->delivered = ledger->delivered;
+    stats->rejected = ledger->rejected;
+    stats->evicted = ledger->evicted;
+    stats->lost = ledger->lost;
+    memcpy(stats->evicted_by_kind, ledger->evicted_by_kind, sizeof ledger->evicted_by_kind);
+    uint64_t next_seq = ledger->floor_seq;
     for (uint32_t i = 0; i < ring->listed_count; i++) {
         const vev_listed *listed = &ring->listed[i];
         uint32_t count = (uint32_t)(listed->end_seq - listed->head.base_seq);
@@ -766,9 +765,22 @@ static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
     return VEV_OK;
 }
 
+/* The figures of one moment: adding up takes a while, in which another process can reclaim. */
+static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
+{
+    for (int look = 0;; look++) {
+        vev_status status = add_up(ring, stats);
+        vev_ledger now;
+        if (ring->readonly && !status)
+            status = ring->io->read(ring->io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+        if (status || look == 100 || !vev_ledger_latest(ring->region, ring->file.uuid, &now) ||
+            now.version == ring->listed_ledger.version)
+            return status;
+    }
+}
+
 vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats)
 {
-    memset(stats, 0, sizeof *stats);
     pthread_mutex_lock(&ring->read_mutex);
     vev_status status;
     vev_guard guard;

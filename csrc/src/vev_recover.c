@@ -22,7 +22,7 @@
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-enum { LIVE_MAGIC = 0x4c564556 };
+enum { LIVE_MAGIC = 0x4c564556, LIVE_REBUILDING = 0x44425552 };
 
 /* ---- creating ---- */
 
@@ -304,13 +304,18 @@ static vev_status rebuild(vev_ring *ring)
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
     vev_live *live = ring->live;
-    bool same_boot = live->magic == LIVE_MAGIC && live->boot == vev_clock_boot_tag();
-    uint64_t durable = same_boot ? atomic_load(&live->durable_seq) : UINT64_MAX;
-    uint32_t sync_error = same_boot ? atomic_load(&live->sync_error) : 0;
-    live->magic = 0;
-    live->boot = vev_clock_boot_tag();
+    /* What outlives a rebuild is how far the page cache has been synced in this boot. It stays in
+     * place all the time, so that a rebuilder that dies does not take it along. */
+    if ((live->magic != LIVE_MAGIC && live->magic != LIVE_REBUILDING) ||
+        live->boot != vev_clock_boot_tag()) {
+        live->magic = 0;
+        atomic_store(&live->durable_seq, UINT64_MAX); /* all that is found was read from the disk */
+        atomic_store(&live->sync_error, 0);
+        live->boot = vev_clock_boot_tag();
+    }
+    live->magic = LIVE_REBUILDING;
+    uint32_t sync_error = atomic_load(&live->sync_error);
     atomic_store(&live->spare, 0);
-    atomic_store(&live->sync_error, sync_error);
     for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
         atomic_store(&live->generations[s], 0);
     for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
@@ -374,7 +379,7 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->sync_error, 0);
     vev_span *span = atomic_load(&ring->current);
     uint64_t last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
-    atomic_store(&live->durable_seq, VEV_MIN(durable, last_seq));
+    atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
     live->magic = LIVE_MAGIC;
     return VEV_OK;
 }

@@ -111,6 +111,7 @@ typedef struct vev_ring {
     pthread_mutex_t read_mutex; /* everything below */
     vev_listed listed[VEV_SEGMENT_MAX_COUNT];
     uint32_t listed_count;
+    vev_ledger listed_ledger;                 /* as of when they were listed */
     vev_listed cached[VEV_SEGMENT_MAX_COUNT]; /* by segment */
     uint8_t *window;                          /* bytes of the data area being read */
     size_t window_capacity;
