@@ -6,6 +6,7 @@
  * generation, tells (INV-4), and a record that does not check in a live segment is looked at twice.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "vev_clock.h"
@@ -133,6 +134,36 @@ typedef struct step {
     uint32_t index; /* of the record, or of the first one after a skip */
 } step;
 
+/* Whether the chain goes on at `offset` with record `index` or a later one. */
+static vev_status chain_goes_on(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
+                                uint32_t offset, uint32_t index, bool *goes_on_out)
+{
+    uint32_t data_size = ring->file.geometry.data_size;
+    *goes_on_out = false;
+    vev_status status = load_window(ring, listed, offset, VEV_RECORD_HEADER, false);
+    if (status)
+        return status;
+    uint64_t word = vev_load64(window_at(ring, offset));
+    uint32_t size = vev_word_size(word), end_count;
+    vev_header header;
+    switch (vev_word_state(word)) {
+    case VEV_WORD_FREE: *goes_on_out = word == 0 && !listed->head.sealed; break;
+    case VEV_WORD_RESERVED: *goes_on_out = size >= 8 && size <= data_size - 8 - offset; break;
+    case VEV_WORD_END:
+        *goes_on_out = vev_end_check(word, lap, offset, &end_count) && end_count >= index;
+        break;
+    default:
+        if (size < VEV_RECORD_HEADER || size > data_size - offset)
+            break;
+        status = load_window(ring, listed, offset, size, false);
+        *goes_on_out = !status &&
+                       vev_record_check(window_at(ring, offset), window_left(ring, offset),
+                                        data_size, lap, offset, &header) &&
+                       header.seq - lap->base_seq >= index;
+    }
+    return status;
+}
+
 /* Look at `offset`, where record `index` is expected. */
 static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
                           uint32_t offset, uint32_t index, step *out)
@@ -177,12 +208,22 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
                                                (uint64_t)lap->max_records);
                 return VEV_OK;
             }
-            if (vev_ring_owner_alive(ring, high)) {
-                out->kind = STEP_BUSY;
+            if (look == 0)
+                continue; /* the window may be older than the record */
+            bool goes_on = vev_ring_owner_alive(ring, high);
+            out->kind = goes_on ? STEP_BUSY : STEP_SKIP;
+            /* A dead writer's word still says where the next record begins; looking for committed
+             * ones only would step over others that are just being written. */
+            if (!goes_on)
+                status = chain_goes_on(ring, listed, lap, offset + size, index + 1, &goes_on);
+            if (status)
+                return status;
+            if (goes_on) {
                 out->size = size;
                 out->index = index + 1;
                 return VEV_OK;
             }
+            out->kind = STEP_END;
         }
     }
     /* Damage, or the rest of a record whose writer died: look for the next good one. */
@@ -293,12 +334,22 @@ static vev_status mark_range(vev_ring *ring, const vev_listed *listed, const vev
         return status;
     /* The cell keeps the bytes from being reused for another lap under our hands (INV-7). */
     _Atomic uint64_t *cell = vev_ring_claim(ring, listed->head.generation);
+    ring->mark_cell = cell;
     if (atomic_load(&ring->live->generations[listed->segment]) == listed->head.generation) {
         for (uint32_t i = from; i < to && i < lap->max_records; i++)
             *changed += mark_one(ring, lap, i, state, only_pending);
     }
+    ring->mark_cell = NULL;
     vev_ring_release(cell);
     return VEV_OK;
+}
+
+/* What a jump out of mark_range() leaves. */
+static vev_status after_sigbus(vev_ring *ring)
+{
+    vev_ring_release_guarded(ring->mark_cell);
+    ring->mark_cell = NULL;
+    return EIO;
 }
 
 /* ---- read ---- */
@@ -328,6 +379,10 @@ static vev_status decode(vev_ring *ring, const vev_header *header, const uint8_t
         (header->codec == VEV_CODEC_ZSTD && !ring->read_dictionary))
         return VEV_E_CORRUPT;
     vev_context *context = vev_pool_take(ring->pool, 0);
+    for (int turn = 0; !context && turn < 1000; turn++) {
+        sched_yield(); /* appenders have them all, each for microseconds */
+        context = vev_pool_take(ring->pool, 0);
+    }
     if (!context)
         return VEV_E_NOMEM;
     vev_status status = vev_zstd_decompress(
@@ -512,7 +567,7 @@ vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
         status = read_locked(ring, &r);
         vev_guard_leave(&guard);
     } else {
-        status = EIO;
+        status = after_sigbus(ring);
     }
     pthread_mutex_unlock(&ring->read_mutex);
     *count_out = status ? 0 : r.count;
@@ -715,7 +770,7 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
         status = mark_locked(ring, seqs, seq_count, state, &changed);
         vev_guard_leave(&guard);
     } else {
-        status = EIO;
+        status = after_sigbus(ring);
     }
     pthread_mutex_unlock(&ring->read_mutex);
     if (changed_out)

@@ -47,7 +47,10 @@ static void *run(void *argument)
             for (int s = 0; s < VEV_STREAM_COUNT; s++)
                 (void)vev_ring_sync(keeper->rings[order[s]], 0);
             synced_ns = vev_clock_boot_ns();
+            /* A record that was being written may have held the mark back. */
             dirty = false;
+            for (int s = 0; s < VEV_STREAM_COUNT; s++)
+                dirty |= !vev_ring_is_durable(keeper->rings[s]);
         }
         tick_ms = moved ? TICK_MIN_MS : VEV_MIN(tick_ms * 2, (uint32_t)TICK_MAX_MS);
         struct timespec until;

@@ -59,21 +59,31 @@ static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vev_log *open_logs;
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
 
-/* No other thread is amid changing a list that the child will use. Compression contexts that other
+/* No other thread is amid changing what the child will use. Compression contexts that other
  * threads are using stay taken in the child. */
 static void before_fork(void)
 {
     pthread_mutex_lock(&open_logs_mutex);
     for (vev_log *log = open_logs; log; log = log->next)
-        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+        for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+            pthread_mutex_lock(&log->rings[s]->roll_mutex);
+            pthread_mutex_lock(&log->rings[s]->read_mutex);
             pthread_mutex_lock(&log->rings[s]->dictionary_mutex);
+        }
+}
+
+static void let_go(vev_ring *ring)
+{
+    pthread_mutex_unlock(&ring->dictionary_mutex);
+    pthread_mutex_unlock(&ring->read_mutex);
+    pthread_mutex_unlock(&ring->roll_mutex);
 }
 
 static void after_fork_in_parent(void)
 {
     for (vev_log *log = open_logs; log; log = log->next)
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
-            pthread_mutex_unlock(&log->rings[s]->dictionary_mutex);
+            let_go(log->rings[s]);
     pthread_mutex_unlock(&open_logs_mutex);
 }
 
@@ -87,7 +97,7 @@ static void after_fork_in_child(void)
             if (log->rings[s]->fd >= 0)
                 log->io->close(log->io->ctx, log->rings[s]->fd);
             log->rings[s]->fd = -1;
-            pthread_mutex_unlock(&log->rings[s]->dictionary_mutex);
+            let_go(log->rings[s]);
         }
     }
     pthread_mutex_init(&open_logs_mutex, NULL);
@@ -122,7 +132,7 @@ static inline vev_status enter(vev_log *log, int stream)
 {
     if (!log || stream < 0 || stream >= VEV_STREAM_COUNT)
         return VEV_E_INVALID;
-    if (VEV_UNLIKELY(atomic_load_explicit(&log->forked, memory_order_relaxed)))
+    if (VEV_UNLIKELY(atomic_load_explicit(&log->forked, memory_order_acquire)))
         return reattach(log);
     return VEV_OK;
 }

@@ -163,13 +163,13 @@ uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, const vev_la
             uint32_t claimed = vev_word_size(word);
             if (claimed > data_size - at || claimed > budget)
                 continue;
+            budget -= claimed;
             vev_header header;
             if (vev_record_check(data + at, data_size - at, data_size, lap, at, &header)) {
                 if (header.seq - lap->base_seq >= min_index)
                     return at;
                 continue;
             }
-            budget -= VEV_MIN(budget, (uint64_t)claimed);
         }
     }
     return data_size;

@@ -162,6 +162,9 @@ uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry
             uint64_t room = head->base_seq - before->head.base_seq;
             before->end_seq =
                 before->head.base_seq + VEV_MIN(room, (uint64_t)geometry->max_records);
+            before->head.sealed = true;
+            before->head.record_count = (uint32_t)(before->end_seq - before->head.base_seq);
+            before->head.data_end = geometry->data_size;
         }
         listed[kept] = listed[i];
         next_seq = head->base_seq + (head->sealed ? head->record_count : 0);
@@ -602,8 +605,8 @@ void vev_ring_close(vev_ring *ring)
      * live area, whose page may be gone. */
     for (int s = 0; s < VEV_SPAN_COUNT; s++) {
         if (ring->spans[s].base) {
-            io->unmap(io->ctx, ring->spans[s].base, ring->file.geometry.segment_size);
             vev_guard_forget(ring->spans[s].base);
+            io->unmap(io->ctx, ring->spans[s].base, ring->file.geometry.segment_size);
         }
     }
     detach(ring);
@@ -645,8 +648,8 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
         vev_span *span = &ring->spans[s];
         if (!span->base)
             continue;
-        ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
         vev_guard_forget(span->base);
+        ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
         span->base = span->data = NULL;
         atomic_store(&span->generation, 0);
         vev_ring_drop_dictionary(ring, span->dictionary);
@@ -656,5 +659,9 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path)
     ring->walk_generation = 0;
     if (!status)
         status = attach_guarded(ring);
+    if (status) { /* so that the next call tries again */
+        ring->io->close(ring->io->ctx, fd);
+        ring->fd = -1;
+    }
     return status;
 }

@@ -200,6 +200,18 @@ void vev_ring_release(_Atomic uint64_t *cell)
     atomic_store_explicit(cell, 0, memory_order_release);
 }
 
+void vev_ring_release_guarded(_Atomic uint64_t *cell)
+{
+    if (!cell)
+        return;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        vev_ring_release(cell);
+        vev_guard_leave(&guard);
+    }
+}
+
 vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out)
 {
     for (;;) {
@@ -250,8 +262,8 @@ static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
 
 static void unmap_span(vev_ring *ring, vev_span *span)
 {
-    ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
     vev_guard_forget(span->base);
+    ring->io->unmap(ring->io->ctx, span->base, ring->file.geometry.segment_size);
     span->base = span->data = NULL;
 }
 
@@ -502,7 +514,8 @@ static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pendi
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint8_t *base;
-    volatile uint64_t left = pending;
+    uint64_t found[VEV_KIND_COUNT] = {0};
+    volatile uint64_t known = 0; /* stays 0 when the bytes cannot be read to the end */
     if (pending > 0 &&
         ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, listed->segment),
                       geometry->segment_size, false, &base) == VEV_OK) {
@@ -510,20 +523,21 @@ static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pendi
         vev_guard guard;
         vev_guard_enter(&guard);
         if (sigsetjmp(guard.jump, 0) == 0) {
-            left -= count_kinds_in(ring, listed, base + geometry->data_offset, left, kinds);
+            known = count_kinds_in(ring, listed, base + geometry->data_offset, pending, found);
             vev_guard_leave(&guard);
         }
-        ring->io->unmap(ring->io->ctx, base, geometry->segment_size);
         vev_guard_forget(base);
+        ring->io->unmap(ring->io->ctx, base, geometry->segment_size);
     }
-    kinds[VEV_KIND_NONE] += left;
+    for (int kind = 0; known > 0 && kind < VEV_KIND_COUNT; kind++)
+        kinds[kind] += found[kind];
+    kinds[VEV_KIND_NONE] += pending - known;
 }
 
 /* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
- * anything is destroyed (INV-5). Takes read_mutex for the list and the map. */
-static vev_status reclaim_oldest(vev_ring *ring)
+ * anything is destroyed (INV-5). With read_mutex held, for the list and the map. */
+static vev_status reclaim_oldest_locked(vev_ring *ring)
 {
-    pthread_mutex_lock(&ring->read_mutex);
     vev_status status = vev_ring_list(ring);
     if (!status && ring->listed_count < 2)
         status = VEV_E_BUSY;
@@ -565,6 +579,21 @@ static vev_status reclaim_oldest(vev_ring *ring)
             }
         }
     }
+    return status;
+}
+
+static vev_status reclaim_oldest(vev_ring *ring)
+{
+    pthread_mutex_lock(&ring->read_mutex);
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = reclaim_oldest_locked(ring);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
     pthread_mutex_unlock(&ring->read_mutex);
     return status;
 }
@@ -575,6 +604,15 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t active = atomic_load(&ring->live->active);
     uint32_t active_segment = (uint32_t)active & 1023u;
+    /* Whoever died between counting a segment out and saying so here left it to us. */
+    vev_ledger ledger;
+    if (vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
+        for (uint32_t s = 0; s < geometry->segment_count; s++) {
+            uint64_t generation = atomic_load(&ring->live->generations[s]);
+            if (generation != 0 && generation < ledger.floor_generation)
+                atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
+        }
+    }
     for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
         for (uint32_t i = 1; i < geometry->segment_count; i++) {
             uint32_t segment = (active_segment + i) % geometry->segment_count;
@@ -701,11 +739,9 @@ static vev_status roll(vev_ring *ring, uint64_t seen_generation)
     return status;
 }
 
-static void prepare_spare(vev_ring *ring, const vev_span *span)
+static void prepare_spare(vev_ring *ring)
 {
-    if (atomic_load(&ring->degraded) || atomic_load(&ring->live->spare) != 0 ||
-        tail_offset(atomic_load(&span->tail)) < ring->file.geometry.data_size / 2 ||
-        lock_roll(ring))
+    if (atomic_load(&ring->degraded) || lock_roll(ring))
         return;
     vev_guard guard;
     vev_guard_enter(&guard);
@@ -727,10 +763,11 @@ void vev_ring_watch(vev_ring *ring, vev_watch *seen)
     seen->generation = atomic_load(&span->generation);
 }
 
-static bool keep_guarded(vev_ring *ring, vev_watch *seen)
+static bool keep_guarded(vev_ring *ring, vev_watch *seen, _Atomic uint64_t *volatile *held)
 {
     _Atomic uint64_t *cell;
     vev_span *span = vev_ring_pin(ring, &cell);
+    *held = cell;
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t generation = atomic_load(&span->generation);
     bool moved = tail != seen->tail || generation != seen->generation;
@@ -748,6 +785,7 @@ static bool keep_guarded(vev_ring *ring, vev_watch *seen)
             atomic_store(&span->touched, wanted);
         }
     }
+    *held = NULL;
     vev_ring_release(cell);
     return moved;
 }
@@ -772,17 +810,22 @@ static void retire_idle_spans(vev_ring *ring)
 
 bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
 {
-    volatile bool moved = false;
+    volatile bool moved = false, low = false;
+    _Atomic uint64_t *volatile held = NULL;
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        moved = keep_guarded(ring, seen);
+        moved = keep_guarded(ring, seen, &held);
+        low = tail_offset(seen->tail) >= ring->file.geometry.data_size / 2 &&
+              atomic_load(&ring->live->spare) == 0;
         vev_guard_leave(&guard);
     } else {
+        vev_ring_release_guarded(held);
         degrade(ring, EIO);
     }
     if (moved) {
-        prepare_spare(ring, atomic_load(&ring->current));
+        if (low)
+            prepare_spare(ring);
         retire_idle_spans(ring);
     }
     return moved;
@@ -822,19 +865,6 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
     }
 }
 
-/* Release a cell that may itself be on a page that is gone. NULL is allowed. */
-static void release_guarded(_Atomic uint64_t *cell)
-{
-    if (!cell)
-        return;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        vev_ring_release(cell);
-        vev_guard_leave(&guard);
-    }
-}
-
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, job *j, uint64_t *generation_out)
 {
@@ -843,7 +873,7 @@ static vev_status append_here(vev_ring *ring, job *j, uint64_t *generation_out)
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) != 0) {
         degrade(ring, EIO);
-        release_guarded(cell);
+        vev_ring_release_guarded(cell);
         return EIO;
     }
     vev_status status = VEV_OK;
@@ -981,12 +1011,37 @@ static vev_status sync_pinned(vev_ring *ring, vev_span *span)
     return VEV_OK;
 }
 
+bool vev_ring_is_durable(vev_ring *ring)
+{
+    volatile bool durable = true;
+    _Atomic uint64_t *volatile held = NULL;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        _Atomic uint64_t *cell;
+        vev_span *span = vev_ring_pin(ring, &cell);
+        held = cell;
+        uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+        (void)walk(ring, span, &tail);
+        durable =
+            atomic_load(&ring->live->sync_error) != 0 ||
+            atomic_load(&ring->live->durable_seq) >= span->lap.base_seq + tail_index(tail) - 1;
+        held = NULL;
+        vev_ring_release(cell);
+        vev_guard_leave(&guard);
+    } else {
+        vev_ring_release_guarded(held);
+    }
+    return durable;
+}
+
 vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
 {
     if (ring->readonly)
         return VEV_OK;
     pthread_mutex_lock(&ring->sync_mutex);
     vev_status status;
+    _Atomic uint64_t *volatile held = NULL;
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
@@ -999,12 +1054,15 @@ vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
             if (!status) {
                 _Atomic uint64_t *cell;
                 span = vev_ring_pin(ring, &cell);
+                held = cell;
                 status = sync_pinned(ring, span);
+                held = NULL;
                 vev_ring_release(cell);
             }
         }
         vev_guard_leave(&guard);
     } else {
+        vev_ring_release_guarded(held);
         degrade(ring, EIO);
         status = EIO;
     }

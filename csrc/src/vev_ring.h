@@ -123,6 +123,7 @@ typedef struct vev_ring {
     uint64_t dictionary_generation;
     uint8_t *map; /* a segment's state map */
     uint8_t *mark_base;
+    _Atomic uint64_t *volatile mark_cell; /* held while marking; NULL else */
     uint64_t mark_generation;
     uint32_t mark_segment;
 } vev_ring;
@@ -157,6 +158,8 @@ vev_status vev_ring_reattach(vev_ring *ring, const char *path);
 
 vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry);
 vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq);
+/* Whether nothing is left to sync, or nothing can be. */
+bool vev_ring_is_durable(vev_ring *ring);
 uint64_t vev_ring_max_payload(const vev_ring *ring);
 vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size);
 void vev_pool_give(vev_context *context);
@@ -166,6 +169,8 @@ void vev_pool_give(vev_context *context);
 vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out);
 _Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation);
 void vev_ring_release(_Atomic uint64_t *cell);
+/* The same for a cell that may itself be on a page that is gone. NULL is allowed. */
+void vev_ring_release_guarded(_Atomic uint64_t *cell);
 /* Whether a reserved word belongs to a writer that can still commit it. */
 bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
 

@@ -36,7 +36,9 @@ enum {
     WRITERS_MAX = 6,
     WORKERS_MAX = WRITERS_MAX + 2,
     HANG_S = 30,
-    KILLS_A_RUN = 400,     /* then a new log, so that its creation is killed as well */
+    /* Then a new log, so that its creation is killed as well. */
+    KILLS_A_RUN = 100,
+    KILLS_A_LONG_RUN = 400,
     WITNESS_SIZE = 1 << 20 /* far more records than a ring holds */
 };
 
@@ -62,7 +64,7 @@ typedef struct worker {
 typedef struct witness {
     uint64_t seq, content;
     uint32_t flags;
-    uint32_t look; /* the last check that found it */
+    uint32_t look; /* the last check that found it, or the one during which it was first heard of */
 } witness;
 
 static witness *seen[VEV_STREAM_COUNT];
@@ -120,7 +122,9 @@ enum { PAYLOAD_MAX = 24576 };
 static size_t make_payload(uint8_t *out, uint64_t content)
 {
     size_t size = 16 + mix(content) % 400;
-    if (mix(content + 1) % 150 == 0)
+    if (content >> 34 & 1u)
+        size += 1000 + mix(content) % 5000; /* so that a kill more often falls into the copying */
+    else if (mix(content + 1) % 150 == 0)
         size = 4000 + mix(content) % 20000;
     for (size_t i = 0; i < size; i += 8) {
         /* Every other one compresses, so that dictionaries matter. */
@@ -334,7 +338,7 @@ static witness *note(uint32_t stream, uint64_t seq, uint64_t content)
     if (w->seq > seq)
         fail("ring %u gave record %llu, long after %llu", stream, LLU(seq), LLU(w->seq));
     if (w->seq < seq)
-        *w = (witness){.seq = seq, .content = content};
+        *w = (witness){.seq = seq, .content = content, .look = look};
     if (w->content != content)
         fail("ring %u: record %llu is both %llx and %llx", stream, LLU(seq), LLU(w->content),
              LLU(content));
@@ -506,41 +510,6 @@ static bool see_locks(void)
     return visible;
 }
 
-static void stop_one(void)
-{
-    worker *w = &workers[draw((uint64_t)worker_count)];
-    doing = "stopping";
-    int status;
-    if (kill(w->pid, SIGSTOP) != 0 || waitpid(w->pid, &status, WUNTRACED) != w->pid ||
-        !WIFSTOPPED(status))
-        fail("worker %d does not stop", (int)w->pid);
-    w->stopped = true;
-    stops++;
-    if (!locks_visible || inside_lock(w->pid)) {
-        stops_inside++;
-        listen_to_all(draw(3000000));
-    } else {
-        doing = "beside a stopped process";
-        if (draw(2) == 0) {
-            worker *other = &workers[draw((uint64_t)worker_count)];
-            if (other != w) {
-                send_kill(other);
-                bury(other);
-                start_worker(other);
-            }
-        }
-        await_progress(100 + draw(1500)); /* a lap and more */
-    }
-    if (draw(3) == 0) {
-        send_kill(w);
-        bury(w);
-        start_worker(w);
-        return;
-    }
-    kill(w->pid, SIGCONT);
-    w->stopped = false;
-}
-
 /* ---- checks ---- */
 
 /* Compare every record that can be read with what is known of it. */
@@ -657,6 +626,43 @@ static void check_log(bool alone)
 
 /* ---- a run ---- */
 
+static void stop_one(void)
+{
+    worker *w = &workers[draw((uint64_t)worker_count)];
+    doing = "stopping";
+    int status;
+    if (kill(w->pid, SIGSTOP) != 0 || waitpid(w->pid, &status, WUNTRACED) != w->pid ||
+        !WIFSTOPPED(status))
+        fail("worker %d does not stop", (int)w->pid);
+    w->stopped = true;
+    stops++;
+    if (!locks_visible || inside_lock(w->pid)) {
+        stops_inside++;
+        listen_to_all(draw(3000000));
+    } else {
+        for (uint64_t rounds = 1 + draw(3); rounds > 0; rounds--) {
+            doing = "beside a stopped process";
+            worker *other = &workers[draw((uint64_t)worker_count)];
+            if (other != w && draw(4) > 0) {
+                send_kill(other);
+                bury(other);
+                start_worker(other);
+            }
+            await_progress(1 + draw(500)); /* up to some laps of the ring by all together */
+            if (draw(3) == 0)
+                check_log(false);
+        }
+    }
+    if (draw(3) == 0) {
+        send_kill(w);
+        bury(w);
+        start_worker(w);
+        return;
+    }
+    kill(w->pid, SIGCONT);
+    w->stopped = false;
+}
+
 static void remove_folder(const char *path)
 {
     DIR *folder = opendir(path);
@@ -707,7 +713,10 @@ static void do_run(uint64_t wanted)
         memset(seen[s], 0, WITNESS_SIZE * sizeof *seen[s]);
         newest[s] = 0;
     }
-    uint64_t last = kills + VEV_MIN(wanted, (uint64_t)KILLS_A_RUN);
+    /* A log that is never without a process is never rebuilt, and must bear every death. */
+    bool lasting = run % 3 == 0;
+    uint64_t deaths_percent = lasting ? 0 : run % 3 * 5;
+    uint64_t last = kills + VEV_MIN(wanted, (uint64_t)(lasting ? KILLS_A_LONG_RUN : KILLS_A_RUN));
     while (kills < last) {
         alarm(4 * HANG_S);
         start_missing();
@@ -716,13 +725,13 @@ static void do_run(uint64_t wanted)
         uint64_t scale = 1000ull << draw(15);
         listen_to_all(scale + draw(scale));
         uint64_t choice = draw(100);
-        if (choice < 70) {
-            kill_some();
-        } else if (choice < 78) {
+        if (choice < deaths_percent) {
             kill_all();
             deaths++;
             check_log(true);
-        } else if (choice < 86) {
+        } else if (choice < 70) {
+            kill_some();
+        } else if (choice < 78) {
             check_log(false);
         } else if (choice < 92) {
             stop_one();
