@@ -141,7 +141,9 @@ class FaultPlan:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that stops the server comes in between anything.
+        self._lock = threading.RLock()
+        self._over = False
         self._scripts: list[_Rule] = []
         self._chances: list[_Rule] = []
         self._injected: Counter[str] = Counter()
@@ -209,6 +211,8 @@ class FaultPlan:
         """Sleep, unless `release` comes first."""
         held = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
+            if self._over:
+                return
             self._waiting.add(held)
         try:
             await asyncio.wait_for(held[1].wait(), delay_s)
@@ -218,9 +222,15 @@ class FaultPlan:
             with self._lock:
                 self._waiting.discard(held)
 
-    def release(self) -> None:
-        """End every delay at once, so that a stopping server need not wait for them."""
+    def release(self, *, for_good: bool = False) -> None:
+        """End every delay at once.
+
+        Args:
+            for_good: End those to come as well: a stopping server must not wait for a request
+                that is just about to be delayed.
+        """
         with self._lock:
+            self._over |= for_good
             for loop, event in self._waiting:
                 loop.call_soon_threadsafe(event.set)
 

@@ -97,7 +97,7 @@ def serve(
             # The second time is meant: do not wait for requests that are being answered.
             listener.force_exit = listener.should_exit
             listener.should_exit = True
-            emulator.faults.release()
+            emulator.faults.release(for_good=True)
 
         for number in _STOP_SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, stop))
@@ -201,7 +201,7 @@ class RunningEmulator:
     def stop(self) -> None:
         """Stop listening, let requests finish for up to two seconds, close the database."""
         self._listener.should_exit = True
-        self.faults.release()
+        self.faults.release(for_good=True)
         self._thread.join()
         self._emulator.close()
 
