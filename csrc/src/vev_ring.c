@@ -609,8 +609,14 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
     if (vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
         for (uint32_t s = 0; s < geometry->segment_count; s++) {
             uint64_t generation = atomic_load(&ring->live->generations[s]);
-            if (generation != 0 && generation < ledger.floor_generation)
-                atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
+            if (generation == 0 || generation >= ledger.floor_generation)
+                continue;
+            /* It may have died before its ledger was on the disk (INV-5). */
+            vev_status status = ring->io->sync_map(ring->io->ctx, ring->region + VEV_AT_LEDGER,
+                                                   2 * VEV_HEADER_BLOCK);
+            if (status)
+                return status;
+            atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
         }
     }
     for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
