@@ -474,6 +474,10 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
         status = load_map(ring, listed);
     if (status)
         return status;
+    /* The map is zeroed after the segment is marked as reclaimed: asked now, it tells a good map. */
+    if (!ring->readonly &&
+        atomic_load(&ring->live->generations[listed->segment]) != listed->head.generation)
+        return VEV_OK;
     if (!listed->head.sealed)
         ring->window_generation = 0; /* it may have grown since */
     uint32_t offset = 0, index = 0;
