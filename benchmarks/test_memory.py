@@ -43,8 +43,8 @@ while not log.stats("media").evicted:
 FLUSH = """
 import json, sys, time
 from vevents import EventLog
-from vevents.client import Client
-from vevents.flusher import Flusher
+from vevents.delivery.client import Client
+from vevents.delivery.flusher import Flusher
 def rss(name):
     for line in open("/proc/self/status"):
         if line.startswith(name + ":"):

@@ -74,8 +74,8 @@ def test_kill_while_appending(tmp_path: Path, writers: int) -> None:
 FLUSHER = """
 import sys
 from vevents import EventLog
-from vevents.client import Client
-from vevents.flusher import Flusher
+from vevents.delivery.client import Client
+from vevents.delivery.flusher import Flusher
 with EventLog(sys.argv[1]) as log, Client(api_key=sys.argv[3], api_url=sys.argv[2]) as client:
     print("go", flush=True)
     Flusher(log, client).flush()

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from vevents import Event, EventLog, Image
-from vevents.client import Client, Timeouts
+from vevents.delivery.client import Client, Timeouts
+from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 from vevents.errors import LogFullError
-from vevents.flusher import Flusher, FlushReport
-from vevents.sender import RetryPolicy, StopReason
 
 USE_CASE = "uc-1"
 KEY = "rf_secret_0123456789"
@@ -262,8 +262,8 @@ def test_memory_does_not_grow_with_the_backlog(tmp_path: Path, emulator: Running
     program = (
         "import resource, sys\n"
         "from vevents import EventLog\n"
-        "from vevents.client import Client\n"
-        "from vevents.flusher import Flusher\n"
+        "from vevents.delivery.client import Client\n"
+        "from vevents.delivery.flusher import Flusher\n"
         "with EventLog(sys.argv[1]) as log, Client(sys.argv[2], api_url=sys.argv[3]) as client:\n"
         "    Flusher(log, client).flush(max_events=200)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -21,16 +21,14 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "_ffi": ({"_core", "errors"}, set()),
     "log": ({"_ffi", "codec", "frames", "event", "errors"}, {"msgpack"}),
     "settings": ({"errors"}, set()),
-    "client": ({"wire", "settings", "errors", ""}, {"httpx"}),
-    "sender": ({"errors"}, set()),
-    "flusher": ({"log", "client", "sender", "wire", "frames", "event", "errors"}, set()),
+    "delivery": ({"log", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
     # Its judgement of events must not come from the code that it judges.
     "emulator": (
         {"errors"},
         {"starlette", "uvicorn", "jsonschema", "multipart", "python_multipart"},
     ),
     "demo": (
-        {"log", "event", "wire", "client", "flusher", "emulator", "errors"},
+        {"log", "event", "wire", "delivery", "emulator", "errors"},
         {"cv2", "numpy", "httpx"},
     ),
     "cli": (
@@ -40,9 +38,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "codec",
             "wire",
             "settings",
-            "client",
-            "sender",
-            "flusher",
+            "delivery",
             "emulator",
             "demo",
             "errors",
@@ -145,8 +141,8 @@ def test_every_import_follows_the_house_rules():
         ("vevents.log", "def f():\n    from vevents import wire", "must not import vevents.wire"),
         ("vevents.wire.cloud", "from ..log import EventLog", "must not import vevents.log"),
         ("vevents.emulator.app", "from vevents.event import Event", "must not import"),
-        ("vevents.client", "import httpx", "inside the function"),
-        ("vevents.client", "class A:\n    import httpx", "inside the function"),
+        ("vevents.delivery.client", "import httpx", "inside the function"),
+        ("vevents.delivery.client", "class A:\n    import httpx", "inside the function"),
         ("vevents.event", "import time", "is pure"),
         ("vevents.spool", "import os", "no rule yet"),
     ],
@@ -166,9 +162,12 @@ def test_the_rules_catch_what_they_are_for(module, source, fault, tmp_path, monk
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("vevents.client", "def f():\n    import httpx"),
-        ("vevents.client", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import httpx"),
-        ("vevents.flusher", "from vevents.log import EventLog"),
+        ("vevents.delivery.client", "def f():\n    import httpx"),
+        (
+            "vevents.delivery.client",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import httpx",
+        ),
+        ("vevents.delivery.flusher", "from vevents.log import EventLog"),
         ("vevents.wire.cloud", "import json\nfrom . import numbers"),
     ],
 )

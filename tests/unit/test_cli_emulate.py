@@ -17,7 +17,7 @@ from cli_site import clean_environment
 
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
-from vevents.client import Client
+from vevents.delivery.client import Client
 from vevents.errors import RefusedError, ThrottledError
 
 

@@ -19,11 +19,11 @@ from cli_site import KEY, USE_CASE, clean_environment, small_log
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.flush import describe, exit_code
+from vevents.delivery.flusher import FlushReport
+from vevents.delivery.sender import StopReason
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 from vevents.event import Event
-from vevents.flusher import FlushReport
 from vevents.log import EventLog
-from vevents.sender import StopReason
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ import vevents
 from vevents import cli
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
+from vevents.delivery.sender import StopReason
 from vevents.errors import (
     ConfigurationError,
     EventValidationError,
     FlushLockedError,
     LogDegradedError,
 )
-from vevents.sender import StopReason
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

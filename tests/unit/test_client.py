@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from vevents import __version__
-from vevents.client import (
+from vevents.delivery.client import (
     Client,
     QueryPage,
     Timeouts,

@@ -16,12 +16,12 @@ import httpx
 import pytest
 from fake_log import FakeLog, FakeRecord, FakeServer, ProcessDiedError, Tripwire
 
-from vevents import flusher as flusher_module
-from vevents.client import Client
+from vevents.delivery import flusher as flusher_module
+from vevents.delivery.client import Client
+from vevents.delivery.flusher import Flusher, FlushProgress, FlushReport
+from vevents.delivery.sender import RetryPolicy, StopReason, Time
 from vevents.errors import FlushLockedError, LogDegradedError
 from vevents.event import Classification, Event, Image
-from vevents.flusher import Flusher, FlushProgress, FlushReport
-from vevents.sender import RetryPolicy, StopReason, Time
 
 NOW_S = 1_790_000_000.0
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.errors import (
     AuthorizationError,
     DeliveryError,
@@ -17,7 +18,6 @@ from vevents.errors import (
     ThrottledError,
     UnreachableError,
 )
-from vevents.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 
 
 @dataclass

@@ -25,7 +25,7 @@ from vevents.cli.common import (
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from vevents.flusher import FlushReport
+    from vevents.delivery.flusher import FlushReport
 
 
 @click.command(name="flush")
@@ -66,9 +66,9 @@ def command(
     require_log(settings)
     key = settings.require_api_key()
 
-    from vevents.client import Client, Timeouts
-    from vevents.flusher import Flusher
-    from vevents.sender import RetryPolicy
+    from vevents.delivery.client import Client, Timeouts
+    from vevents.delivery.flusher import Flusher
+    from vevents.delivery.sender import RetryPolicy
 
     timeouts = Timeouts(
         connect_s=settings.connect_timeout_s,
@@ -113,7 +113,7 @@ def exit_code(report: FlushReport, received: list[int]) -> ExitCode:
         report: What the pass did.
         received: The signals that asked the pass to stop.
     """
-    from vevents.sender import StopReason
+    from vevents.delivery.sender import StopReason
 
     match report.stopped_reason:
         case None:

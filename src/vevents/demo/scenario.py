@@ -32,7 +32,7 @@ from vevents.errors import ConfigurationError
 from vevents.event import Event, Image
 
 if TYPE_CHECKING:
-    from vevents.flusher import FlushReport
+    from vevents.delivery.flusher import FlushReport
     from vevents.log import EventLog
 
 USE_CASE_ID: Final = "vevents-demo"
@@ -264,8 +264,8 @@ def _flush_offline(log: EventLog, network: Network) -> bool:
 def _flush(log: EventLog, network: Network, tell: Callable[[DemoProgress], object]) -> FlushReport:
     import httpx
 
-    from vevents.client import Client
-    from vevents.flusher import Flusher, FlushProgress
+    from vevents.delivery.client import Client
+    from vevents.delivery.flusher import Flusher, FlushProgress
 
     def show(progress: FlushProgress) -> None:
         tell(_step("flush", progress.delivered + progress.rejected, progress.total))

@@ -12,7 +12,7 @@ server said is written down in an order that survives a crash at any point:
                   two asks the server once more.
 
 So nothing is ever marked before the server spoke. What the server's refusals and failures do
-(`vevents.sender` says what is repeated before it comes to that):
+(`vevents.delivery.sender` says what is repeated before it comes to that):
 
     a refused batch    is halved until the bad event is alone; that one is set aside as rejected
     a refused image    is marked rejected; its event goes without it and says so
@@ -36,7 +36,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vevents.client import batch_body
+from vevents.delivery.client import batch_body
+from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.errors import (
     AuthorizationError,
     EventTooLargeError,
@@ -46,11 +47,10 @@ from vevents.errors import (
     ServerError,
 )
 from vevents.frames import sniff
-from vevents.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.wire import event_to_json, required_frames
 
 if TYPE_CHECKING:
-    from vevents.client import Client
+    from vevents.delivery.client import Client
     from vevents.event import Event, FrameRef
     from vevents.log import EventLog, Record
 
