@@ -18,8 +18,39 @@
 
 #define NS_PER_S 1000000000
 
+/* Where vev_set_clock() stopped the clocks. A boot of 0: they run. */
+static struct {
+    _Atomic int64_t wall_ns;
+    _Atomic uint64_t mono_ns;
+    _Atomic uint32_t boot;
+} stopped;
+
+static bool is_stopped(void)
+{
+    return VEV_UNLIKELY(atomic_load_explicit(&stopped.boot, memory_order_acquire) != 0);
+}
+
+void vev_set_clock(const vev_moment *moment)
+{
+    atomic_store(&stopped.boot, 0);
+    if (!moment)
+        return;
+    atomic_store(&stopped.wall_ns, moment->wall_ns);
+    atomic_store(&stopped.mono_ns, moment->mono_ns);
+    atomic_store(&stopped.boot, VEV_MAX(moment->boot, 1u));
+}
+
+void vev_now(vev_moment *now_out)
+{
+    now_out->wall_ns = vev_clock_wall_ns();
+    now_out->mono_ns = vev_clock_boot_ns();
+    now_out->boot = vev_clock_boot_tag();
+}
+
 int64_t vev_clock_wall_ns(void)
 {
+    if (is_stopped())
+        return atomic_load_explicit(&stopped.wall_ns, memory_order_relaxed);
     struct timespec ts;
     int rc = clock_gettime(CLOCK_REALTIME, &ts);
     VEV_ASSERT(rc == 0);
@@ -28,6 +59,8 @@ int64_t vev_clock_wall_ns(void)
 
 uint64_t vev_clock_boot_ns(void)
 {
+    if (is_stopped())
+        return atomic_load_explicit(&stopped.mono_ns, memory_order_relaxed);
     struct timespec ts;
     if (clock_gettime(CLOCK_BOOTTIME, &ts) != 0) {
         int rc = clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -94,6 +127,9 @@ static uint32_t tag_from_btime(void)
 
 uint32_t vev_clock_boot_tag(void)
 {
+    uint32_t boot = atomic_load_explicit(&stopped.boot, memory_order_acquire);
+    if (VEV_UNLIKELY(boot != 0))
+        return boot;
     /* Threads that race here store the same value, or the first one to come wins: the exchange
      * keeps a tag that was derived from a moving clock the same for the whole process. Relaxed,
      * because the tag is all there is to see. */

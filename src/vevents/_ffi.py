@@ -83,6 +83,26 @@ def version() -> str:
     return text
 
 
+class Moment(NamedTuple):
+    """What records are stamped with: wall time, time since boot (both in ns), tag of the boot."""
+
+    wall_ns: int
+    mono_ns: int
+    boot: int
+
+
+def now() -> Moment:
+    """Return the moment as a record appended now would be stamped with it."""
+    out = ffi.new("vev_moment *")
+    lib.vev_now(out)
+    return Moment(out.wall_ns, out.mono_ns, out.boot)
+
+
+def set_clock(moment: Moment | None) -> None:
+    """Stop the clocks of all logs in this process at a moment; None lets them run again."""
+    lib.vev_set_clock(ffi.NULL if moment is None else ffi.new("vev_moment *", moment))
+
+
 class RawRecord(NamedTuple):
     """One record as the library returns it; see `vev_record` in vevents.h."""
 

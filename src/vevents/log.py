@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import msgpack
 
 from vevents import _ffi, codec, frames
+from vevents._ffi import Moment
 from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
 from vevents.event import Event, FrameRef
 
@@ -499,6 +500,11 @@ class EventLog:
         """
         found, damaged, good = self._handle.verify(_STREAMS[stream], 1000)
         return Verification(good, damaged, [Damage(*one) for one in found])
+
+    @staticmethod
+    def now() -> Moment:
+        """Return the moment as a record appended now would be stamped with it."""
+        return _ffi.now()
 
     def sync(self) -> int:
         """Make everything appended so far survive a power cut. Returns `durable_seq`.

@@ -316,6 +316,23 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_verify(vev_log *log, int stream, vev_d
                                                  size_t range_cap, size_t *count_out,
                                                  uint64_t *checked_out);
 
+/** What records are stamped with. */
+typedef struct vev_moment {
+    int64_t wall_ns;  /**< ns since 1970, UTC, as the device's clock stands */
+    uint64_t mono_ns; /**< ns since boot, time in suspend included */
+    uint32_t boot;    /**< tag of this boot; never 0 */
+} vev_moment;
+
+/** The moment as a record appended now would be stamped with it. Cheap; any thread. */
+VEV_API void vev_now(vev_moment *now_out);
+
+/** Stop the clocks of this process at a moment, for simulations and tests; every log in the process
+ *  then lives in that time and that boot. They stand still until they are set again.
+ *
+ *  @param moment  where they stand from now on; NULL gives back the system's.
+ *  @par Threads  None may be inside a call of this library. Background syncs go by the real time. */
+VEV_API void vev_set_clock(const vev_moment *moment);
+
 /* cdef-end */
 
 #ifdef __cplusplus

@@ -136,6 +136,21 @@ static void body_without_files(void)
 
 static void without_proc_and_dev(void) { in_a_child(body_without_files); }
 
+static void stopped_clocks_stand_still(void)
+{
+    vev_moment set = {.wall_ns = 86400000000000, .mono_ns = 5, .boot = 77}, now;
+    vev_set_clock(&set);
+    vev_now(&now);
+    CHECK_INT(now.wall_ns, set.wall_ns);
+    CHECK_INT(now.mono_ns, set.mono_ns);
+    CHECK_INT(now.boot, set.boot);
+    vev_set_clock(NULL);
+    vev_now(&now);
+    CHECK(now.wall_ns / 1000000000 >= time(NULL) - 2);
+    CHECK(now.mono_ns != set.mono_ns);
+    CHECK_INT(now.boot, vev_clock_boot_tag());
+}
+
 int main(void)
 {
     RUN(without_proc_and_dev); /* first, while no tag is known to this process */
@@ -145,5 +160,6 @@ int main(void)
     RUN(random_bytes_differ);
     RUN(random_bytes_fill_all);
     RUN(an_old_kernel_has_random_bytes);
+    RUN(stopped_clocks_stand_still);
     return 0;
 }
