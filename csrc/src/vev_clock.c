@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,24 @@ uint64_t vev_clock_boot_ns(void)
         VEV_ASSERT(rc == 0);
     }
     return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t vev_clock_ticks_ns(void)
+{
+    struct timespec ts;
+    int rc = clock_gettime(CLOCK_MONOTONIC, &ts);
+    VEV_ASSERT(rc == 0);
+    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+void vev_clock_pause(uint32_t turn)
+{
+    if (turn < 16) {
+        sched_yield();
+        return;
+    }
+    struct timespec ts = {.tv_nsec = turn < 64 ? 50000 : 1000000};
+    nanosleep(&ts, NULL);
 }
 
 /* Open without being interrupted. Close-on-exec, because another thread may fork and exec. */

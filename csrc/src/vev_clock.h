@@ -16,6 +16,16 @@ int64_t vev_clock_wall_ns(void);
  *  @par Threads  Any.   @par Cost  No system call where the vDSO serves the clock. */
 uint64_t vev_clock_boot_ns(void);
 
+/** Nanoseconds of a clock for waits and intervals: vev_set_clock() does not stop it.
+ *  @par Threads  Any. */
+uint64_t vev_clock_ticks_ns(void);
+
+/** Let whoever holds something go on, before turn `turn` (0, 1, ...) of trying to get it.
+ *
+ *  Yields at first and sleeps from 50 us to 1 ms then: yielding alone never lets a thread of lower
+ *  real-time priority run.   @par Threads  Any. */
+void vev_clock_pause(uint32_t turn);
+
 /** A tag that is the same for every process of one boot and differs between boots. Never 0.
  *
  *  CRC-32C of the kernel's random boot id. Where /proc does not show that, it is derived from the

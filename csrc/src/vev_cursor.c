@@ -6,7 +6,6 @@
  * generation, tells (INV-4), and a record that does not check in a live segment is looked at twice.
  */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "vev_clock.h"
@@ -23,7 +22,7 @@ static bool read_head(vev_ring *ring, uint32_t segment, vev_listed *out)
 {
     uint8_t bytes[VEV_HEAD_BYTES];
     const vev_geometry *geometry = &ring->file.geometry;
-    out->segment = segment;
+    *out = (vev_listed){.segment = segment};
     return ring->io->read(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment), bytes,
                           sizeof bytes) == VEV_OK &&
            vev_head_read(bytes, ring->file.uuid, geometry, &out->head);
@@ -95,10 +94,11 @@ static vev_status load_window(vev_ring *ring, const vev_listed *listed, uint32_t
         ring->window_capacity = wanted;
     }
     ring->window_generation = 0;
-    vev_status status = ring->io->read(ring->io->ctx, ring->fd,
-                                       vev_segment_offset(geometry, listed->segment) +
-                                           geometry->data_offset + offset,
-                                       ring->window, wanted);
+    uint64_t unreadable;
+    vev_status status = vev_io_read_around(ring->io, ring->fd,
+                                           vev_segment_offset(geometry, listed->segment) +
+                                               geometry->data_offset + offset,
+                                           ring->window, wanted, &unreadable);
     if (status)
         return status;
     ring->window_generation = listed->head.generation;
@@ -200,17 +200,16 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
         } else if (word == 0 && !listed->head.sealed) {
             return VEV_OK;
         } else if (state == VEV_WORD_RESERVED && size >= 8 && size <= data_size - 8 - offset) {
-            uint32_t high = vev_word_high(word);
-            if (high >= VEV_OWNER_HOLE) {
+            if (vev_word_is_hole(word)) {
                 out->kind = STEP_SKIP;
                 out->size = size;
-                out->index = (uint32_t)VEV_MIN((uint64_t)index + (high - VEV_OWNER_HOLE),
+                out->index = (uint32_t)VEV_MIN((uint64_t)index + vev_word_count(word),
                                                (uint64_t)lap->max_records);
                 return VEV_OK;
             }
             if (look == 0)
                 continue; /* the window may be older than the record */
-            bool goes_on = vev_ring_owner_alive(ring, high);
+            bool goes_on = vev_ring_owner_alive(ring, vev_word_high(word));
             out->kind = goes_on ? STEP_BUSY : STEP_SKIP;
             /* A dead writer's word still says where the next record begins; looking for committed
              * ones only would step over others that are just being written. */
@@ -249,12 +248,14 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
 
 /* ---- states ---- */
 
+/* What of it cannot be read does not check, and says pending. */
 static vev_status load_map(vev_ring *ring, const vev_listed *listed)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    return ring->io->read(ring->io->ctx, ring->fd,
-                          vev_segment_offset(geometry, listed->segment) + geometry->map_offset,
-                          ring->map, (size_t)vev_map_words(geometry) * 8);
+    uint64_t unreadable;
+    return vev_io_read_around(ring->io, ring->fd,
+                              vev_segment_offset(geometry, listed->segment) + geometry->map_offset,
+                              ring->map, (size_t)vev_map_words(geometry) * 8, &unreadable);
 }
 
 static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t index)
@@ -264,14 +265,44 @@ static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t inde
     return (uint32_t)vev_map_state(states, index);
 }
 
+/* How many records of a segment were reserved and never finished. */
+static vev_status count_unfinished(vev_ring *ring, const vev_listed *listed, uint32_t *count_out)
+{
+    uint32_t data_size = ring->file.geometry.data_size, offset = 0;
+    *count_out = 0;
+    while (offset <= data_size - 8) {
+        vev_status status = load_window(ring, listed, offset, 8, false);
+        if (status)
+            return status;
+        uint64_t word = vev_load64(window_at(ring, offset));
+        uint32_t state = vev_word_state(word), size = vev_word_size(word);
+        if ((state != VEV_WORD_RESERVED && state != VEV_WORD_COMMITTED) || size < 8 ||
+            size > data_size - 8 - offset)
+            return VEV_OK;
+        if (state == VEV_WORD_RESERVED &&
+            (!vev_word_is_hole(word) || vev_word_high(word) >= VEV_HOLE_UNFINISHED))
+            *count_out += vev_word_count(word);
+        offset += size;
+    }
+    return VEV_OK;
+}
+
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
-                          uint64_t counts[4])
+                          uint64_t counts[4], uint64_t *unfinished_out)
 {
     vev_status status = load_map(ring, listed);
-    if (!status)
-        vev_map_count(ring->map,
-                      vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
-                      VEV_MIN(record_count, ring->file.geometry.max_records), counts);
+    if (status)
+        return status;
+    vev_map_count(ring->map,
+                  vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
+                  VEV_MIN(record_count, ring->file.geometry.max_records), counts);
+    /* Losses are few and why they happened stands in the data, so it is read only for them. */
+    vev_listed *cached = &ring->cached[listed->segment];
+    if (cached->lost != counts[VEV_LOST]) {
+        status = count_unfinished(ring, listed, &cached->unfinished);
+        cached->lost = (uint32_t)counts[VEV_LOST];
+    }
+    *unfinished_out = VEV_MIN((uint64_t)cached->unfinished, counts[VEV_LOST]);
     return status;
 }
 
@@ -287,9 +318,12 @@ static vev_status map_for_marking(vev_ring *ring, const vev_listed *listed)
         ring->io->unmap(ring->io->ctx, ring->mark_base, geometry->data_offset);
         ring->mark_base = NULL;
     }
-    vev_status status =
-        ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, listed->segment),
-                      geometry->data_offset, true, &ring->mark_base);
+    uint64_t at = vev_segment_offset(geometry, listed->segment);
+    vev_status status = vev_io_heal(ring->io, ring->fd, at + geometry->map_offset,
+                                    geometry->data_offset - geometry->map_offset);
+    if (!status)
+        status = ring->io->map(ring->io->ctx, ring->fd, at, geometry->data_offset, true,
+                               &ring->mark_base);
     if (status) {
         ring->mark_base = NULL;
         return status;
@@ -380,7 +414,7 @@ static vev_status decode(vev_ring *ring, const vev_header *header, const uint8_t
         return VEV_E_CORRUPT;
     vev_context *context = vev_pool_take(ring->pool, 0);
     for (int turn = 0; !context && turn < 1000; turn++) {
-        sched_yield(); /* appenders have them all, each for microseconds */
+        vev_clock_pause((uint32_t)turn); /* appenders have them all, each for microseconds */
         context = vev_pool_take(ring->pool, 0);
     }
     if (!context)
@@ -446,10 +480,11 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
     uint32_t size = listed->head.dictionary_size;
     if (size > 0) {
         uint8_t bytes[VEV_DICTIONARY_MAX];
-        vev_status status = ring->io->read(
-            ring->io->ctx, ring->fd,
+        uint64_t unreadable;
+        vev_status status = vev_io_read_around(
+            ring->io, ring->fd,
             vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK, bytes,
-            size);
+            size, &unreadable);
         if (status)
             return status;
         const vev_dictionary *own = ring->own_dictionary;
@@ -457,9 +492,9 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
             own->crc == listed->head.dictionary_crc)
             memcpy(bytes, own->bytes, size);
         if (vev_crc32c(0, bytes, size) == listed->head.dictionary_crc) {
-            ring->read_dictionary = vev_ring_hold_dictionary(ring, bytes, size);
-            if (!ring->read_dictionary)
-                return VEV_E_NOMEM;
+            status = vev_ring_hold_dictionary(ring, bytes, size, &ring->read_dictionary);
+            if (status && status != VEV_E_CORRUPT)
+                return status;
         }
     }
     ring->dictionary_generation = listed->head.generation;
@@ -795,6 +830,8 @@ static vev_status add_up(vev_ring *ring, vev_stats *stats)
     stats->rejected = ledger->rejected;
     stats->evicted = ledger->evicted;
     stats->lost = ledger->lost;
+    stats->lost_unfinished = ledger->lost_unfinished;
+    stats->lost_damaged = ledger->lost_damaged;
     memcpy(stats->evicted_by_kind, ledger->evicted_by_kind, sizeof ledger->evicted_by_kind);
     uint64_t next_seq = ledger->floor_seq;
     for (uint32_t i = 0; i < ring->listed_count; i++) {
@@ -806,8 +843,8 @@ static vev_status add_up(vev_ring *ring, vev_stats *stats)
             if (status)
                 return status;
         }
-        uint64_t counts[4];
-        status = vev_ring_count(ring, listed, count, counts);
+        uint64_t counts[4], unfinished;
+        status = vev_ring_count(ring, listed, count, counts, &unfinished);
         if (status)
             return status;
         if (listed->head.base_seq > next_seq)
@@ -815,10 +852,13 @@ static vev_status add_up(vev_ring *ring, vev_stats *stats)
         stats->delivered += counts[VEV_DELIVERED];
         stats->rejected += counts[VEV_REJECTED];
         stats->lost += counts[VEV_LOST];
+        stats->lost_unfinished += unfinished;
+        stats->lost_damaged += counts[VEV_LOST] - unfinished;
         stats->pending += counts[VEV_PENDING];
         stats->bytes_used += used;
         next_seq = listed->head.base_seq + count;
     }
+    stats->lost_missing = stats->lost - stats->lost_unfinished - stats->lost_damaged;
     stats->appended = stats->last_seq = next_seq - 1;
     stats->first_seq = ring->listed_count > 0 ? ring->listed[0].head.base_seq : next_seq;
     return VEV_OK;

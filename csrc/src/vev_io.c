@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vev_clock.h"
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -188,7 +190,7 @@ static void posix_touch(void *ctx, uint8_t *start, size_t size)
     (void)madvise(start, size, MADV_POPULATE_WRITE);
 }
 
-static vev_status posix_lock(void *ctx, int fd, uint64_t offset, int kind, bool wait)
+static vev_status posix_lock(void *ctx, int fd, uint64_t offset, int kind)
 {
     (void)ctx;
     struct flock lock;
@@ -201,7 +203,7 @@ static vev_status posix_lock(void *ctx, int fd, uint64_t offset, int kind, bool 
     lock.l_len = 1;
     int rc;
     do {
-        rc = fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+        rc = fcntl(fd, F_OFD_SETLK, &lock);
     } while (rc != 0 && errno == EINTR);
     if (rc == 0)
         return 0;
@@ -240,7 +242,7 @@ static vev_status posix_lock_dir(void *ctx, const char *path, int *fd_out)
         return errno;
     int rc;
     do {
-        rc = flock(fd, LOCK_EX);
+        rc = flock(fd, LOCK_EX | LOCK_NB);
     } while (rc != 0 && errno == EINTR);
     if (rc != 0) {
         int error = errno;
@@ -272,6 +274,77 @@ static vev_status posix_remove(void *ctx, const char *path)
 {
     (void)ctx;
     return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
+}
+
+/* Locks are polled for: a wait in the kernel cannot be bounded without a signal. False when the time
+ * is up. */
+static bool wait_a_turn(uint64_t began_ns, uint32_t timeout_ms, uint32_t turn)
+{
+    if (vev_clock_ticks_ns() - began_ns >= timeout_ms * 1000000ull)
+        return false;
+    vev_clock_pause(turn);
+    return true;
+}
+
+vev_status vev_io_lock(const vev_io *io, int fd, uint64_t offset, int kind, uint32_t timeout_ms)
+{
+    uint64_t began_ns = vev_clock_ticks_ns();
+    uint32_t turn = 0;
+    vev_status status;
+    while ((status = io->lock(io->ctx, fd, offset, kind)) == EAGAIN) {
+        if (!wait_a_turn(began_ns, timeout_ms, turn++))
+            return VEV_E_BUSY;
+    }
+    return status;
+}
+
+vev_status vev_io_lock_dir(const vev_io *io, const char *path, uint32_t timeout_ms, int *fd_out)
+{
+    uint64_t began_ns = vev_clock_ticks_ns();
+    uint32_t turn = 0;
+    vev_status status;
+    while ((status = io->lock_dir(io->ctx, path, fd_out)) == EAGAIN) {
+        if (!wait_a_turn(began_ns, timeout_ms, turn++))
+            return VEV_E_BUSY;
+    }
+    return status;
+}
+
+vev_status vev_io_read_around(const vev_io *io, int fd, uint64_t offset, void *buffer, size_t size,
+                              uint64_t *unreadable_out)
+{
+    *unreadable_out = 0;
+    vev_status status = io->read(io->ctx, fd, offset, buffer, size);
+    if (status != EIO)
+        return status;
+    uint8_t *at = buffer;
+    while (size > 0) {
+        size_t piece = (size_t)VEV_MIN((uint64_t)size, VEV_PIECE - offset % VEV_PIECE);
+        status = io->read(io->ctx, fd, offset, at, piece);
+        if (status == EIO) {
+            memset(at, 0xff, piece);
+            *unreadable_out += piece;
+        } else if (status) {
+            return status;
+        }
+        at += piece;
+        offset += piece;
+        size -= piece;
+    }
+    return VEV_OK;
+}
+
+vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size)
+{
+    static const uint8_t zeros[VEV_PIECE];
+    uint8_t piece[VEV_PIECE];
+    vev_status status = VEV_OK;
+    for (uint64_t end = offset + size; !status && offset < end; offset += VEV_PIECE) {
+        status = io->read(io->ctx, fd, offset, piece, VEV_PIECE);
+        if (status == EIO)
+            status = io->write(io->ctx, fd, offset, zeros, VEV_PIECE);
+    }
+    return status;
 }
 
 const vev_io vev_io_posix = {

@@ -33,17 +33,32 @@ typedef struct vev_io {
     void (*touch)(void *ctx, uint8_t *start, size_t size);
 
     /* Byte-range lock of this open file; the system drops it when the holder dies.
-     * EAGAIN when it is held and `wait` is false. */
-    vev_status (*lock)(void *ctx, int fd, uint64_t offset, int kind, bool wait);
+     * EAGAIN when another open file holds it. */
+    vev_status (*lock)(void *ctx, int fd, uint64_t offset, int kind);
     /* Whether another open file holds a lock there. */
     bool (*is_locked)(void *ctx, int fd, uint64_t offset);
 
     vev_status (*make_dir)(void *ctx, const char *path);              /* 0 also if it exists */
-    vev_status (*lock_dir)(void *ctx, const char *path, int *fd_out); /* until closed */
+    vev_status (*lock_dir)(void *ctx, const char *path, int *fd_out); /* until closed; EAGAIN */
     vev_status (*sync_dir)(void *ctx, const char *path);
     vev_status (*rename)(void *ctx, const char *from, const char *to);
     vev_status (*remove)(void *ctx, const char *path); /* 0 also if absent */
 } vev_io;
+
+/* Lock, waiting for whoever holds it. The wait is bounded: a holder that dies lets go, but one that is
+ * stopped (SIGSTOP, a frozen container) does not. VEV_E_BUSY when it took too long. */
+enum { VEV_ROLL_WAIT_MS = 10000, VEV_OPEN_WAIT_MS = 60000 };
+vev_status vev_io_lock(const vev_io *io, int fd, uint64_t offset, int kind, uint32_t timeout_ms);
+vev_status vev_io_lock_dir(const vev_io *io, const char *path, uint32_t timeout_ms, int *fd_out);
+
+/* Read like `read`, but let a sector that cannot be read cost that sector only: pieces of 4 KiB that
+ * fail with EIO become 0xff bytes, which are no record, no end and no free space. Counts them. */
+enum { VEV_PIECE = 4096 };
+vev_status vev_io_read_around(const vev_io *io, int fd, uint64_t offset, void *buffer, size_t size,
+                              uint64_t *unreadable_out);
+/* Overwrite the pieces of a range that cannot be read with zeros: a disk gives a sector that is written
+ * a new place. */
+vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size);
 
 /* The real thing. */
 extern const vev_io vev_io_posix;

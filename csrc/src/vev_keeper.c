@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "vev_clock.h"
+
 enum { TICK_MIN_MS = 10, TICK_MAX_MS = 320 };
 
 struct vev_keeper {
@@ -20,21 +22,13 @@ struct vev_keeper {
     vev_watch seen[VEV_STREAM_COUNT];
 };
 
-/* The threads' own time: simulated clocks (vev_set_clock) do not stop it. */
-static uint64_t ticks_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static void *run(void *argument)
 {
     vev_keeper *keeper = argument;
     vev_watch *seen = keeper->seen;
     bool dirty = true; /* what a process that died has left unsynced */
     uint32_t tick_ms = TICK_MIN_MS;
-    uint64_t synced_ns = ticks_ns();
+    uint64_t synced_ns = vev_clock_ticks_ns();
     pthread_mutex_lock(&keeper->mutex);
     while (!keeper->stop) {
         pthread_mutex_unlock(&keeper->mutex);
@@ -45,14 +39,14 @@ static void *run(void *argument)
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
             marked |= atomic_load(&keeper->rings[s]->marks_dirty);
         dirty |= moved || marked;
-        uint64_t now_ns = ticks_ns();
+        uint64_t now_ns = vev_clock_ticks_ns();
         if (dirty && keeper->sync_interval_ms > 0 &&
             now_ns - synced_ns >= keeper->sync_interval_ms * 1000000ull) {
             /* Frames before the events that name them; failures are in vev_stats.degraded. */
             static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
             for (int s = 0; s < VEV_STREAM_COUNT; s++)
                 (void)vev_ring_sync(keeper->rings[order[s]], 0);
-            synced_ns = ticks_ns();
+            synced_ns = vev_clock_ticks_ns();
             /* A record that was being written may have held the mark back. */
             dirty = false;
             for (int s = 0; s < VEV_STREAM_COUNT; s++)

@@ -18,7 +18,6 @@ struct vev_log {
     const vev_io *io;
     vev_pool pool;
     vev_ring *rings[VEV_STREAM_COUNT];
-    char *paths[VEV_STREAM_COUNT];
     vev_keeper *keeper;
     uint32_t sync_interval_ms;
     bool readonly, threaded;
@@ -117,7 +116,7 @@ static vev_status reattach(vev_log *log)
         log->keeper = NULL;
         for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
             if (log->rings[s]->fd < 0)
-                status = vev_ring_reattach(log->rings[s], log->paths[s]);
+                status = vev_ring_reattach(log->rings[s]);
         if (!status && log->threaded)
             status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
         if (!status)
@@ -213,7 +212,6 @@ static void close_rings(vev_log *log)
 {
     for (int s = 0; s < VEV_STREAM_COUNT; s++) {
         vev_ring_close(log->rings[s]);
-        free(log->paths[s]);
     }
     for (int i = 0; i < VEV_CONTEXT_COUNT; i++) {
         vev_zctx_free(log->pool.contexts[i].zctx);
@@ -224,21 +222,16 @@ static void close_rings(vev_log *log)
 
 static vev_status open_rings(vev_log *log, const char *dir, const vev_options *options)
 {
-    for (int s = 0; s < VEV_STREAM_COUNT; s++) {
-        size_t size = strlen(dir) + strlen(RING_NAMES[s]) + 2;
-        log->paths[s] = malloc(size);
-        if (!log->paths[s])
-            return VEV_E_NOMEM;
-        snprintf(log->paths[s], size, "%s/%s", dir, RING_NAMES[s]);
-    }
-    for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+    size_t size = strlen(dir) + 32;
+    char *path = malloc(size);
+    vev_status status = path ? VEV_OK : VEV_E_NOMEM;
+    for (int s = 0; !status && s < VEV_STREAM_COUNT; s++) {
+        snprintf(path, size, "%s/%s", dir, RING_NAMES[s]);
         vev_ring_options ring = ring_options(options, s);
-        vev_status status =
-            vev_ring_open(log->io, log->paths[s], &ring, &log->pool, &log->rings[s]);
-        if (status)
-            return status;
+        status = vev_ring_open(log->io, path, &ring, &log->pool, &log->rings[s]);
     }
-    return VEV_OK;
+    free(path);
+    return status;
 }
 
 vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *options,
@@ -266,7 +259,8 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     if (!status && !log->readonly) {
         status = io->make_dir(io->ctx, dir);
         if (!status)
-            status = io->lock_dir(io->ctx, dir, &lock); /* one creates, the others wait */
+            status = vev_io_lock_dir(io, dir, VEV_OPEN_WAIT_MS,
+                                     &lock); /* one creates, the others wait */
     }
     if (!status)
         status = open_rings(log, dir, options);
@@ -276,7 +270,7 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
         /* A log is three rings or none. */
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
             if (log->rings[s] && log->rings[s]->created)
-                (void)io->remove(io->ctx, log->paths[s]);
+                (void)io->remove(io->ctx, log->rings[s]->path);
         close_rings(log);
     }
     io->close(io->ctx, lock);

@@ -4,7 +4,7 @@
  *
  *     free (0)  --reserve, compare-and-swap-->  reserved (size, owner)
  *                                                   |
- *               committed (size, crc)  <--release---+---recovery-->  hole (size, lost count)
+ *               committed (size, crc)  <--release---+---recovery-->  hole (size, why, lost count)
  *     free (0)  --seal, compare-and-swap-->     end (count, crc)
  *
  * INV-1  Space behind the tail of an active segment is zero: a word of 0 means "free from here".
@@ -30,8 +30,10 @@ enum {
 
 enum { VEV_WORD_FREE = 0, VEV_WORD_RESERVED = 1, VEV_WORD_COMMITTED = 2, VEV_WORD_END = 3 };
 
-/* Owner of a hole that recovery made; the low 24 bits then count the records lost in it. */
-#define VEV_OWNER_HOLE 0xff000000u
+/* Owners of the holes that recovery makes; the low 24 bits count the records lost in them. */
+#define VEV_HOLE_UNFINISHED 0xff000000u /* their writers died */
+#define VEV_HOLE_DAMAGED 0xfe000000u
+#define VEV_HOLE_COUNT_MAX 0xffffffu
 
 typedef struct vev_header {
     uint64_t seq;
@@ -61,6 +63,15 @@ static inline uint32_t vev_word_high(uint64_t word) { return (uint32_t)(word >> 
 static inline uint64_t vev_word_make(uint32_t state, uint32_t low, uint32_t high)
 {
     return (uint64_t)high << 32 | (uint64_t)state << 30 | low;
+}
+/* How many records a reserved word stands for: one that was being written, or those in a hole. */
+static inline bool vev_word_is_hole(uint64_t word)
+{
+    return vev_word_high(word) >= VEV_HOLE_DAMAGED;
+}
+static inline uint32_t vev_word_count(uint64_t word)
+{
+    return vev_word_is_hole(word) ? vev_word_high(word) & VEV_HOLE_COUNT_MAX : 1;
 }
 /* Word of a reserved or committed record of `size` bytes. */
 static inline uint64_t vev_word_sized(uint32_t state, uint32_t size, uint32_t high)

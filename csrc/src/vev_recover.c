@@ -200,6 +200,20 @@ static void set_map_states(repair *r, uint32_t from, uint32_t to, bool lost)
     }
 }
 
+/* Whether the bytes are nothing but records that were reserved and never finished. */
+static bool is_unfinished(const uint8_t *data, uint32_t offset, uint32_t end)
+{
+    while (offset < end) {
+        uint64_t word = vev_load64(data + offset);
+        if (vev_word_state(word) != VEV_WORD_RESERVED || vev_word_size(word) < 8 ||
+            vev_word_size(word) > end - offset ||
+            (vev_word_is_hole(word) && vev_word_high(word) < VEV_HOLE_UNFINISHED))
+            return false;
+        offset += vev_word_size(word);
+    }
+    return true;
+}
+
 /* Find the end of the newest segment, keep every record that checks, and make it walkable again. */
 static void scan_newest(repair *r)
 {
@@ -239,8 +253,9 @@ static void scan_newest(repair *r)
             VEV_ASSERT(good);
             next_index = (uint32_t)(header.seq - span->lap.base_seq);
         }
+        uint32_t why = is_unfinished(data, offset, next) ? VEV_HOLE_UNFINISHED : VEV_HOLE_DAMAGED;
         uint64_t hole = vev_word_sized(VEV_WORD_RESERVED, next - offset,
-                                       VEV_OWNER_HOLE + VEV_MIN(next_index - index, 0xffffffu));
+                                       why + VEV_MIN(next_index - index, VEV_HOLE_COUNT_MAX));
         if (word != hole) {
             vev_store64(data + offset, hole);
             r->changed = true;
@@ -278,6 +293,20 @@ static void scan_newest(repair *r)
 
 /* ---- rebuilding ---- */
 
+static vev_status make_dirty(uint8_t *base, uint32_t size)
+{
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) != 0)
+        return EIO;
+    for (uint32_t at = 0; at < size; at += 4096) {
+        volatile uint8_t *byte = base + at;
+        *byte = *byte;
+    }
+    vev_guard_leave(&guard);
+    return VEV_OK;
+}
+
 /* After a sync that failed, in the same boot: the kernel may hold pages for clean that it has not
  * written. Make every page dirty again and sync, so that success means something. */
 static vev_status rewrite(vev_ring *ring)
@@ -292,14 +321,69 @@ static vev_status rewrite(vev_ring *ring)
         if (status)
             return status;
         vev_guard_remember(base, geometry->segment_size);
-        for (uint32_t at = 0; at < geometry->segment_size; at += 4096) {
-            volatile uint8_t *byte = base + at;
-            *byte = *byte;
-        }
+        status = make_dirty(base, geometry->segment_size);
         vev_guard_forget(base);
         ring->io->unmap(ring->io->ctx, base, geometry->segment_size);
+        if (status)
+            return status;
     }
     return ring->io->sync(ring->io->ctx, ring->fd);
+}
+
+/* Write to the newest segment again: adopt it, mend it, put its end where it was. */
+static vev_status go_on_in(vev_ring *ring, const vev_listed *newest)
+{
+    vev_status status;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        status = vev_ring_adopt(ring, newest->head.generation, newest->segment);
+        if (!status) {
+            vev_span *span = atomic_load(&ring->current);
+            repair r = {.ring = ring, .span = span};
+            scan_newest(&r);
+            if (r.changed)
+                status =
+                    ring->io->sync_map(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+        }
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    return status;
+}
+
+/* The newest segment has sectors that cannot be read, so that it cannot be mapped and mended. Leave
+ * what is good in it to the readers and go on in another one, behind the highest sequence number that
+ * it can hold. */
+static vev_status go_on_behind(vev_ring *ring, vev_listed newest)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint8_t *copy = malloc(geometry->segment_size);
+    if (!copy)
+        return VEV_E_NOMEM;
+    uint64_t at = vev_segment_offset(geometry, newest.segment), unreadable;
+    vev_status status =
+        vev_io_read_around(ring->io, ring->fd, at, copy, geometry->segment_size, &unreadable);
+    uint64_t count = newest.head.record_count;
+    if (!status && !newest.head.sealed) {
+        vev_span span = {
+            .base = copy,
+            .data = copy + geometry->data_offset,
+            .lap = {.seed = vev_lap_seed(ring->file.uuid, newest.head.generation, newest.head.salt),
+                    .file_offset = at + geometry->data_offset,
+                    .base_seq = newest.head.base_seq,
+                    .max_records = geometry->max_records}};
+        repair r = {.ring = ring, .span = &span};
+        scan_newest(&r);
+        count = (atomic_load(&span.tail) >> 32) + unreadable / VEV_RECORD_HEADER + 2;
+        count = VEV_MIN(count, (uint64_t)geometry->max_records);
+    }
+    free(copy);
+    atomic_store(&ring->live->active, newest.head.generation << 10 | newest.segment);
+    if (!status)
+        status = vev_ring_begin_lap(ring, newest.head.generation + 1, newest.head.base_seq + count);
+    return status;
 }
 
 static vev_status rebuild(vev_ring *ring)
@@ -315,6 +399,13 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->durable_seq, UINT64_MAX); /* all that is found was read from the disk */
         atomic_store(&live->sync_error, 0);
         live->boot = vev_clock_boot_tag();
+        /* What a power cut left of reserved words names writers of an earlier boot: start the counts
+         * of this one somewhere else. */
+        for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
+            uint32_t epoch;
+            if (vev_random_bytes(&epoch, sizeof epoch) == VEV_OK)
+                atomic_store(&live->slots[s].epoch, epoch);
+        }
     }
     live->magic = LIVE_REBUILDING;
     uint32_t sync_error = atomic_load(&live->sync_error);
@@ -358,30 +449,31 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
 
     vev_status status;
+    uint64_t last_seq = count > 0 ? listed[count - 1].end_seq - 1 : ledger.floor_seq - 1;
+    atomic_store(&live->active, 0);
     if (count > 0) {
-        const vev_listed *newest = &listed[count - 1];
-        uint64_t generation = newest->head.generation;
-        status = vev_ring_adopt(ring, generation, newest->segment);
-        if (status)
-            return status;
-        vev_span *span = atomic_load(&ring->current);
-        repair r = {.ring = ring, .span = span};
-        scan_newest(&r);
-        if (r.changed)
-            status = io->sync_map(io->ctx, span->base, geometry->segment_size);
-        atomic_store(&live->active, generation << 10 | newest->segment);
-    } else {
-        status =
-            io->zero(io->ctx, ring->fd, vev_segment_offset(geometry, 0), geometry->segment_size);
+        vev_listed newest = listed[count - 1];
+        status = go_on_in(ring, &newest);
         if (!status)
-            status = vev_ring_activate(ring, 0, ledger.floor_generation, ledger.floor_seq);
+            atomic_store(&live->active, newest.head.generation << 10 | newest.segment);
+        else if (status == EIO)
+            status = go_on_behind(ring, newest);
+    } else {
+        atomic_store(&live->active, geometry->segment_count - 1); /* so that the first is next */
+        status = vev_ring_begin_lap(ring, ledger.floor_generation, ledger.floor_seq);
     }
-    if (status)
+    if (status == VEV_OK) {
+        vev_span *span = atomic_load(&ring->current);
+        last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
+        if (sync_error && rewrite(ring) == VEV_OK)
+            atomic_store(&live->sync_error, 0);
+    } else if (count > 0 && (status == EIO || status == VEV_E_BUSY || status == VEV_E_FULL)) {
+        /* There is no place to write to, but there is a backlog to be read and delivered. */
+        atomic_store(&live->active, 0);
+        vev_ring_degrade(ring, EIO);
+    } else {
         return status;
-    if (sync_error && rewrite(ring) == VEV_OK)
-        atomic_store(&live->sync_error, 0);
-    vev_span *span = atomic_load(&ring->current);
-    uint64_t last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
+    }
     atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
     live->magic = LIVE_MAGIC;
     return VEV_OK;
@@ -391,8 +483,8 @@ static vev_status rebuild(vev_ring *ring)
 static vev_status take_slot(vev_ring *ring)
 {
     for (uint32_t slot = 0; slot < VEV_SLOT_COUNT; slot++) {
-        vev_status status = ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot,
-                                           VEV_LOCK_EXCLUSIVE, false);
+        vev_status status =
+            ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot, VEV_LOCK_EXCLUSIVE);
         if (status == EAGAIN)
             continue;
         if (status)
@@ -412,36 +504,38 @@ static vev_status attach(vev_ring *ring)
 {
     const vev_io *io = ring->io;
     for (;;) {
-        vev_status status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE, false);
+        vev_status status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE);
         bool alone = status == VEV_OK;
         if (status == EAGAIN)
-            status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, true);
+            status = vev_io_lock(io, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, VEV_OPEN_WAIT_MS);
         if (status)
             return status;
         if (alone) {
             status = rebuild(ring);
             if (!status)
                 status = take_slot(ring);
-            vev_status shared =
-                io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED, false);
+            vev_status shared = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED);
             return status ? status : shared;
         }
         if (ring->live->magic == LIVE_MAGIC) {
             status = take_slot(ring);
             if (status)
                 return status;
-            status = io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, true);
+            status = vev_io_lock(io, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, VEV_OPEN_WAIT_MS);
             if (status)
                 return status;
             uint64_t active = atomic_load(&ring->live->active);
-            status = (active & 1023u) < ring->file.geometry.segment_count
-                         ? vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u)
-                         : VEV_E_CORRUPT;
-            (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE, false);
+            if (active == 0)
+                vev_ring_degrade(ring, EIO); /* whoever rebuilt found no place to write to */
+            else if ((active & 1023u) >= ring->file.geometry.segment_count)
+                status = VEV_E_CORRUPT;
+            else
+                status = vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u);
+            (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE);
             return status;
         }
         /* The rebuilder died before it was done. */
-        (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_NONE, false);
+        (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_NONE);
     }
 }
 
@@ -454,6 +548,19 @@ static vev_status attach_guarded(vev_ring *ring)
     vev_status status = attach(ring);
     vev_guard_leave(&guard);
     return status;
+}
+
+/* A page of the header region that cannot be read is no loss: all in it is there twice, or is made
+ * anew by whoever opens the file. */
+static vev_status attach_or_heal(vev_ring *ring)
+{
+    vev_status status = attach_guarded(ring);
+    if (status != EIO)
+        return status;
+    status = vev_io_heal(ring->io, ring->fd, 0, VEV_HEADER_REGION);
+    if (!status)
+        status = write_file_header(ring);
+    return status ? status : attach_guarded(ring);
 }
 
 /* ---- opening ---- */
@@ -481,18 +588,14 @@ static vev_status set_aside(const vev_io *io, const char *path)
     char *name = malloc(capacity);
     if (!name)
         return VEV_E_NOMEM;
-    vev_status status = EEXIST;
-    for (int n = 1; n < 1000 && status == EEXIST; n++) {
+    for (int n = 1; n <= VEV_ASIDE_MAX; n++) { /* the last name is used again */
         snprintf(name, capacity, "%s.damaged-%d", path, n);
         int fd;
-        status = io->open(io->ctx, name, VEV_FILE_READ, &fd);
-        if (status == VEV_OK) {
-            io->close(io->ctx, fd);
-            status = EEXIST;
-        } else if (status == ENOENT) {
-            status = io->rename(io->ctx, path, name);
-        }
+        if (io->open(io->ctx, name, VEV_FILE_READ, &fd) != VEV_OK)
+            break;
+        io->close(io->ctx, fd);
     }
+    vev_status status = io->rename(io->ctx, path, name);
     free(name);
     return status;
 }
@@ -524,12 +627,12 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
     vev_guard_remember(ring->region, VEV_HEADER_REGION);
     ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
     if (options->dictionary_size > 0 && geometry->dictionary_capacity >= options->dictionary_size) {
-        ring->own_dictionary =
-            vev_ring_hold_dictionary(ring, options->dictionary, (uint32_t)options->dictionary_size);
-        if (!ring->own_dictionary)
-            return VEV_E_NOMEM;
+        status = vev_ring_hold_dictionary(
+            ring, options->dictionary, (uint32_t)options->dictionary_size, &ring->own_dictionary);
+        if (status) /* VEV_E_CORRUPT would be the file's fault */
+            return status == VEV_E_CORRUPT ? VEV_E_INVALID : status;
     }
-    return attach_guarded(ring);
+    return attach_or_heal(ring);
 }
 
 static void init_mutexes(vev_ring *ring)
@@ -547,6 +650,11 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
         vev_ring *ring = calloc(1, sizeof *ring);
         if (!ring)
             return VEV_E_NOMEM;
+        ring->path = strdup(path);
+        if (!ring->path) {
+            free(ring);
+            return VEV_E_NOMEM;
+        }
         ring->io = io;
         ring->pool = pool;
         ring->fd = -1;
@@ -623,15 +731,16 @@ void vev_ring_close(vev_ring *ring)
     pthread_mutex_destroy(&ring->read_mutex);
     free(ring->window);
     free(ring->map);
+    free(ring->path);
     free(ring);
 }
 
-vev_status vev_ring_reattach(vev_ring *ring, const char *path)
+vev_status vev_ring_reattach(vev_ring *ring)
 {
     /* Whatever other threads of the parent held is held for ever in this copy. */
     init_mutexes(ring);
     int fd;
-    vev_status status = ring->io->open(ring->io->ctx, path,
+    vev_status status = ring->io->open(ring->io->ctx, ring->path,
                                        VEV_FILE_READ | (ring->readonly ? 0 : VEV_FILE_WRITE), &fd);
     if (status)
         return status;

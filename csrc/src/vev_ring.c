@@ -20,7 +20,7 @@
 #include "vev_ring.h"
 
 #include <errno.h>
-#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "vev_clock.h"
@@ -86,28 +86,31 @@ void vev_pool_give(vev_context *context)
 
 /* ---- dictionaries ---- */
 
-static vev_dictionary *digest(vev_ring *ring, const void *bytes, uint32_t size, uint32_t crc)
+static vev_status digest(vev_ring *ring, const void *bytes, uint32_t size, uint32_t crc,
+                         vev_dictionary **out)
 {
     static _Atomic uint64_t last_id;
     vev_dictionary *dictionary = malloc(sizeof *dictionary + size);
     if (!dictionary)
-        return NULL;
+        return VEV_E_NOMEM;
     dictionary->refs = 1;
     dictionary->crc = crc;
     dictionary->size = size;
     dictionary->id = atomic_fetch_add(&last_id, 1) + 1;
     memcpy(dictionary->bytes, bytes, size);
-    dictionary->digested =
-        vev_zdict_create(bytes, size, ring->level == VEV_LEVEL_RAW ? 1 : ring->level);
-    if (!dictionary->digested) {
+    vev_status status = vev_zdict_create(
+        bytes, size, ring->level == VEV_LEVEL_RAW ? 1 : ring->level, &dictionary->digested);
+    if (status)
         free(dictionary);
-        return NULL;
-    }
-    return dictionary;
+    else
+        *out = dictionary;
+    return status;
 }
 
-vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size)
+vev_status vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size,
+                                    vev_dictionary **out)
 {
+    vev_status status = VEV_OK;
     uint32_t crc = vev_crc32c(0, bytes, size);
     pthread_mutex_lock(&ring->dictionary_mutex);
     vev_dictionary *dictionary = ring->dictionaries;
@@ -116,12 +119,13 @@ vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint
         dictionary = dictionary->next;
     if (dictionary) {
         dictionary->refs++;
-    } else if ((dictionary = digest(ring, bytes, size, crc)) != NULL) {
+    } else if ((status = digest(ring, bytes, size, crc, &dictionary)) == VEV_OK) {
         dictionary->next = ring->dictionaries;
         ring->dictionaries = dictionary;
     }
     pthread_mutex_unlock(&ring->dictionary_mutex);
-    return dictionary;
+    *out = dictionary;
+    return status;
 }
 
 void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary)
@@ -176,8 +180,8 @@ static void prepare_dictionary(vev_ring *ring)
         size += samples->sizes[at];
     }
     atomic_store_explicit(&samples->busy, false, memory_order_release);
-    if (size > own->size)
-        ring->next_dictionary = vev_ring_hold_dictionary(ring, bytes, size);
+    if (size > own->size && vev_ring_hold_dictionary(ring, bytes, size, &ring->next_dictionary))
+        ring->next_dictionary = NULL;
 }
 
 /* ---- cells ---- */
@@ -185,13 +189,13 @@ static void prepare_dictionary(vev_ring *ring)
 _Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation)
 {
     _Atomic uint64_t *cells = ring->live->slots[ring->slot].cells;
-    for (;;) {
+    for (uint32_t turn = 0;; turn++) {
         for (int i = 0; i < VEV_CELL_COUNT; i++) {
             uint64_t none = 0;
             if (atomic_compare_exchange_strong(&cells[i], &none, generation))
                 return &cells[i];
         }
-        sched_yield(); /* more threads inside append than cells: each stays microseconds */
+        vev_clock_pause(turn); /* more threads inside append than cells: each stays microseconds */
     }
 }
 
@@ -212,7 +216,9 @@ void vev_ring_release_guarded(_Atomic uint64_t *cell)
     }
 }
 
-vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out)
+/* Hold the current span: it stays mapped and its bytes are not reused until the cell is released.
+ * NULL when there is none. */
+static vev_span *pin(vev_ring *ring, _Atomic uint64_t **cell_out)
 {
     for (;;) {
         vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
@@ -220,7 +226,7 @@ vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out)
             return NULL;
         uint64_t generation = atomic_load_explicit(&span->generation, memory_order_acquire);
         _Atomic uint64_t *cell = vev_ring_claim(ring, generation);
-        /* Pairs with the stores in vev_ring_activate() and vev_ring_retire_spans(): if the span was
+        /* Pairs with the stores in activate() and vev_ring_retire_spans(): if the span was
          * replaced before they could see our cell, we see the replacement here. */
         if (atomic_load(&ring->current) == span && atomic_load(&span->generation) == generation) {
             *cell_out = cell;
@@ -228,6 +234,38 @@ vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out)
         }
         vev_ring_release(cell);
     }
+}
+
+void vev_ring_degrade(vev_ring *ring, int error)
+{
+    int32_t none = 0;
+    atomic_compare_exchange_strong(&ring->degraded, &none, error);
+}
+
+/* Run `body` on the current span, held and guarded. EIO when a page under it is gone, after which
+ * the ring is degraded, or when there is no span because it is. */
+static vev_status on_current(vev_ring *ring,
+                             vev_status (*body)(vev_ring *ring, vev_span *span, void *argument),
+                             void *argument)
+{
+    _Atomic uint64_t *volatile held = NULL;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) != 0) {
+        vev_ring_degrade(ring, EIO);
+        vev_ring_release_guarded(held);
+        return EIO;
+    }
+    _Atomic uint64_t *cell;
+    vev_span *span = pin(ring, &cell);
+    vev_status status = EIO;
+    if (span) {
+        held = cell;
+        status = body(ring, span, argument);
+        vev_ring_release(cell);
+    }
+    vev_guard_leave(&guard);
+    return status;
 }
 
 bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner)
@@ -290,7 +328,7 @@ void vev_ring_retire_spans(vev_ring *ring)
 static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    for (;;) {
+    for (uint32_t turn = 0;; turn++) {
         vev_ring_retire_spans(ring);
         for (int s = 0; s < VEV_SPAN_COUNT; s++) {
             vev_span *span = &ring->spans[s];
@@ -309,7 +347,7 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
             *span_out = span;
             return VEV_OK;
         }
-        sched_yield();
+        vev_clock_pause(turn);
     }
 }
 
@@ -342,16 +380,21 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
         head.generation != generation) {
         status = VEV_E_CORRUPT;
     } else if (head.dictionary_size > 0) {
-        uint8_t *bytes = span->base + VEV_HEADER_BLOCK;
+        uint8_t bytes[VEV_DICTIONARY_MAX];
+        memcpy(bytes, span->base + VEV_HEADER_BLOCK, head.dictionary_size);
         const vev_dictionary *own = ring->own_dictionary;
         bool good = vev_crc32c(0, bytes, head.dictionary_size) == head.dictionary_crc;
         if (!good && own && own->size == head.dictionary_size && own->crc == head.dictionary_crc) {
-            memcpy(bytes, own->bytes, own->size); /* damaged, and we happen to have the same one */
+            /* Damaged, and we happen to have the same one. */
+            memcpy(bytes, own->bytes, own->size);
+            memcpy(span->base + VEV_HEADER_BLOCK, own->bytes, own->size);
             good = true;
         }
         /* With a broken one, go on without: those records say so (VEV_CODEC_ZSTD_PLAIN). */
-        if (good && !(dictionary = vev_ring_hold_dictionary(ring, bytes, head.dictionary_size)))
-            status = VEV_E_NOMEM;
+        if (good)
+            status = vev_ring_hold_dictionary(ring, bytes, head.dictionary_size, &dictionary);
+        if (status == VEV_E_CORRUPT)
+            status = VEV_OK;
     }
     if (status) {
         unmap_span(ring, span);
@@ -361,8 +404,7 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
     return VEV_OK;
 }
 
-vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
-                             uint64_t base_seq)
+static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation, uint64_t base_seq)
 {
     uint64_t salt;
     vev_status status = vev_random_bytes(&salt, sizeof salt);
@@ -371,10 +413,9 @@ vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generati
         status = map_span(ring, segment, &span);
     if (status)
         return status;
-    vev_dictionary *dictionary = ring->next_dictionary;
-    if (!dictionary && ring->own_dictionary)
-        dictionary =
-            vev_ring_hold_dictionary(ring, ring->own_dictionary->bytes, ring->own_dictionary->size);
+    vev_dictionary *dictionary = ring->next_dictionary, *own = ring->own_dictionary;
+    if (!dictionary && own && vev_ring_hold_dictionary(ring, own->bytes, own->size, &dictionary))
+        dictionary = NULL;
     ring->next_dictionary = NULL; /* now the span's */
     vev_head head = {.generation = generation,
                      .base_seq = base_seq,
@@ -414,10 +455,7 @@ static walk_end walk(const vev_ring *ring, const vev_span *span, uint64_t *tail)
             *tail = tail_make(index, offset);
             return word == 0 ? WALK_FREE : WALK_BROKEN;
         case VEV_WORD_END: *tail = tail_make(index, offset); return WALK_END;
-        case VEV_WORD_RESERVED:
-            index +=
-                vev_word_high(word) >= VEV_OWNER_HOLE ? vev_word_high(word) - VEV_OWNER_HOLE : 1;
-            break;
+        case VEV_WORD_RESERVED: index += vev_word_count(word); break;
         default: index++;
         }
         if (size < VEV_RECORD_ALIGN || size > data_size - 8 - offset) {
@@ -437,20 +475,32 @@ static void advance_tail(vev_span *span, uint64_t tail)
     }
 }
 
-bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out)
+typedef struct tail_query {
+    uint64_t generation;
+    uint32_t index;
+    bool known;
+} tail_query;
+
+static vev_status find_tail(vev_ring *ring, vev_span *span, void *argument)
 {
-    _Atomic uint64_t *cell;
-    vev_span *span = vev_ring_pin(ring, &cell);
-    bool same = span && atomic_load(&span->generation) == generation;
-    if (same) {
+    tail_query *query = argument;
+    query->known = atomic_load(&span->generation) == query->generation;
+    if (query->known) {
         uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
         (void)walk(ring, span, &tail);
         advance_tail(span, tail);
-        *index_out = tail_index(tail);
+        query->index = tail_index(tail);
     }
-    if (span)
-        vev_ring_release(cell);
-    return same;
+    return VEV_OK;
+}
+
+bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out)
+{
+    tail_query query = {.generation = generation};
+    bool known = on_current(ring, find_tail, &query) == VEV_OK && query.known;
+    if (known)
+        *index_out = query.index;
+    return known;
 }
 
 /* Take `size` bytes at the tail. False when the segment has no room or is sealed. */
@@ -534,6 +584,40 @@ static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pendi
     kinds[VEV_KIND_NONE] += pending - known;
 }
 
+/* Keep a damaged segment before its bytes go: as a sparse file that is a ring with this one segment,
+ * so that every tool can look at it. Best effort; at most VEV_ASIDE_MAX of them. */
+static void keep_damaged(vev_ring *ring, const vev_listed *listed)
+{
+    const vev_io *io = ring->io;
+    const vev_geometry *geometry = &ring->file.geometry;
+    size_t capacity = strlen(ring->path) + 32;
+    uint8_t *bytes = malloc(geometry->segment_size);
+    char *name = malloc(capacity);
+    int fd = -1;
+    vev_status status = bytes && name ? EEXIST : ENOMEM;
+    for (int n = 1; status == EEXIST && n <= VEV_ASIDE_MAX; n++) {
+        snprintf(name, capacity, "%s.damaged-%d", ring->path, n);
+        status = io->open(io->ctx, name, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &fd);
+    }
+    if (!status) {
+        uint64_t at = vev_segment_offset(geometry, listed->segment), unreadable;
+        status = vev_io_read_around(io, ring->fd, at, bytes, geometry->segment_size, &unreadable);
+        if (!status)
+            status = io->write(io->ctx, fd, at, bytes, geometry->segment_size);
+        /* Header and ledger; the live area is nobody's. */
+        if (!status)
+            status = io->write(io->ctx, fd, 0, ring->region, VEV_AT_LIVE);
+        /* One byte at the end gives the file its size. */
+        if (!status && at + geometry->segment_size < geometry->file_size)
+            status = io->write(io->ctx, fd, geometry->file_size - 1, "", 1);
+        io->close(io->ctx, fd);
+        if (status)
+            (void)io->remove(io->ctx, name);
+    }
+    free(bytes);
+    free(name);
+}
+
 /* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
  * anything is destroyed (INV-5). With read_mutex held, for the list and the map. */
 static vev_status reclaim_oldest_locked(vev_ring *ring)
@@ -541,12 +625,12 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
     vev_status status = vev_ring_list(ring);
     if (!status && ring->listed_count < 2)
         status = VEV_E_BUSY;
-    uint64_t counts[4];
+    uint64_t counts[4], unfinished = 0;
     if (!status) {
         const vev_listed *oldest = &ring->listed[0];
         uint64_t next_base = ring->listed[1].head.base_seq;
         uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
-        if (vev_ring_count(ring, oldest, record_count, counts)) {
+        if (vev_ring_count(ring, oldest, record_count, counts, &unfinished)) {
             /* The map cannot be read: nothing is known to be delivered, all of it is gone. */
             memset(counts, 0, sizeof counts);
             counts[VEV_LOST] = record_count;
@@ -565,6 +649,10 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
             ledger.rejected += counts[VEV_REJECTED];
             ledger.evicted += counts[VEV_PENDING];
             ledger.lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
+            ledger.lost_unfinished += unfinished;
+            ledger.lost_damaged += counts[VEV_LOST] - unfinished;
+            if (counts[VEV_LOST] > unfinished)
+                keep_damaged(ring, oldest);
             count_kinds(ring, oldest, counts[VEV_PENDING], ledger.evicted_by_kind);
             uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
             vev_ledger_write(block, ring->file.uuid, &ledger);
@@ -619,6 +707,7 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
             atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
         }
     }
+    vev_status failed = VEV_E_BUSY;
     for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
         for (uint32_t i = 1; i < geometry->segment_count; i++) {
             uint32_t segment = (active_segment + i) % geometry->segment_count;
@@ -632,6 +721,10 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
             vev_status status =
                 ring->io->zero(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
                                geometry->segment_size);
+            if (status == EIO) { /* a bad place on the disk; the next one may do */
+                failed = status;
+                continue;
+            }
             if (status)
                 return status;
             atomic_store(&ring->live->generations[segment], 0);
@@ -639,11 +732,21 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
             *segment_out = segment;
             return VEV_OK;
         }
+        /* One bad place is gone around; a disk that takes nothing must not cost the whole backlog. */
+        if (failed != VEV_E_BUSY && tries > 0)
+            break;
         vev_status status = reclaim_oldest(ring);
         if (status)
-            return status;
+            return status == VEV_E_BUSY ? failed : status;
     }
-    return VEV_E_BUSY;
+    return failed;
+}
+
+vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq)
+{
+    uint32_t segment;
+    vev_status status = take_free_segment(ring, &segment);
+    return status ? status : activate(ring, segment, generation, base_seq);
 }
 
 /* Put the end word behind the last record. Returns how many records the segment holds. */
@@ -679,7 +782,7 @@ static vev_status lock_roll(vev_ring *ring)
 {
     pthread_mutex_lock(&ring->roll_mutex);
     vev_status status =
-        ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, true);
+        vev_io_lock(ring->io, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, VEV_ROLL_WAIT_MS);
     if (status)
         pthread_mutex_unlock(&ring->roll_mutex);
     return status;
@@ -687,14 +790,8 @@ static vev_status lock_roll(vev_ring *ring)
 
 static void unlock_roll(vev_ring *ring)
 {
-    (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE, false);
+    (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE);
     pthread_mutex_unlock(&ring->roll_mutex);
-}
-
-static void degrade(vev_ring *ring, int error)
-{
-    int32_t none = 0;
-    atomic_compare_exchange_strong(&ring->degraded, &none, error);
 }
 
 vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
@@ -723,7 +820,7 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
         atomic_store(&live->spare, segment + 1);
     }
     uint32_t count = seal(ring, span);
-    return vev_ring_activate(ring, segment, generation + 1, span->lap.base_seq + count);
+    return activate(ring, segment, generation + 1, span->lap.base_seq + count);
 }
 
 /* Go on to the next segment, unless somebody has done so since `seen_generation`. */
@@ -738,7 +835,7 @@ static vev_status roll(vev_ring *ring, uint64_t seen_generation)
         status = vev_ring_roll_locked(ring, seen_generation);
         vev_guard_leave(&guard);
     } else {
-        degrade(ring, EIO);
+        vev_ring_degrade(ring, EIO);
         status = EIO;
     }
     unlock_roll(ring);
@@ -757,7 +854,7 @@ static void prepare_spare(vev_ring *ring)
             atomic_store(&ring->live->spare, segment + 1);
         vev_guard_leave(&guard);
     } else {
-        degrade(ring, EIO);
+        vev_ring_degrade(ring, EIO);
     }
     unlock_roll(ring);
 }
@@ -765,19 +862,26 @@ static void prepare_spare(vev_ring *ring)
 void vev_ring_watch(vev_ring *ring, vev_watch *seen)
 {
     const vev_span *span = atomic_load(&ring->current);
-    seen->tail = atomic_load(&span->tail);
-    seen->generation = atomic_load(&span->generation);
+    *seen = (vev_watch){0};
+    if (span) {
+        seen->tail = atomic_load(&span->tail);
+        seen->generation = atomic_load(&span->generation);
+    }
 }
 
-static bool keep_guarded(vev_ring *ring, vev_watch *seen, _Atomic uint64_t *volatile *held)
+typedef struct look {
+    vev_watch *seen;
+    bool moved, low;
+} look;
+
+static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
 {
-    _Atomic uint64_t *cell;
-    vev_span *span = vev_ring_pin(ring, &cell);
-    *held = cell;
+    look *l = argument;
+    vev_watch *seen = l->seen;
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t generation = atomic_load(&span->generation);
-    bool moved = tail != seen->tail || generation != seen->generation;
-    if (moved) {
+    l->moved = tail != seen->tail || generation != seen->generation;
+    if (l->moved) {
         uint32_t from = generation == seen->generation ? tail_offset(seen->tail) : 0;
         seen->tail = tail;
         seen->generation = generation;
@@ -791,9 +895,9 @@ static bool keep_guarded(vev_ring *ring, vev_watch *seen, _Atomic uint64_t *vola
             atomic_store(&span->touched, wanted);
         }
     }
-    *held = NULL;
-    vev_ring_release(cell);
-    return moved;
+    l->low = tail_offset(tail) >= ring->file.geometry.data_size / 2 &&
+             atomic_load(&ring->live->spare) == 0;
+    return VEV_OK;
 }
 
 /* Unmap what was written full, so that memory stays at about one segment. */
@@ -816,25 +920,13 @@ static void retire_idle_spans(vev_ring *ring)
 
 bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
 {
-    volatile bool moved = false, low = false;
-    _Atomic uint64_t *volatile held = NULL;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        moved = keep_guarded(ring, seen, &held);
-        low = tail_offset(seen->tail) >= ring->file.geometry.data_size / 2 &&
-              atomic_load(&ring->live->spare) == 0;
-        vev_guard_leave(&guard);
-    } else {
-        vev_ring_release_guarded(held);
-        degrade(ring, EIO);
-    }
-    if (moved) {
-        if (low)
-            prepare_spare(ring);
-        retire_idle_spans(ring);
-    }
-    return moved;
+    look l = {.seen = seen};
+    if (on_current(ring, keep_span, &l) || !l.moved)
+        return false;
+    if (l.low)
+        prepare_spare(ring);
+    retire_idle_spans(ring);
+    return true;
 }
 
 /* ---- append ---- */
@@ -846,6 +938,7 @@ typedef struct job {
     vev_header header;
     const void *stored;
     uint64_t dictionary_id; /* with which `stored` was made; UINT64_MAX: not made yet */
+    uint64_t generation;    /* where it was tried last */
 } job;
 
 /* Find what to store: the compressed form in the context's scratch, or the payload itself. */
@@ -872,36 +965,21 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
 }
 
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
-static vev_status append_here(vev_ring *ring, job *j, uint64_t *generation_out)
+static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
-    _Atomic uint64_t *volatile cell = NULL;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) != 0) {
-        degrade(ring, EIO);
-        vev_ring_release_guarded(cell);
-        return EIO;
-    }
-    vev_status status = VEV_OK;
-    _Atomic uint64_t *pinned;
-    vev_span *span = vev_ring_pin(ring, &pinned);
-    cell = pinned;
-    *generation_out = atomic_load_explicit(&span->generation, memory_order_relaxed);
+    job *j = argument;
+    j->generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
     compress(ring, span->dictionary, j); /* while pinned, so that the dictionary stays */
+    if (atomic_load(&ring->live->generations[span->segment]) != j->generation)
+        return VEV_E_FULL; /* another process is a lap ahead (INV-7) */
     uint32_t offset, index;
-    if (atomic_load(&ring->live->generations[span->segment]) != *generation_out) {
-        status = VEV_E_FULL; /* another process is a lap ahead (INV-7) */
-    } else if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index)) {
-        status = VEV_E_FULL;
-    } else {
-        j->header.seq = span->lap.base_seq + index;
-        uint64_t word =
-            vev_record_write(span->data + offset, &span->lap, offset, &j->header, j->stored);
-        atomic_store_explicit(word_at(span, offset), word, memory_order_release); /* INV-3 */
-    }
-    vev_ring_release(pinned);
-    vev_guard_leave(&guard);
-    return status;
+    if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index))
+        return VEV_E_FULL;
+    j->header.seq = span->lap.base_seq + index;
+    uint64_t word =
+        vev_record_write(span->data + offset, &span->lap, offset, &j->header, j->stored);
+    atomic_store_explicit(word_at(span, offset), word, memory_order_release); /* INV-3 */
+    return VEV_OK;
 }
 
 vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry)
@@ -931,9 +1009,8 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
         j.context = vev_pool_take(ring->pool, vev_zstd_bound(size));
 
     vev_status status;
-    uint64_t generation = 0;
-    while ((status = append_here(ring, &j, &generation)) == VEV_E_FULL) {
-        status = roll(ring, generation);
+    while ((status = on_current(ring, append_here, &j)) == VEV_E_FULL) {
+        status = roll(ring, j.generation);
         if (status)
             break;
     }
@@ -969,26 +1046,29 @@ static void walk_committed(vev_ring *ring, vev_span *span)
         uint64_t word =
             atomic_load_explicit(word_at(span, ring->walk_offset), memory_order_acquire);
         uint32_t state = vev_word_state(word), size = vev_word_size(word);
-        uint32_t high = vev_word_high(word);
         if ((state != VEV_WORD_RESERVED && state != VEV_WORD_COMMITTED) || size < 8 ||
             size > data_size - 8 - ring->walk_offset)
             return;
-        if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, high))
+        if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, vev_word_high(word)))
             return;
-        ring->walk_index +=
-            state == VEV_WORD_RESERVED && high >= VEV_OWNER_HOLE ? high - VEV_OWNER_HOLE : 1;
+        ring->walk_index += state == VEV_WORD_RESERVED ? vev_word_count(word) : 1;
         ring->walk_offset += size;
     }
 }
 
-static vev_status sync_pinned(vev_ring *ring, vev_span *span)
+/* VEV_E_FULL: the span is not current any more. */
+static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
 {
     vev_live *live = ring->live;
-    uint64_t generation = atomic_load(&span->generation);
+    uint64_t generation = atomic_load(&span->generation), target_seq = *(uint64_t *)argument;
+    vev_status status = (vev_status)atomic_load(&live->sync_error);
+    if (status || (target_seq > 0 && atomic_load(&live->durable_seq) >= target_seq))
+        return status;
+    if (atomic_load(&live->active) >> 10 != generation)
+        return VEV_E_FULL;
     walk_committed(ring, span);
     uint64_t reached = span->lap.base_seq + ring->walk_index - 1;
     uint64_t durable = atomic_load(&live->durable_seq);
-    vev_status status;
     if (durable + 1 < span->lap.base_seq || ring->synced_offset == 0 ||
         atomic_exchange(&ring->marks_dirty, false)) {
         /* More than this segment's data: heads, sealed segments, delivery states. A sealed segment
@@ -1017,28 +1097,20 @@ static vev_status sync_pinned(vev_ring *ring, vev_span *span)
     return VEV_OK;
 }
 
+static vev_status look_for_unsynced(vev_ring *ring, vev_span *span, void *argument)
+{
+    uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    (void)walk(ring, span, &tail);
+    *(bool *)argument =
+        atomic_load(&ring->live->sync_error) == 0 &&
+        atomic_load(&ring->live->durable_seq) < span->lap.base_seq + tail_index(tail) - 1;
+    return VEV_OK;
+}
+
 bool vev_ring_is_durable(vev_ring *ring)
 {
-    volatile bool durable = true;
-    _Atomic uint64_t *volatile held = NULL;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        _Atomic uint64_t *cell;
-        vev_span *span = vev_ring_pin(ring, &cell);
-        held = cell;
-        uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
-        (void)walk(ring, span, &tail);
-        durable =
-            atomic_load(&ring->live->sync_error) != 0 ||
-            atomic_load(&ring->live->durable_seq) >= span->lap.base_seq + tail_index(tail) - 1;
-        held = NULL;
-        vev_ring_release(cell);
-        vev_guard_leave(&guard);
-    } else {
-        vev_ring_release_guarded(held);
-    }
-    return durable;
+    bool unsynced = false;
+    return on_current(ring, look_for_unsynced, &unsynced) != VEV_OK || !unsynced;
 }
 
 vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
@@ -1047,30 +1119,10 @@ vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
         return VEV_OK;
     pthread_mutex_lock(&ring->sync_mutex);
     vev_status status;
-    _Atomic uint64_t *volatile held = NULL;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        status = (vev_status)atomic_load(&ring->live->sync_error);
-        if (!status && (target_seq == 0 || atomic_load(&ring->live->durable_seq) < target_seq)) {
-            uint64_t active = atomic_load(&ring->live->active);
-            vev_span *span = atomic_load(&ring->current);
-            if (active >> 10 != atomic_load(&span->generation))
-                status = roll(ring, 0); /* adopts what another process activated */
-            if (!status) {
-                _Atomic uint64_t *cell;
-                span = vev_ring_pin(ring, &cell);
-                held = cell;
-                status = sync_pinned(ring, span);
-                held = NULL;
-                vev_ring_release(cell);
-            }
-        }
-        vev_guard_leave(&guard);
-    } else {
-        vev_ring_release_guarded(held);
-        degrade(ring, EIO);
-        status = EIO;
+    while ((status = on_current(ring, sync_span, &target_seq)) == VEV_E_FULL) {
+        status = roll(ring, 0); /* adopts what another process activated */
+        if (status)
+            break;
     }
     pthread_mutex_unlock(&ring->sync_mutex);
     return status;

@@ -19,6 +19,8 @@
 #include "vev_zstd.h"
 
 enum { VEV_SPAN_COUNT = 6, VEV_CONTEXT_COUNT = 16, VEV_LEVEL_RAW = 100 };
+/* How many damaged files and segments are kept beside a ring. */
+enum { VEV_ASIDE_MAX = 8 };
 
 /* Byte offsets of the file locks; far behind any data. */
 #define VEV_LOCK_BASE (1ull << 60)
@@ -76,11 +78,14 @@ typedef struct vev_listed {
     uint32_t segment;
     vev_head head;
     uint64_t end_seq; /* one behind its last; for the active segment, as far as the head knows */
+    uint32_t lost,
+        unfinished; /* how many are lost, when last asked; how many of those unfinished */
 } vev_listed;
 
 typedef struct vev_ring {
     const vev_io *io;
     vev_pool *pool;
+    char *path;
     int fd;
     uint32_t stream;
     bool readonly;
@@ -152,7 +157,7 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
                          vev_pool *pool, vev_ring **ring_out);
 void vev_ring_close(vev_ring *ring);
 /* In a child of fork(): take an own open file and slot. The first call only. */
-vev_status vev_ring_reattach(vev_ring *ring, const char *path);
+vev_status vev_ring_reattach(vev_ring *ring);
 
 /* ---- vev_ring.c ---- */
 
@@ -164,9 +169,7 @@ uint64_t vev_ring_max_payload(const vev_ring *ring);
 vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size);
 void vev_pool_give(vev_context *context);
 
-/* Hold the current span: it stays mapped and its bytes are not reused until the cell is released.
- * NULL when there is none (degraded). */
-vev_span *vev_ring_pin(vev_ring *ring, _Atomic uint64_t **cell_out);
+/* Announce that a lap is being written to: its bytes are not reused until the cell is released. */
 _Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation);
 void vev_ring_release(_Atomic uint64_t *cell);
 /* The same for a cell that may itself be on a page that is gone. NULL is allowed. */
@@ -180,12 +183,16 @@ bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
 vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment);
 /* Go on to the next segment, unless that has happened since `seen_generation`. */
 vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
-vev_status vev_ring_activate(vev_ring *ring, uint32_t segment, uint64_t generation,
-                             uint64_t base_seq);
+/* Find a segment to go on in, and do so. */
+vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq);
+/* No more appends: the disk failed. */
+void vev_ring_degrade(vev_ring *ring, int error);
 void vev_ring_retire_spans(vev_ring *ring);
 
-/* Find or digest a dictionary and hold it. NULL when out of memory. Any thread. */
-vev_dictionary *vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size);
+/* Find or digest a dictionary and hold it. VEV_E_CORRUPT when it is none. `bytes` are not in a file's
+ * mapping. Any thread. */
+vev_status vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size,
+                                    vev_dictionary **out);
 /* NULL is allowed. */
 void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
 
@@ -217,8 +224,9 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
 vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats);
 vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap, size_t *count_out,
                            uint64_t *checked_out);
-/* Count a segment's records by state, from its map on disk. With read_mutex held. */
+/* Count a segment's records by state, from its map on disk, and those of the lost that were never
+ * finished. With read_mutex held. */
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
-                          uint64_t counts[4]);
+                          uint64_t counts[4], uint64_t *unfinished_out);
 
 #endif

@@ -78,11 +78,17 @@ vev_status vev_file_header_read(const uint8_t block[VEV_HEADER_BLOCK], vev_file_
 
 /* Ledger: magic 0, version 8, floor generation 16, floor seq 24, delivered 32, rejected 40,
  * evicted 48, lost 56, evicted by kind 64..127, crc 128 over uuid and 0..127. */
-enum { LEDGER_BYTES = 64 + 8 * VEV_KIND_COUNT };
+enum { LEDGER_BYTES = 64 + 8 * VEV_KIND_COUNT, LEDGER_REASONS = 136, LEDGER_REASONS_BYTES = 16 };
 
 static uint32_t block_crc(const uint8_t uuid[16], const uint8_t *bytes, size_t size)
 {
     return vev_crc32c(vev_crc32c(0, uuid, 16), bytes, size);
+}
+
+/* The reasons came later and have a checksum of their own, which binds them to the counters. */
+static uint32_t reasons_crc(const uint8_t *block, const uint8_t *reasons)
+{
+    return vev_crc32c(vev_load32(block + LEDGER_BYTES), reasons, LEDGER_REASONS_BYTES);
 }
 
 void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
@@ -101,6 +107,10 @@ void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
         vev_store64(bytes + 64 + 8 * kind, ledger->evicted_by_kind[kind]);
     vev_store32(bytes + LEDGER_BYTES, block_crc(uuid, bytes, LEDGER_BYTES));
     memcpy(block, bytes, sizeof bytes);
+    uint8_t *reasons = block + LEDGER_REASONS;
+    vev_store64(reasons, ledger->lost_unfinished);
+    vev_store64(reasons + 8, ledger->lost_damaged);
+    vev_store32(reasons + LEDGER_REASONS_BYTES, reasons_crc(bytes, reasons));
 }
 
 /* Whether it accounts for every number below its floor, once. */
@@ -115,7 +125,9 @@ static bool ledger_adds_up(const vev_ledger *ledger)
     }
     return ledger->floor_seq > 0 && ledger->floor_seq < limit && ledger->floor_generation > 0 &&
            ledger->delivered < limit && ledger->rejected < limit && ledger->evicted < limit &&
-           ledger->lost < limit && by_kind == ledger->evicted &&
+           ledger->lost < limit && by_kind == ledger->evicted && ledger->lost_unfinished < limit &&
+           ledger->lost_damaged < limit &&
+           ledger->lost_unfinished + ledger->lost_damaged <= ledger->lost &&
            ledger->floor_seq - 1 ==
                ledger->delivered + ledger->rejected + ledger->evicted + ledger->lost;
 }
@@ -135,6 +147,10 @@ bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[1
     ledger_out->lost = vev_load64(block + 56);
     for (int kind = 0; kind < VEV_KIND_COUNT; kind++)
         ledger_out->evicted_by_kind[kind] = vev_load64(block + 64 + 8 * kind);
+    const uint8_t *reasons = block + LEDGER_REASONS;
+    bool reasoned = vev_load32(reasons + LEDGER_REASONS_BYTES) == reasons_crc(block, reasons);
+    ledger_out->lost_unfinished = reasoned ? vev_load64(reasons) : 0;
+    ledger_out->lost_damaged = reasoned ? vev_load64(reasons + 8) : 0;
     return ledger_adds_up(ledger_out);
 }
 

@@ -59,6 +59,7 @@ typedef struct vev_ledger {
     uint64_t floor_seq;        /* every sequence number below is accounted for here */
     uint64_t delivered, rejected, evicted, lost;
     uint64_t evicted_by_kind[VEV_KIND_COUNT];
+    uint64_t lost_unfinished, lost_damaged; /* parts of `lost`; the rest was in whole segments */
 } vev_ledger;
 
 /* One lap of a segment. */

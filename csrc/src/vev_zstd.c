@@ -12,6 +12,7 @@
  * Parameters stick to a compressor; only a change of dictionary or level touches them. */
 #include "vev_zstd.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <zstd.h>
@@ -53,24 +54,30 @@ struct vev_zctx {
     ZSTD_DCtx *dctx;
 };
 
-vev_zdict *vev_zdict_create(const void *dict, size_t size, int level)
+vev_status vev_zdict_create(const void *dict, size_t size, int level, vev_zdict **out)
 {
     static _Atomic uint64_t last_id;
+    *out = NULL;
     vev_zdict *d = calloc(1, sizeof *d);
     if (d == NULL)
-        return NULL;
-    if (size == 0)
-        return d;
+        return VEV_E_NOMEM;
+    if (size == 0) {
+        *out = d;
+        return VEV_OK;
+    }
     /* Relaxed: only that no two get the same number matters. */
     d->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     d->level = level;
+    errno = 0; /* zstd says only that it failed; malloc says when it was memory */
     d->cdict = ZSTD_createCDict(dict, size, level);
     d->ddict = ZSTD_createDDict(dict, size);
     if (d->cdict == NULL || d->ddict == NULL) {
+        vev_status status = errno == ENOMEM ? VEV_E_NOMEM : VEV_E_CORRUPT;
         vev_zdict_free(d);
-        return NULL;
+        return status;
     }
-    return d;
+    *out = d;
+    return VEV_OK;
 }
 
 void vev_zdict_free(vev_zdict *dict)

@@ -22,15 +22,19 @@ typedef struct vev_zctx vev_zctx;
  *  @param dict   trained by zstd, or any bytes that records resemble; copied.
  *  @param size   bytes; with 0 the result stands for "no dictionary".
  *  @param level  zstd level, -7 .. 9, at which records are compressed with it.
+ *  @param out    set to the result on VEV_OK, else to NULL.
  *
- *  @return NULL when out of memory, or when `dict` begins like a trained one and is broken.
+ *  @retval VEV_OK         digested.
+ *  @retval VEV_E_CORRUPT  `dict` begins like a trained one and is broken.
+ *  @retval VEV_E_NOMEM    out of memory.
  *
  *  @par Ownership  Free with vev_zdict_free() when no call uses it; a context that used it before
  *                  need not be told.
  *  @par Threads    Any number of contexts may use one dictionary at the same time.
  *  @par Cost       vev_zdict_memory() bytes; milliseconds on a small CPU.
  */
-vev_zdict *vev_zdict_create(const void *dict, size_t size, int level);
+VEV_MUST_CHECK vev_status vev_zdict_create(const void *dict, size_t size, int level,
+                                           vev_zdict **out);
 
 /** Free a dictionary. NULL is allowed. */
 void vev_zdict_free(vev_zdict *dict);

@@ -105,6 +105,9 @@ class StreamStats:
 
     Attributes:
         evicted_by_kind: Of `evicted`, by kind of record, 8 entries.
+        lost_unfinished: Of `lost`: their writers died inside append.
+        lost_damaged: Of `lost`: their bytes are not what was written.
+        lost_missing: Of `lost`: they were in whole segments that are gone.
         durable_seq: Up to here a power cut loses nothing.
         bytes_on_disk: Size of the ring's file.
         bytes_used: Bytes of records in it that are not reclaimed yet.
@@ -120,6 +123,9 @@ class StreamStats:
     evicted: int
     lost: int
     evicted_by_kind: list[int]
+    lost_unfinished: int
+    lost_damaged: int
+    lost_missing: int
     first_seq: int
     last_seq: int
     durable_seq: int

@@ -158,12 +158,15 @@ typedef struct vev_record {
 typedef struct vev_stats {
     uint64_t appended, delivered, pending, rejected, evicted, lost;
     uint64_t evicted_by_kind[8];
-    uint64_t first_seq;     /**< oldest still readable; last_seq + 1 when there is none */
-    uint64_t last_seq;      /**< newest appended; 0 when there is none */
-    uint64_t durable_seq;   /**< up to here a power cut loses nothing */
-    uint64_t bytes_on_disk; /**< size of the ring's file */
-    uint64_t bytes_used;    /**< of it: records not yet reclaimed, with their headers */
-    uint64_t max_payload;   /**< bytes; the largest payload this ring takes */
+    uint64_t lost_unfinished; /**< of the lost: their writers died inside append */
+    uint64_t lost_damaged;    /**< of the lost: their bytes are not what was written */
+    uint64_t lost_missing;    /**< of the lost: they were in whole segments that are gone */
+    uint64_t first_seq;       /**< oldest still readable; last_seq + 1 when there is none */
+    uint64_t last_seq;        /**< newest appended; 0 when there is none */
+    uint64_t durable_seq;     /**< up to here a power cut loses nothing */
+    uint64_t bytes_on_disk;   /**< size of the ring's file */
+    uint64_t bytes_used;      /**< of it: records not yet reclaimed, with their headers */
+    uint64_t max_payload;     /**< bytes; the largest payload this ring takes */
     uint32_t segment_size;
     uint32_t segment_count;
     int32_t degraded;   /**< 0, or the errno that stopped appends or syncs */

@@ -200,13 +200,12 @@ static void disk_touch(void *ctx, uint8_t *start, size_t size)
     (void)size;
 }
 
-static vev_status disk_lock(void *ctx, int fd, uint64_t offset, int kind, bool wait)
+static vev_status disk_lock(void *ctx, int fd, uint64_t offset, int kind)
 {
     (void)ctx;
     (void)fd;
     (void)offset;
     (void)kind;
-    (void)wait;
     return 0;
 }
 

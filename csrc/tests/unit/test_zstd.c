@@ -29,7 +29,8 @@ static vev_zdict *make_dict(uint64_t seed, int level)
 {
     uint8_t text[TEXT_SIZE];
     make_record(&seed, text, sizeof text);
-    vev_zdict *dict = vev_zdict_create(text, sizeof text, level);
+    vev_zdict *dict;
+    CHECK_INT(vev_zdict_create(text, sizeof text, level, &dict), VEV_OK);
     CHECK(dict != NULL);
     return dict;
 }
@@ -133,7 +134,8 @@ static void a_trained_dictionary(void)
     size_t size;
     make_record(&state, data, sizeof data);
     vev_zctx *ctx = vev_zctx_create();
-    vev_zdict *dict = vev_zdict_create(trained, sizeof trained, 1);
+    vev_zdict *dict;
+    CHECK_INT(vev_zdict_create(trained, sizeof trained, 1, &dict), VEV_OK);
     CHECK(dict != NULL);
     CHECK(check_round_trip(ctx, dict, 1, data, sizeof data) <
           check_round_trip(ctx, NULL, 1, data, sizeof data));
@@ -152,7 +154,8 @@ static void an_empty_dictionary_is_none(void)
     uint64_t state = 3;
     make_record(&state, data, sizeof data);
     vev_zctx *ctx = vev_zctx_create();
-    vev_zdict *dict = vev_zdict_create(NULL, 0, 1);
+    vev_zdict *dict;
+    CHECK_INT(vev_zdict_create(NULL, 0, 1, &dict), VEV_OK);
     CHECK(dict != NULL);
     for (int level = -5; level <= 3; level++) {
         CHECK_INT(vev_zstd_compress(ctx, NULL, level, plain, sizeof plain, data, sizeof data,
@@ -364,7 +367,9 @@ static void a_broken_trained_dictionary_is_refused(void)
     test_random_fill(&state, bytes, sizeof bytes);
     memcpy(bytes, "\x37\xa4\x30\xec", 4); /* how a trained one begins */
     memset(bytes + 8, 0xff, 64);
-    CHECK(vev_zdict_create(bytes, sizeof bytes, 1) == NULL);
+    vev_zdict *dict;
+    CHECK_INT(vev_zdict_create(bytes, sizeof bytes, 1, &dict), VEV_E_CORRUPT);
+    CHECK(dict == NULL);
 }
 
 /* A context takes whatever comes next, and gives the same bytes as a fresh one. */
@@ -407,7 +412,9 @@ static void a_new_dictionary_at_an_old_address(void)
     for (int round = 0; round < 100; round++) {
         size_t size;
         make_record(&state, text, sizeof text);
-        vev_zdict *dict = vev_zdict_create(text, 1000 + test_random_below(&state, 15000), 1);
+        vev_zdict *dict;
+        CHECK_INT(vev_zdict_create(text, 1000 + test_random_below(&state, 15000), 1, &dict),
+                  VEV_OK);
         CHECK_INT(vev_zstd_compress(ctx, dict, 1, frame, sizeof frame, data, sizeof data, &size),
                   VEV_OK);
         CHECK_INT(vev_zstd_decompress(ctx, dict, back, sizeof back, frame, size), VEV_OK);
@@ -478,7 +485,8 @@ static void memory_stays_as_it_is(void)
         uint64_t state = 15;
         make_record(&state, text, sizeof text);
         vev_zdict *dict = make_dict(99, level);
-        vev_zdict *large_dict = vev_zdict_create(text, sizeof text, level);
+        vev_zdict *large_dict;
+        CHECK_INT(vev_zdict_create(text, sizeof text, level, &large_dict), VEV_OK);
         const vev_zdict *dicts[] = {NULL, dict, large_dict};
         for (int i = 0; i < 3; i++) {
             check_memory_stays(level, dicts[i], 1, 500);
@@ -503,7 +511,8 @@ static void classes_do_not_share_memory(void)
     make_record(&state, data, 32768);
     for (size_t l = 0; l < 3; l++) {
         vev_zctx *ctx = vev_zctx_create();
-        vev_zdict *dict = vev_zdict_create(trained, sizeof trained, levels[l]);
+        vev_zdict *dict;
+        CHECK_INT(vev_zdict_create(trained, sizeof trained, levels[l], &dict), VEV_OK);
         for (size_t i = 0; i < 3; i++)
             check_round_trip(ctx, dict, 1, data, largest[i]);
         size_t memory = vev_zctx_memory(ctx);

@@ -1,0 +1,727 @@
+/* A log on a failing disk and beside processes that die or stop: every case here once went wrong. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "log_case.h"
+#include "vev_crc32c.h"
+#include "vev_log.h"
+#include "vev_ring.h"
+
+static vev_options quiet(void)
+{
+    vev_options options = small();
+    options.flags = VEV_OPEN_NO_THREAD;
+    return options;
+}
+
+/* A closed log with `count` events and what its geometry is. */
+static vev_stats make_log(const char *dir, uint64_t count)
+{
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, count);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+    return stats;
+}
+
+/* ---- a disk with bad sectors ---- */
+
+#ifndef __SANITIZE_THREAD__ /* the jump out of the handler would leave TSan's own locks taken */
+
+/* A page of events.ring that cannot be read, until somebody writes it. */
+static struct {
+    bool bad;
+    uint64_t at;
+    uint8_t *mapped; /* where it was last mapped, or NULL */
+    int fd;          /* of events.ring */
+    bool no_writes;
+} disk;
+
+static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static void make_bad(uint64_t at)
+{
+    memset(&disk, 0, sizeof disk);
+    disk.bad = true;
+    disk.at = at / page_size() * page_size();
+}
+
+static bool is_bad(int fd, uint64_t offset, uint64_t size)
+{
+    return disk.bad && fd == disk.fd && disk.at < offset + size && offset < disk.at + page_size();
+}
+
+static vev_status bad_open(void *ctx, const char *path, int mode, int *fd_out)
+{
+    vev_status status = vev_io_posix.open(ctx, path, mode, fd_out);
+    if (!status && strcmp(path + strlen(path) - 11, "events.ring") == 0)
+        disk.fd = *fd_out;
+    return status;
+}
+
+static vev_status bad_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)
+{
+    return is_bad(fd, offset, size) ? EIO : vev_io_posix.read(ctx, fd, offset, buffer, size);
+}
+
+static void forget_bad(int fd, uint64_t offset, uint64_t size)
+{
+    if (!is_bad(fd, offset, size))
+        return;
+    disk.bad = false;
+    if (disk.mapped)
+        CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                   (off_t)disk.at) != MAP_FAILED);
+}
+
+static vev_status bad_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    if (disk.no_writes && fd == disk.fd)
+        return EIO;
+    forget_bad(fd, offset, size);
+    return vev_io_posix.write(ctx, fd, offset, data, size);
+}
+
+static vev_status bad_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    if (disk.no_writes && fd == disk.fd)
+        return EIO;
+    forget_bad(fd, offset, size);
+    return vev_io_posix.zero(ctx, fd, offset, size);
+}
+
+static vev_status bad_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    return disk.no_writes ? EIO : vev_io_posix.sync_map(ctx, start, size);
+}
+
+/* Looking at a bad page through a mapping is SIGBUS, as behind the end of a file. */
+static vev_status bad_map(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
+                          uint8_t **base_out)
+{
+    vev_status status = vev_io_posix.map(ctx, fd, offset, size, writable, base_out);
+    if (!status && is_bad(fd, offset, size)) {
+        int empty = memfd_create("bad", 0);
+        CHECK(empty >= 0);
+        disk.mapped = *base_out + (disk.at - offset);
+        CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty,
+                   0) != MAP_FAILED);
+        close(empty);
+    }
+    return status;
+}
+
+static void bad_unmap(void *ctx, uint8_t *base, size_t size)
+{
+    if (disk.mapped >= base && disk.mapped < base + size)
+        disk.mapped = NULL;
+    vev_io_posix.unmap(ctx, base, size);
+}
+
+static vev_io bad_io(void)
+{
+    vev_io io = vev_io_posix;
+    io.open = bad_open;
+    io.read = bad_read;
+    io.write = bad_write;
+    io.zero = bad_zero;
+    io.sync_map = bad_sync_map;
+    io.map = bad_map;
+    io.unmap = bad_unmap;
+    return io;
+}
+
+static vev_log *open_on_bad_disk(const char *dir, const vev_options *options)
+{
+    static vev_io io;
+    io = bad_io();
+    vev_log *log;
+    OK(vev__log_open(&io, dir, options, &log));
+    return log;
+}
+
+/* The newest segment cannot be mapped: what is good in it stays, appends go on behind it. */
+static void bad_sector_in_newest(void)
+{
+    for (int beside = 0; beside < 3; beside++) {
+        const char *dir = fresh_dir();
+        vev_stats made = make_log(dir, 150);
+        uint64_t used = 65536 + made.segment_size - 49152 + made.bytes_used;
+        /* In the middle of the records; at their end; in the room behind them. */
+        make_bad(beside == 0   ? 65536 + made.segment_size / 2
+                 : beside == 1 ? used - 1
+                               : 65536 + made.segment_size - 1);
+        vev_options options = quiet();
+        vev_log *log = open_on_bad_disk(dir, &options);
+        uint64_t first, last;
+        append_numbers(log, VEV_EVENTS, 1000, 1100);
+        uint64_t found = read_all(log, VEV_EVENTS, 15, &first, &last);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(found >= 250 - 3 * page_size() / 60 && found <= 250);
+        CHECK(stats.degraded == 0 && stats.pending == found && stats.last_seq == last);
+        CHECK(stats.lost == stats.appended - found && stats.lost < page_size() / 10);
+        /* It can be acknowledged, reclaimed, and opened again. */
+        for (uint64_t seq = 1; seq <= stats.last_seq; seq++)
+            OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+        vev_log_close(log);
+        log = open_on_bad_disk(dir, &options);
+        append_numbers(log, VEV_EVENTS, 0, 5000);
+        CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) > 1000);
+        (void)stats_of(log, VEV_EVENTS);
+        vev_log_close(log);
+    }
+}
+
+/* Damage in an older segment costs the records in the bad sector, and they are counted as damaged. */
+static void bad_sector_in_sealed(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 700);
+    make_bad(65536 + made.segment_size / 2);
+    vev_options options = quiet();
+    vev_log *log = open_on_bad_disk(dir, &options);
+    uint64_t first, last;
+    uint64_t found = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(found < 700 && found >= 700 - 2 - page_size() / 60 && last == 700);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.lost == 700 - found && stats.lost_damaged == stats.lost);
+    vev_log_close(log);
+}
+
+/* Nothing in the header region is there only once. */
+static void bad_sector_in_header(void)
+{
+    for (uint64_t at = 0; at < VEV_HEADER_REGION; at += page_size()) {
+        const char *dir = fresh_dir();
+        make_log(dir, 1500); /* has wrapped, so that a ledger counts */
+        make_bad(at);
+        vev_options options = quiet();
+        vev_log *log = open_on_bad_disk(dir, &options);
+        CHECK(stats_of(log, VEV_EVENTS).appended == 1500);
+        append_numbers(log, VEV_EVENTS, 0, 10);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == 1510 && stats.lost == 0 && stats.degraded == 0);
+        vev_log_close(log);
+    }
+}
+
+/* Delivery states that cannot be read are pending, and can be set again. */
+static void bad_sector_in_state_map(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 100);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    for (uint64_t seq = 1; seq <= 100; seq++)
+        OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+    append_numbers(log, VEV_EVENTS, 100, 400); /* seals it */
+    made = stats_of(log, VEV_EVENTS);
+    CHECK(made.delivered == 100);
+    vev_log_close(log);
+    make_bad(65536 + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
+    log = open_on_bad_disk(dir, &options);
+    uint64_t first, last, found = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(found >= 300 && found <= 400);
+    for (uint64_t seq = 1; seq <= 400; seq++)
+        OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.delivered == 400 && stats.pending == 0);
+    vev_log_close(log);
+}
+
+/* A disk that takes no more writes: the backlog can still be read and acknowledged. */
+static void no_place_to_write(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 300);
+    make_bad(65536 + made.segment_size + made.segment_size / 2);
+    disk.no_writes = true;
+    vev_options options = quiet();
+    vev_log *log = open_on_bad_disk(dir, &options);
+    vev_log *second = open_on_bad_disk(dir, &options);
+    uint8_t payload[512];
+    for (int i = 0; i < 2; i++) {
+        vev_log *one = i ? second : log;
+        CHECK(vev_log_append(one, VEV_EVENTS, payload, make_payload(payload, 1), NULL) ==
+              VEV_E_DEGRADED);
+        uint64_t first, last;
+        CHECK(read_all(one, VEV_EVENTS, 15, &first, &last) > 200);
+        uint64_t seq = 1 + (uint64_t)i;
+        size_t changed;
+        OK(vev_log_mark(one, VEV_EVENTS, &seq, 1, VEV_DELIVERED, &changed));
+        CHECK(changed == 1);
+        CHECK(stats_of(one, VEV_EVENTS).degraded == EIO);
+        CHECK(vev_log_sync(one, NULL) != VEV_OK);
+    }
+    vev_log_close(second);
+    vev_log_close(log);
+}
+
+#endif
+
+/* ---- damage that is written ---- */
+
+static void overwrite(const char *dir, uint64_t offset, const void *bytes, size_t size)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0 && pwrite(fd, bytes, size, (off_t)offset) == (ssize_t)size);
+    close(fd);
+}
+
+/* A damaged segment is kept as a ring of its own before its bytes are reused. */
+static void damaged_segment_is_set_aside(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 700);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, 65536 + made.segment_size / 2, junk, sizeof junk);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last, before = read_all(log, VEV_EVENTS, 1, &first, &last);
+    uint64_t lost = 700 - before;
+    CHECK(lost > 0);
+    append_numbers(log, VEV_EVENTS, 700, 6000); /* more than a lap */
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.first_seq > 700 && stats.lost == lost && stats.lost_damaged == lost);
+    vev_log_close(log);
+    log = open_log(dir, &options); /* the reasons are in the ledger */
+    stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.lost_damaged == lost && stats.lost_unfinished == 0 && stats.lost_missing == 0);
+    vev_log_close(log);
+
+    char aside[160], from[160], to[200];
+    snprintf(aside, sizeof aside, "%s/aside", dir);
+    snprintf(from, sizeof from, "%s/events.ring.damaged-1", dir);
+    snprintf(to, sizeof to, "%s/events.ring", aside);
+    struct stat info;
+    CHECK(stat(from, &info) == 0 && (uint64_t)info.st_size == made.bytes_on_disk);
+    CHECK((uint64_t)info.st_blocks * 512 < made.bytes_on_disk / 4); /* sparse */
+    CHECK((info.st_mode & 077) == 0);
+    CHECK(mkdir(aside, 0700) == 0 && rename(from, to) == 0);
+    log = open_log(aside, &options);
+    CHECK(stats_of(log, VEV_EVENTS).set_aside == 0);
+    CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) > 100 && first == 1);
+    vev_log_close(log);
+}
+
+/* A segment's dictionary that passes its checksum and is none: its records are damaged, no more. */
+static void hostile_dictionary(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint8_t same[300] = {1};
+    for (int i = 0; i < 50; i++) /* stored compressed, as make_payload()'s are not */
+        OK(vev_log_append(log, VEV_EVENTS, same, sizeof same, NULL));
+    vev_log_close(log);
+    uint8_t head[VEV_HEAD_BYTES], bytes[2048];
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && pread(fd, head, sizeof head, 65536) == (ssize_t)sizeof head);
+    close(fd);
+    memset(bytes, 0xff, sizeof bytes);
+    memcpy(bytes, "\x37\xa4\x30\xec", 4); /* as a trained one begins */
+    vev_store32(head + 32, sizeof bytes);
+    vev_store32(head + 36, vev_crc32c(0, bytes, sizeof bytes));
+    vev_store32(head + 80, vev_crc32c(0, head, 80));
+    overwrite(dir, 65536, head, sizeof head);
+    overwrite(dir, 65536 + VEV_HEADER_BLOCK, bytes, sizeof bytes);
+    log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 100, 200);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == 100 && first == 51);
+    CHECK(stats_of(log, VEV_EVENTS).lost_damaged == 50);
+    vev_log_close(log);
+    /* The user's own is the user's fault. */
+    options.dictionary = bytes;
+    options.dictionary_size = sizeof bytes;
+    CHECK(vev_log_open(fresh_dir(), &options, &log) == VEV_E_INVALID);
+}
+
+/* A power cut took the seal and the end of a middle segment; "refuse" must not refuse for ever. */
+static void lost_seal_under_refuse(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 700);
+    static const uint8_t zeros[65536];
+    overwrite(dir, 65536 + VEV_HEAD_SEAL, zeros, 64);
+    overwrite(dir, 65536 + made.segment_size - 10000, zeros, 10000);
+    vev_options options = quiet();
+    options.full_policy = VEV_FULL_REFUSE;
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last, number = 700;
+    for (int round = 0; round < 20; round++) {
+        uint8_t payload[512];
+        vev_status status = VEV_OK;
+        for (int i = 0; !status && i < 3000; i++)
+            status =
+                vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, number++), NULL);
+        CHECK(status == VEV_OK || status == VEV_E_FULL);
+        (void)read_all(log, VEV_EVENTS, 1, &first, &last);
+        for (uint64_t seq = first; seq <= last; seq++)
+            OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+    }
+    append_numbers(log, VEV_EVENTS, 0, 500);
+    CHECK(stats_of(log, VEV_EVENTS).evicted == 0);
+    vev_log_close(log);
+}
+
+/* ---- processes that die ---- */
+
+static vev_ring *open_ring(const char *dir)
+{
+    static vev_pool pool;
+    vev_ring_options options = {
+        .size = 1 << 20, .segment_size = 65536, .record_size_min = 64, .level = VEV_LEVEL_RAW};
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    vev_ring *ring;
+    OK(vev_ring_open(&vev_io_posix, path, &options, &pool, &ring));
+    return ring;
+}
+
+/* Reserve 104 bytes as an append does, and stop there. */
+static _Atomic uint64_t *reserve_only(vev_ring *ring, uint32_t *offset_out, uint32_t *index_out)
+{
+    vev_span *span = atomic_load(&ring->current);
+    uint32_t offset = 0, index = 0;
+    for (;;) {
+        _Atomic uint64_t *word = (_Atomic uint64_t *)(void *)(span->data + offset);
+        if (atomic_load(word) == 0) {
+            atomic_store(word, vev_word_sized(VEV_WORD_RESERVED, 104, ring->owner));
+            *offset_out = offset;
+            *index_out = index;
+            return word;
+        }
+        offset += vev_word_size(atomic_load(word));
+        index++;
+    }
+}
+
+static void wait_for(pid_t child)
+{
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* A writer that died, then one that is slow, then a record: the slow one is not lost. */
+static void dead_writer_before_a_living_one(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    uint8_t payload[512];
+    vev_entry entry = {0};
+    for (uint64_t i = 0; i < 10; i++)
+        OK(vev_ring_append(ring, payload, make_payload(payload, i), &entry));
+    uint32_t offset, index;
+    pid_t dead = fork();
+    if (dead == 0) {
+        (void)reserve_only(open_ring(dir), &offset, &index);
+        _exit(0);
+    }
+    wait_for(dead);
+    int reserved[2], go[2];
+    char byte = 0;
+    CHECK(pipe(reserved) == 0 && pipe(go) == 0);
+    pid_t slow = fork();
+    if (slow == 0) {
+        vev_ring *own = open_ring(dir);
+        _Atomic uint64_t *word = reserve_only(own, &offset, &index);
+        CHECK(write(reserved[1], &byte, 1) == 1 && read(go[0], &byte, 1) == 1);
+        vev_span *span = atomic_load(&own->current);
+        memset(payload, 7, 64);
+        vev_header header = {.seq = span->lap.base_seq + index, .stored_size = 64, .raw_size = 64};
+        atomic_store(word,
+                     vev_record_write(span->data + offset, &span->lap, offset, &header, payload));
+        _exit(0);
+    }
+    CHECK(read(reserved[0], &byte, 1) == 1);
+    OK(vev_ring_append(ring, payload, make_payload(payload, 99), &entry));
+    CHECK(entry.seq == 13);
+    vev_record records[20];
+    uint8_t buffer[16384];
+    size_t count;
+    uint64_t next;
+    OK(vev_ring_read(ring, 0, 15, records, 20, buffer, sizeof buffer, &count, &next));
+    CHECK(count == 11 && records[10].seq == 13);
+    CHECK(write(go[1], &byte, 1) == 1);
+    wait_for(slow);
+    OK(vev_ring_read(ring, 0, 1, records, 20, buffer, sizeof buffer, &count, &next));
+    CHECK(count == 12 && records[10].seq == 12 && records[11].seq == 13);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.lost == 1 && stats.lost_unfinished == 1 && stats.lost_damaged == 0);
+    vev_ring_close(ring);
+    /* Recovery keeps the reason. */
+    ring = open_ring(dir);
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.lost == 1 && stats.lost_unfinished == 1 && stats.pending == 12);
+    vev_ring_close(ring);
+}
+
+static vev_io dying_io;
+
+static vev_status die_in_map(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
+                             uint8_t **base_out)
+{
+    if (offset >= VEV_HEADER_REGION)
+        _exit(9);
+    return vev_io_posix.map(ctx, fd, offset, size, writable, base_out);
+}
+
+/* How far the disk is known to have it does not grow because somebody died while rebuilding. */
+static void dead_rebuilder(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    for (int step = 0; step < 3; step++) {
+        pid_t child = fork();
+        if (child == 0) {
+            vev_log *log;
+            dying_io = vev_io_posix;
+            if (step == 2)
+                dying_io.map = die_in_map;
+            OK(vev__log_open(&dying_io, dir, &options, &log));
+            if (step == 0)
+                append_numbers(log, VEV_EVENTS, 0, 100);
+            CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+            _exit(0);
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == (step == 2 ? 9 : 0));
+    }
+    vev_log *log = open_log(dir, &options);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+    OK(vev_log_sync(log, NULL));
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 100);
+    vev_log_close(log);
+}
+
+static vev_status die_in_ledger_sync(void *ctx, uint8_t *start, size_t size)
+{
+    vev_status status = vev_io_posix.sync_map(ctx, start, size);
+    if (size == VEV_HEADER_BLOCK)
+        kill(getpid(), SIGKILL);
+    return status;
+}
+
+/* Killed between writing the ledger and saying that the segment is reclaimed. */
+static void dead_reclaimer(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *survivor = open_log(dir, &options);
+    pid_t child = fork();
+    if (child == 0) {
+        vev_log *log;
+        dying_io = vev_io_posix;
+        dying_io.sync_map = die_in_ledger_sync;
+        OK(vev__log_open(&dying_io, dir, &options, &log));
+        append_numbers(log, VEV_EVENTS, 0, 100000);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    vev_stats before = stats_of(survivor, VEV_EVENTS);
+    append_numbers(survivor, VEV_EVENTS, 0, 3000);
+    vev_stats after = stats_of(survivor, VEV_EVENTS);
+    CHECK(after.appended == before.appended + 3000 && after.lost == 0);
+    vev_log_close(survivor);
+}
+
+/* More children than slots use an inherited log: the ones without a slot are told, and no more. */
+static void no_slot_for_a_child(void)
+{
+    enum { CHILDREN = VEV_SLOT_COUNT + 4 };
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    int hold[2];
+    CHECK(pipe(hold) == 0);
+    pid_t children[CHILDREN];
+    for (int i = 0; i < CHILDREN; i++) {
+        children[i] = fork();
+        CHECK(children[i] >= 0);
+        if (children[i] == 0) {
+            close(hold[1]);
+            uint8_t payload[512];
+            int refused = 0;
+            for (uint64_t n = 0; n < 3; n++) {
+                vev_status status =
+                    vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL);
+                CHECK(status == VEV_OK || status == VEV_E_BUSY);
+                refused += status == VEV_E_BUSY;
+            }
+            char byte;
+            CHECK(read(hold[0], &byte, 1) == 0); /* until all of them have one */
+            _exit(refused == 0 ? 0 : 7);
+        }
+        usleep(3000);
+    }
+    close(hold[1]);
+    int refused = 0;
+    for (int i = 0; i < CHILDREN; i++) {
+        int status;
+        CHECK(waitpid(children[i], &status, 0) == children[i]);
+        CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 7));
+        refused += WEXITSTATUS(status) == 7;
+    }
+    CHECK(refused >= 5); /* the parent has one, too */
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.appended >= 3 * (uint64_t)(CHILDREN - refused));
+    vev_log_close(log);
+}
+
+static vev_log *shared_log;
+static _Atomic bool stop_threads;
+
+static void read_some(vev_log *log)
+{
+    vev_record records[50];
+    uint8_t buffer[65536];
+    uint64_t next = 0;
+    for (int i = 0; i < 20; i++) {
+        size_t count;
+        OK(vev_log_read(log, VEV_EVENTS, next, 15, records, 50, buffer, sizeof buffer, &count,
+                        &next));
+        for (size_t r = 0; r < count; r += 25)
+            OK(vev_log_mark(log, VEV_EVENTS, &records[r].seq, 1, (int)(next % 2), NULL));
+    }
+}
+
+static void *keep_reading(void *argument)
+{
+    while (!atomic_load(&stop_threads))
+        read_some(shared_log);
+    return argument;
+}
+
+static void *keep_appending(void *argument)
+{
+    for (uint64_t n = 0; !atomic_load(&stop_threads); n++)
+        append_numbers(shared_log, VEV_EVENTS, n, n + 1);
+    return argument;
+}
+
+/* A child that is forked in the middle of other threads' reads finds the log whole. */
+static void fork_beside_readers(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    shared_log = open_log(dir, &options);
+    append_numbers(shared_log, VEV_EVENTS, 0, 2500);
+    pthread_t threads[3];
+    CHECK(pthread_create(&threads[0], NULL, keep_reading, NULL) == 0);
+    CHECK(pthread_create(&threads[1], NULL, keep_reading, NULL) == 0);
+    CHECK(pthread_create(&threads[2], NULL, keep_appending, NULL) == 0);
+    for (int i = 0; i < 100; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            alarm(20); /* a lock that nobody holds any more would be for ever */
+            read_some(shared_log);
+            _exit(0);
+        }
+        wait_for(child);
+    }
+    atomic_store(&stop_threads, true);
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    (void)stats_of(shared_log, VEV_EVENTS);
+    vev_log_close(shared_log);
+}
+
+/* ---- waiting ---- */
+
+/* Somebody who is slow in an older segment holds the mark back; the keeper comes again. */
+static void sync_that_was_held_back(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    options.sync_interval_ms = 50;
+    vev_log *log = open_log(dir, &options);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    vev_pool pool = {0};
+    vev_ring_options ring_options = {.size = 1 << 20, .level = VEV_LEVEL_RAW};
+    vev_ring *other;
+    OK(vev_ring_open(&vev_io_posix, path, &ring_options, &pool, &other));
+    _Atomic uint64_t *cell = vev_ring_claim(other, 1);
+    append_numbers(log, VEV_EVENTS, 0, 600);
+    CHECK(stats_of(log, VEV_EVENTS).bytes_used > 65536); /* generation 2 or later */
+    usleep(300000);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) < 600);
+    vev_ring_release(cell);
+    for (int i = 0; i < 400 && vev_log_durable_seq(log, VEV_EVENTS) < 600; i++)
+        usleep(10000);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 600);
+    vev_ring_close(other);
+    vev_log_close(log);
+}
+
+/* A lock whose holder is stopped is waited for only so long. */
+static void lock_of_a_stopped_process(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    char path[160];
+    snprintf(path, sizeof path, "%s/lock", dir);
+    const vev_io *io = &vev_io_posix;
+    int one, two, dirs[2];
+    OK(io->open(io->ctx, path, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &one));
+    OK(io->open(io->ctx, path, VEV_FILE_READ | VEV_FILE_WRITE, &two));
+    OK(vev_io_lock(io, one, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, 20));
+    CHECK(vev_io_lock(io, two, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, 20) == VEV_E_BUSY);
+    OK(io->lock(io->ctx, one, VEV_LOCK_ROLL, VEV_LOCK_NONE));
+    OK(vev_io_lock(io, two, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, 20));
+    OK(vev_io_lock_dir(io, dir, 20, &dirs[0]));
+    CHECK(vev_io_lock_dir(io, dir, 20, &dirs[1]) == VEV_E_BUSY);
+    io->close(io->ctx, dirs[0]);
+    io->close(io->ctx, one);
+    io->close(io->ctx, two);
+}
+
+#define RUN(test)                                                                                  \
+    do {                                                                                           \
+        printf("%s\n", #test);                                                                     \
+        fflush(stdout);                                                                            \
+        test();                                                                                    \
+    } while (0)
+
+int main(void)
+{
+    begin_tests("faults");
+#ifndef __SANITIZE_THREAD__
+    RUN(bad_sector_in_newest);
+    RUN(bad_sector_in_sealed);
+    RUN(bad_sector_in_header);
+    RUN(bad_sector_in_state_map);
+    RUN(no_place_to_write);
+#endif
+    RUN(damaged_segment_is_set_aside);
+    RUN(hostile_dictionary);
+    RUN(lost_seal_under_refuse);
+    RUN(dead_writer_before_a_living_one);
+    RUN(dead_rebuilder);
+    RUN(dead_reclaimer);
+    RUN(no_slot_for_a_child);
+    RUN(fork_beside_readers);
+    RUN(sync_that_was_held_back);
+    RUN(lock_of_a_stopped_process);
+    end_tests();
+    return 0;
+}
