@@ -1,6 +1,6 @@
-"""Cut the cffi declarations out of the public header, so that there is one copy of them.
+"""Cut the cffi declarations out of the headers, so that there is one copy of them.
 
-Usage: gen_cdef.py HEADER OUTPUT
+Usage: gen_cdef.py HEADER... OUTPUT
 """
 
 from __future__ import annotations
@@ -20,5 +20,6 @@ def cdef_from_header(header: str) -> str:
 
 
 if __name__ == "__main__":
-    source, output = sys.argv[1:3]
-    Path(output).write_text(cdef_from_header(Path(source).read_text(encoding="utf-8")))
+    *sources, output = sys.argv[1:]
+    parts = [cdef_from_header(Path(source).read_text(encoding="utf-8")) for source in sources]
+    Path(output).write_text("".join(parts))

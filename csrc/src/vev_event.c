@@ -453,6 +453,19 @@ void vev_event_begin(vev_event *ev, void *buffer, size_t buffer_size, int kind,
     set_text(e, SLOT_USE_CASE, use_case_id, 1, ID_CHARS_MAX);
 }
 
+void vev_event_copy(vev_event *ev, void *buffer, size_t buffer_size, const vev_event *from)
+{
+    const event *f = (const event *)(const void *)from;
+    event *e = inside(ev);
+    memcpy(e, f, sizeof *e);
+    vev_msgpack_writer_init(&e->w, buffer, VEV_MIN(buffer_size, (size_t)UINT32_MAX));
+    if (e->status == VEV_OK) {
+        vev_msgpack_write_raw(&e->w, f->w.data, f->w.size);
+        if (e->w.status != VEV_OK)
+            fail(e, VEV_E_TOO_BIG, "event: does not fit into the buffer of %zu bytes", e->w.cap);
+    }
+}
+
 void vev_event_id(vev_event *ev, const char *event_id)
 {
     event *e = inside(ev);
@@ -836,6 +849,33 @@ void vev_event_detection(vev_event *ev, const char *class_name, double x, double
     event *e = inside(ev);
     if (box_begin(e, SLOT_DETECTIONS, class_name, x, y, width, height, confidence, 6))
         row_settle(e, SLOT_DETECTIONS);
+}
+
+/* Write row `i` behind the last slot. */
+static bool box_row(event *e, const vev_boxes *boxes, size_t i)
+{
+    slot s = SLOT_DETECTIONS;
+    if (boxes->class_id[i] < 0 || (uint64_t)boxes->class_id[i] >= boxes->class_count) {
+        fail(e, VEV_E_INVALID, "%s: is %lld, but there are %zu names",
+             field_path(e, s, "class").text, (long long)boxes->class_id[i], boxes->class_count);
+        return false;
+    }
+    const char *name = boxes->class_names[boxes->class_id[i]];
+    const float *b = boxes->xyxy + 4 * i;
+    /* In double, so that the middle of two floats is exact and no sum is infinite. */
+    double left = (double)b[0], top = (double)b[1], right = (double)b[2], bottom = (double)b[3];
+    return box_begin(e, s, name, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top,
+                     (double)boxes->confidence[i], 6);
+}
+
+void vev_event_boxes(vev_event *ev, const vev_boxes *boxes)
+{
+    event *e = inside(ev);
+    slot s = SLOT_DETECTIONS;
+    for (size_t i = 0; i < boxes->count && e->status == VEV_OK; i++) {
+        if (box_row(e, boxes, i))
+            row_settle(e, s);
+    }
 }
 
 void vev_event_classification(vev_event *ev, const char *class_name, double confidence)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from vevents import errors
 from vevents._ffi import version as _version
+from vevents.detections import DetectionWriter
 from vevents.errors import EventValidationError, VeventsError
 from vevents.event import (
     Classification,
@@ -30,6 +31,7 @@ __version__ = _version()
 
 __all__ = [
     "Classification",
+    "DetectionWriter",
     "Event",
     "EventLog",
     "EventType",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from vevents._core import ffi, lib
@@ -43,6 +43,9 @@ FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
 
 _READ_COUNT: Final = 256
 _READ_SIZE: Final = 1 << 20
+
+_SCRATCH_SIZE: Final = 1 << 16
+_SCRATCH_SIZE_MAX: Final = 1 << 24
 
 # Which exception a status becomes; a test walks every code of the header through this table.
 ERROR_OF: Final[dict[int, type[Exception]]] = {
@@ -304,3 +307,151 @@ class Handle:
         fields = {name: getattr(out, name) for name, _ in ffi.typeof("vev_stats").fields}
         fields["evicted_by_kind"] = list(fields["evicted_by_kind"])
         return fields
+
+
+class _Scratch(threading.local):
+    """Where a thread builds its events; grows to what they need."""
+
+    def __init__(self) -> None:
+        self.entry = ffi.new("vev_entry *")
+        self.struct = ffi.new("py_scratch *")
+        self.resize(_SCRATCH_SIZE)
+
+    def resize(self, size: int) -> None:
+        self.buffer = ffi.new("unsigned char[]", size)
+        self.struct.buffer = self.buffer
+        self.struct.buffer_size = size
+
+
+class BoxWriter:
+    """Builds events from arrays in C and appends them, in one call each.
+
+    Args:
+        handle: The log.
+        kind: Number of the event type.
+        texts: `use_case_id`, `device_id`, `stream_id`, `workflow_id` and `label`, each a text or
+            None.
+        data: `eventData`, names as on the wire.
+        metadata: `customMetadata`.
+        class_names: By class id; None where there is no such class.
+
+    Raises:
+        EventValidationError: A field breaks the contract.
+
+    Threads: any number may call `append` at once.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        kind: int,
+        texts: Mapping[str, str | None],
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        class_names: Sequence[str | None],
+    ) -> None:
+        def text(name: str) -> Any:
+            value = texts[name]
+            return ffi.NULL if value is None else _c_text(name, value)
+
+        self._handle = handle
+        fields = [*texts.values(), *data, *data.values(), *metadata, *metadata.values()]
+        size = 1024 + sum(16 + 4 * len(each) if isinstance(each, str) else 16 for each in fields)
+        self._buffer = ffi.new("unsigned char[]", size)
+        self._base = event = ffi.new("vev_event *")
+        lib.vev_event_begin(event, self._buffer, size, kind, text("use_case_id"))
+        lib.vev_event_device(event, text("device_id"))
+        lib.vev_event_stream(event, text("stream_id"))
+        lib.vev_event_workflow(event, text("workflow_id"))
+        for key, value in data.items():
+            if isinstance(value, str):
+                lib.vev_event_data_str(event, key.encode(), _c_text(key, value))
+            else:
+                lib.vev_event_data_int(event, key.encode(), value)
+        for key, value in metadata.items():
+            if isinstance(value, str):
+                lib.vev_event_meta_str(event, key.encode(), _c_text(key, value))
+            elif isinstance(value, bool):
+                lib.vev_event_meta_bool(event, key.encode(), value)
+            elif isinstance(value, int):
+                lib.vev_event_meta_int(event, key.encode(), value)
+            else:
+                lib.vev_event_meta_num(event, key.encode(), value)
+        lib.vev_event_image_begin(event, text("label"))
+        _raise_for_event(event)
+        self._names = [
+            ffi.NULL if name is None else ffi.new("char[]", _c_text("class", name))
+            for name in class_names
+        ]
+        self._name_array = ffi.new("char *[]", self._names)
+        self._writer = ffi.new("py_writer *")
+        self._writer.base = event
+        self._writer.class_names = ffi.cast("const char **", self._name_array)
+        self._writer.class_count = len(self._names)
+        self._scratch = _Scratch()
+
+    def append(
+        self,
+        xyxy: Any,
+        confidence: Any,
+        class_id: Any,
+        count: int,
+        frame: tuple[int, bytes, int],
+        flags: int,
+    ) -> int:
+        """Append one event.
+
+        Args:
+            xyxy: Buffer of 4 * count float32.
+            confidence: Buffer of count float32.
+            class_id: Buffer of count int64.
+            count: How many detections.
+            frame: Sequence number in the media ring (0: no frame), digest, size in bytes.
+            flags: `APPEND_SYNC` or 0.
+
+        Returns:
+            The sequence number.
+        """
+        scratch = self._scratch
+        entry, struct = scratch.entry, scratch.struct
+        entry.flags = flags
+        frame_seq, digest, size = frame
+        status = lib.py_append_boxes(
+            self._handle._open_log(),
+            self._writer,
+            struct,
+            ffi.from_buffer("float[]", xyxy),
+            ffi.from_buffer("float[]", confidence),
+            ffi.from_buffer("int64_t[]", class_id),
+            count,
+            frame_seq,
+            digest,
+            size,
+            entry,
+        )
+        if status:
+            event = ffi.addressof(struct, "event")
+            built = lib.vev_event_error(event)[0] == b"\0"
+            if status == lib.VEV_E_TOO_BIG and not built and struct.buffer_size < _SCRATCH_SIZE_MAX:
+                scratch.resize(4 * struct.buffer_size)
+                return self.append(xyxy, confidence, class_id, count, frame, flags)
+            _raise_for_event(event)
+            check(status, "event")
+        seq: int = entry.seq
+        return seq
+
+
+def _c_text(field: str, text: str) -> bytes:
+    """Encode a text for C, where it ends at the first NUL."""
+    if "\0" in text:
+        raise EventValidationError(field, "must not contain a NUL character")
+    return text.encode()
+
+
+def _raise_for_event(event: Any) -> None:
+    """Raise what is wrong with an event that is being built, if anything is."""
+    text = ffi.string(lib.vev_event_error(event)).decode(errors="replace")
+    if text:
+        field, _, reason = text.partition(": ")
+        kind = EventTooLargeError if "does not fit" in reason else EventValidationError
+        raise kind(field, reason)

@@ -326,6 +326,17 @@ class EventLog:
         """
         return self._handle.append_encoded(payload, _ffi.APPEND_SYNC if sync else 0, kind)
 
+    def box_writer(
+        self,
+        kind: int,
+        texts: Mapping[str, str | None],
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        class_names: Sequence[str | None],
+    ) -> _ffi.BoxWriter:
+        """Return what `vevents.detections.DetectionWriter` appends with; see there."""
+        return _ffi.BoxWriter(self._handle, kind, texts, data, metadata, class_names)
+
     def append_frame(self, data: bytes) -> FrameRef:
         """Put an encoded image into media.ring, or find it there if it was put recently.
 

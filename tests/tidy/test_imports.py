@@ -20,6 +20,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "frames": ({"errors", "event"}, {"numpy", "PIL", "cv2"}),
     "_ffi": ({"_core", "errors"}, set()),
     "log": ({"_ffi", "codec", "frames", "event", "errors"}, {"msgpack"}),
+    "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
     "settings": ({"errors"}, set()),
     "delivery": ({"log", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
     # Its judgement of events must not come from the code that it judges.
@@ -47,7 +48,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"click"},
     ),
     # vevents/__init__.py hands out the public names and nothing that talks to a network.
-    "": ({"errors", "event", "_ffi", "log"}, set()),
+    "": ({"errors", "event", "_ffi", "log", "detections"}, set()),
     "__main__": ({"cli"}, set()),
 }
 

@@ -38,6 +38,8 @@
 extern "C" {
 #endif
 
+/* cdef-begin: as in vevents.h */
+
 /** An event being built. Lives where the caller puts it, needs no clean-up, and may be used again
  *  with vev_event_begin(). Its contents are nobody's business; its size is ABI. */
 typedef struct vev_event {
@@ -61,6 +63,17 @@ typedef struct vev_keypoint {
  */
 VEV_API void vev_event_begin(vev_event *event, void *buffer, size_t buffer_size, int kind,
                              const char *use_case_id);
+
+/** Go on from an event that has been begun elsewhere: what an event has in common with the ones before
+ *  it is built once, copied for each, and completed. An open image stays open.
+ *
+ *  @param event        any memory; what it held is forgotten.
+ *  @param buffer       as for vev_event_begin(); not that of `from`.
+ *  @param buffer_size  bytes.
+ *  @param from         is only read, so that any number of threads can copy it at once. Its error,
+ *                      if it has one, is copied, too. */
+VEV_API void vev_event_copy(vev_event *event, void *buffer, size_t buffer_size,
+                            const vev_event *from);
 
 /** Give the event an id, 1 to 256 characters. Without it the log makes a random UUID. */
 VEV_API void vev_event_id(vev_event *event, const char *event_id);
@@ -136,6 +149,21 @@ VEV_API void vev_event_keypoints(vev_event *event, const char *class_name, doubl
                                  double width, double height, double confidence,
                                  const vev_keypoint *keypoints, size_t keypoint_count);
 
+/** Detections as a detector leaves them: arrays, one row for each. */
+typedef struct vev_boxes {
+    const float *xyxy;              /**< 4 a row: left, top, right, bottom, absolute pixels */
+    const float *confidence;        /**< 1 a row, 0 to 1 */
+    const int64_t *class_id;        /**< 1 a row: which of `class_names` */
+    size_t count;                   /**< rows */
+    const char *const *class_names; /**< UTF-8, each ends with a NUL byte */
+    size_t class_count;
+} vev_boxes;
+
+/** Add all of them: what vev_event_detection() does for each, in one call.
+ *
+ *  Right and bottom are not less than left and top; a class_id is from 0 to class_count - 1. */
+VEV_API void vev_event_boxes(vev_event *event, const vev_boxes *boxes);
+
 /** End the image. */
 VEV_API void vev_event_image_end(vev_event *event);
 
@@ -161,6 +189,8 @@ VEV_API const char *vev_event_error(const vev_event *event);
 /** The digest by which frames are told apart: BLAKE2b of the encoded image, 16 bytes.
  *  @par Cost  About 1 ns a byte. */
 VEV_API void vev_frame_digest(const void *data, size_t size, uint8_t digest_out[16]);
+
+/* cdef-end */
 
 /** Finish an event and append it: vev_event_finish(), then vev_log_append().
  *  @param entry  as in vev_log_append(), but only VEV_APPEND_SYNC counts on the way in. May be

@@ -862,6 +862,81 @@ static void annotations(void)
     check_good(&ev);
 }
 
+/* Arrays give the bytes of the same boxes one by one, also behind others, and from a copy. */
+static void boxes_are_detections(void)
+{
+    enum { COUNT = 40 };
+    static const char *const names[] = {"a", "forklift", ""};
+    float xyxy[4 * COUNT], confidence[COUNT];
+    int64_t class_id[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        xyxy[4 * i] = 1.25f * (float)i;
+        xyxy[4 * i + 1] = 0.1f * (float)i;
+        xyxy[4 * i + 2] = 1.25f * (float)i + 3;
+        xyxy[4 * i + 3] = 0.7f * (float)i + 0.5f;
+        confidence[i] = (float)i / COUNT;
+        class_id[i] = i % 3;
+    }
+    for (size_t behind = 0; behind < 20; behind += 3) {
+        for (size_t count = 0; count <= COUNT; count++) {
+            static char one[BUFFER_SIZE], base_buffer[1000];
+            vev_event ev, base, copy;
+            vev_event_begin(&ev, one, sizeof one, VEV_KIND_CUSTOM, "uc");
+            vev_event_data_str(&ev, "value", "v");
+            vev_event_image_begin(&ev, "cam");
+            for (size_t i = 0; i < count; i++) {
+                double left = (double)xyxy[4 * i], top = (double)xyxy[4 * i + 1];
+                double right = (double)xyxy[4 * i + 2], bottom = (double)xyxy[4 * i + 3];
+                vev_event_detection(&ev, names[class_id[i]], (left + right) / 2, (top + bottom) / 2,
+                                    right - left, bottom - top, (double)confidence[i]);
+            }
+            vev_event_image_end(&ev);
+            const void *expected, *actual;
+            size_t expected_size, actual_size;
+            CHECK_INT(vev_event_finish(&ev, &expected, &expected_size, NULL), VEV_OK);
+
+            vev_event_begin(&base, base_buffer, sizeof base_buffer, VEV_KIND_CUSTOM, "uc");
+            vev_event_data_str(&base, "value", "v");
+            vev_event_image_begin(&base, "cam");
+            vev_event_copy(&copy, buffer, sizeof buffer, &base);
+            memset(&base, 0xee, sizeof base);
+            memset(base_buffer, 0xee, sizeof base_buffer);
+            size_t first = VEV_MIN(behind, count);
+            vev_boxes boxes = {xyxy, confidence, class_id, first, names, 3};
+            vev_event_boxes(&copy, &boxes);
+            boxes = (vev_boxes){
+                xyxy + 4 * first, confidence + first, class_id + first, count - first, names, 3};
+            vev_event_boxes(&copy, &boxes);
+            vev_event_image_end(&copy);
+            CHECK_INT(vev_event_finish(&copy, &actual, &actual_size, NULL), VEV_OK);
+            CHECK_BYTES(actual, actual_size, expected, expected_size);
+        }
+    }
+    vev_event ev;
+    begin_custom(&ev);
+    vev_boxes boxes = {xyxy, confidence, class_id, 3, names, 2};
+    vev_event_boxes(&ev, &boxes);
+    check_bad(&ev, "images: no image has been begun");
+    begin_custom(&ev);
+    vev_event_image_begin(&ev, NULL);
+    vev_event_boxes(&ev, &boxes);
+    check_bad(&ev, "images[0].objectDetections[2].class: is 2, but there are 2 names");
+    class_id[1] = INT64_MIN;
+    begin_custom(&ev);
+    vev_event_image_begin(&ev, NULL);
+    vev_event_boxes(&ev, &boxes);
+    check_bad(&ev, "images[0].objectDetections[1].class: is -9223372036854775808, but there are 2 "
+                   "names");
+    /* A copy of an event with an error, and one into too small a buffer. */
+    vev_event copy;
+    char small[20];
+    vev_event_copy(&copy, small, sizeof small, &ev);
+    CHECK_STR(vev_event_error(&copy), vev_event_error(&ev));
+    begin_custom(&ev);
+    vev_event_copy(&copy, small, sizeof small, &ev);
+    CHECK_STR(vev_event_error(&copy), "event: does not fit into the buffer of 20 bytes");
+}
+
 static void annotation_lists_have_a_limit(void)
 {
     static const char *const names[] = {"objectDetections", "classifications",
@@ -1064,6 +1139,7 @@ int main(void)
     RUN(display_position);
     RUN(frames_and_sources);
     RUN(annotations);
+    RUN(boxes_are_detections);
     RUN(annotation_lists_have_a_limit);
     RUN(absurd_counts);
     RUN(a_thousand_points);

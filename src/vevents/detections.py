@@ -1,0 +1,157 @@
+"""Detections straight from a detector's arrays: no dict, no Python number on their way.
+
+What the events of a camera have in common is checked and encoded once, here; what differs from
+frame to frame goes to C as arrays and comes out as one appended event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vevents import _ffi, codec
+from vevents.errors import EventValidationError
+from vevents.event import FrameRef
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from vevents.event import Event
+    from vevents.log import EventLog
+
+_NO_FRAME = (0, b"\0" * 16, 0)
+
+
+class DetectionWriter:
+    """Appends events of one kind whose detections come as arrays.
+
+    Threads: any number may append at once; each keeps a buffer of its own. Where the other fields
+    vary, too (`result="pass"` or `"fail"`), make one writer for each and choose; a writer is small.
+
+    Args:
+        log: Where to append; must stay open.
+        event: What the events have in common: type, data, metadata, device and so on. Without id,
+            time and images; those are made for each event.
+        class_names: By class id: a list, or a mapping as Ultralytics has it.
+        label: Label of the image, for example the camera's name.
+
+    Raises:
+        EventValidationError: A field breaks the contract, or one that differs from event to event
+            is given.
+
+    Example:
+        >>> import numpy as np
+        >>> with EventLog(directory) as log:
+        ...     failed = Event.quality_check(result="fail", device_id="press-03")
+        ...     writer = DetectionWriter(log, failed, ["burr", "scratch"])
+        ...     writer.append(
+        ...         np.array([[794.0, 392.0, 831.0, 414.0]]), np.array([0.913]), np.array([0])
+        ...     )
+        1
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        event: Event,
+        class_names: Sequence[str] | Mapping[int, str],
+        *,
+        label: str | None = None,
+    ) -> None:
+        import numpy as np
+
+        event.validate()
+        for field in ("event_id", "timestamp", "display_image_position"):
+            if getattr(event, field) is not None:
+                raise EventValidationError(field, "differs from event to event; leave it out here")
+        if event.images:
+            raise EventValidationError("images", "each event gets its own; leave them out here")
+        self._log = log
+        self._float32, self._int64 = np.dtype(np.float32), np.dtype(np.int64)
+        texts = {
+            "use_case_id": event.use_case_id,
+            "device_id": event.device_id,
+            "stream_id": event.stream_id,
+            "workflow_id": event.workflow_id,
+            "label": label,
+        }
+        self._writer = log.box_writer(
+            codec.KIND_OF[event.event_type],
+            texts,
+            event.data or {},
+            event.metadata or {},
+            _by_id(class_names),
+        )
+
+    def append(
+        self,
+        xyxy: ArrayLike,
+        confidence: ArrayLike,
+        class_id: ArrayLike,
+        *,
+        frame: bytes | FrameRef | None = None,
+        sync: bool = False,
+    ) -> int:
+        """Append one event with these detections, at most 1000.
+
+        Fastest with C-contiguous arrays of float32, float32 and int64; anything else is converted.
+
+        Args:
+            xyxy: Shape (n, 4): left, top, right, bottom in absolute pixels. Kept as float32.
+            confidence: Shape (n,), 0 to 1.
+            class_id: Shape (n,), whole numbers that `class_names` has.
+            frame: The picture, encoded, or what `EventLog.append_frame` returned for it; stored
+                whole, whatever the pressure on media.ring.
+            sync: As for `EventLog.append`.
+
+        Returns:
+            The sequence number.
+
+        Raises:
+            EventValidationError: A shape, a box, a confidence or a class is wrong; nothing is
+                appended.
+            EventTooLargeError, LogFullError, LogDegradedError, OSError: As for `EventLog.append`.
+        """
+        boxes = self._array(xyxy, self._float32, "xyxy")
+        scores = self._array(confidence, self._float32, "confidence")
+        ids = self._array(class_id, self._int64, "class_id")
+        count = scores.size
+        shaped = scores.ndim == 1 and ids.shape == scores.shape and boxes.shape == (count, 4)
+        if not shaped and not boxes.size == scores.size == ids.size == 0:
+            raise EventValidationError(
+                "xyxy, confidence, class_id",
+                f"must have shapes (n, 4), (n,), (n,); have {boxes.shape}, {scores.shape}, "
+                f"{ids.shape}",
+            )
+        if frame is None:
+            reference = _NO_FRAME
+        else:
+            ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
+            reference = (ref.seq, ref.digest, ref.size)
+        return self._writer.append(
+            boxes, scores, ids, count, reference, _ffi.APPEND_SYNC if sync else 0
+        )
+
+    def _array(self, given: ArrayLike, dtype: Any, name: str) -> NDArray[Any]:
+        import numpy as np
+
+        if type(given) is np.ndarray and given.dtype is dtype and given.flags.c_contiguous:
+            return given
+        try:
+            array = np.asarray(given)
+            if array.dtype.kind not in "fiu":
+                raise EventValidationError(name, f"must be numbers, is {array.dtype}")
+            converted = np.ascontiguousarray(array, dtype).reshape(array.shape)
+        except (TypeError, ValueError) as error:
+            raise EventValidationError(name, f"must be an array of numbers: {error}") from error
+        if dtype is self._int64 and not np.array_equal(converted, array):
+            raise EventValidationError(name, "must be whole numbers")
+        return converted
+
+
+def _by_id(class_names: Sequence[str] | Mapping[int, str]) -> list[str | None]:
+    if not isinstance(class_names, Mapping):
+        return list(class_names)
+    if any(not isinstance(key, int) or not 0 <= key < 1_000_000 for key in class_names):
+        raise EventValidationError("class_names", "the ids must be whole numbers from 0 to 999999")
+    return [class_names.get(i) for i in range(max(class_names, default=-1) + 1)]
