@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,7 +24,7 @@
 static struct {
     _Atomic int64_t wall_ns;
     _Atomic uint64_t mono_ns;
-    _Atomic uint32_t boot;
+    _Atomic uint32_t boot, synced;
 } stopped;
 
 static bool is_stopped(void)
@@ -38,7 +39,17 @@ void vev_set_clock(const vev_moment *moment)
         return;
     atomic_store(&stopped.wall_ns, moment->wall_ns);
     atomic_store(&stopped.mono_ns, moment->mono_ns);
+    atomic_store(&stopped.synced, moment->synced);
     atomic_store(&stopped.boot, VEV_MAX(moment->boot, 1u));
+}
+
+static bool is_synced(void)
+{
+    if (is_stopped())
+        return atomic_load(&stopped.synced) != 0;
+    struct timex state = {0};
+    int rc = adjtimex(&state);
+    return rc >= 0 && rc != TIME_ERROR && !(state.status & STA_UNSYNC);
 }
 
 void vev_now(vev_moment *now_out)
@@ -46,6 +57,7 @@ void vev_now(vev_moment *now_out)
     now_out->wall_ns = vev_clock_wall_ns();
     now_out->mono_ns = vev_clock_boot_ns();
     now_out->boot = vev_clock_boot_tag();
+    now_out->synced = is_synced();
 }
 
 int64_t vev_clock_wall_ns(void)

@@ -87,18 +87,22 @@ def version() -> str:
 
 
 class Moment(NamedTuple):
-    """What records are stamped with: wall time, time since boot (both in ns), tag of the boot."""
+    """What records are stamped with, and whether the wall clock follows a reference.
+
+    `mono_ns` counts from the boot that `boot` names.
+    """
 
     wall_ns: int
     mono_ns: int
     boot: int
+    synced: bool
 
 
 def now() -> Moment:
     """Return the moment as a record appended now would be stamped with it."""
     out = ffi.new("vev_moment *")
     lib.vev_now(out)
-    return Moment(out.wall_ns, out.mono_ns, out.boot)
+    return Moment(out.wall_ns, out.mono_ns, out.boot, bool(out.synced))
 
 
 def set_clock(moment: Moment | None) -> None:

@@ -324,9 +324,11 @@ typedef struct vev_moment {
     int64_t wall_ns;  /**< ns since 1970, UTC, as the device's clock stands */
     uint64_t mono_ns; /**< ns since boot, time in suspend included */
     uint32_t boot;    /**< tag of this boot; never 0 */
+    uint32_t
+        synced; /**< 1 when the kernel says that its clock follows a reference (NTP, PTP, ...) */
 } vev_moment;
 
-/** The moment as a record appended now would be stamped with it. Cheap; any thread. */
+/** The moment as a record appended now would be stamped with it. A system call; any thread. */
 VEV_API void vev_now(vev_moment *now_out);
 
 /** Stop the clocks of this process at a moment, for simulations and tests; every log in the process

@@ -138,12 +138,17 @@ static void without_proc_and_dev(void) { in_a_child(body_without_files); }
 
 static void stopped_clocks_stand_still(void)
 {
-    vev_moment set = {.wall_ns = 86400000000000, .mono_ns = 5, .boot = 77}, now;
+    vev_moment set = {.wall_ns = 86400000000000, .mono_ns = 5, .boot = 77, .synced = 1}, now;
     vev_set_clock(&set);
     vev_now(&now);
     CHECK_INT(now.wall_ns, set.wall_ns);
     CHECK_INT(now.mono_ns, set.mono_ns);
     CHECK_INT(now.boot, set.boot);
+    CHECK_INT(now.synced, 1);
+    set.synced = 0;
+    vev_set_clock(&set);
+    vev_now(&now);
+    CHECK_INT(now.synced, 0);
     vev_set_clock(NULL);
     vev_now(&now);
     CHECK(now.wall_ns / 1000000000 >= time(NULL) - 2);
