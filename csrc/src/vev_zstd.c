@@ -163,18 +163,32 @@ static void compressor_set(compressor *c, const vev_zdict *dict, int level)
     }
 }
 
+/* Let libzstd take the memory now that the largest record of the class needs, so that no later one
+ * makes it take more. Best effort. */
+static void compressor_warm(compressor *c, int class)
+{
+    size_t size = class_sizes[class], bound = ZSTD_compressBound(size);
+    uint8_t *memory = calloc(1, size + bound);
+    if (memory != NULL)
+        (void)ZSTD_compress2(c->cctx, memory + size, bound, memory, size);
+    free(memory);
+}
+
 vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level, void *dst,
                              size_t dst_cap, const void *src, size_t src_size, size_t *out)
 {
     *out = 0;
     int class = size_class(src_size);
     compressor *c = &ctx->compressors[class];
-    if (VEV_UNLIKELY(c->cctx == NULL)) {
+    bool fresh = c->cctx == NULL;
+    if (VEV_UNLIKELY(fresh)) {
         vev_status status = compressor_open(c, class);
         if (status != VEV_OK)
             return status;
     }
     compressor_set(c, dict, level);
+    if (VEV_UNLIKELY(fresh) && class < CLASS_LARGE)
+        compressor_warm(c, class);
     size_t size = ZSTD_compress2(c->cctx, dst, dst_cap, src, src_size);
     if (VEV_UNLIKELY(ZSTD_isError(size))) {
         ZSTD_ErrorCode code = ZSTD_getErrorCode(size);

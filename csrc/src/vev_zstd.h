@@ -73,9 +73,9 @@ size_t vev_zstd_bound(size_t src_size);
  *
  *  @par Threads  One call per context at a time.
  *  @par Cost     No lock. No allocation once the context has compressed a record of the same
- *                size class (2 KiB, 8 KiB, 32 KiB) that was at least as large; above 32 KiB zstd
- *                may take memory anew, at most once in 128 calls. Every class that is used holds
- *                memory: at level 1 up to 50, 120 and 280 KiB, and above about 1 MiB.
+ *                size class (2 KiB, 8 KiB, 32 KiB); above 32 KiB zstd may take memory anew, at
+ *                most once in 128 calls. Every class that is used holds memory: at level 1 up to
+ *                50, 120 and 280 KiB, and above about 1 MiB.
  */
 VEV_MUST_CHECK vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level,
                                             void *dst, size_t dst_cap, const void *src,

@@ -1,17 +1,23 @@
 /* The log as a whole, on a real file system: append, read, mark, wrap, reopen, several processes. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "log_case.h"
+#include "vev_clock.h"
 
 static void test_append_and_read(void)
 {
@@ -414,6 +420,72 @@ static void test_programs_own_sigbus_handler(void)
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 42);
 }
 
+#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+
+static _Atomic uint64_t allocations;
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *old, size_t size);
+
+void *malloc(size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_realloc(old, size);
+}
+
+/* Once it is warm, append makes no system call and allocates nothing until its segment is full. */
+static void test_append_keeps_to_itself(void)
+{
+    const char *dir = fresh_dir();
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        vev_options options = small();
+        options.flags = VEV_OPEN_NO_THREAD;
+        options.events_size = 8 << 20; /* with a segment that all of them fit into */
+        vev_log *log = open_log(dir, &options);
+        append_numbers(log, VEV_EVENTS, 0, 1); /* of 28 bytes; those below are up to 419 */
+        vev_clock_boot_tag();
+        struct sock_filter filter[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        };
+        struct sock_fprog program = {sizeof filter / sizeof filter[0], filter};
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0)
+            _exit(77);
+        uint64_t before = atomic_load(&allocations);
+        append_numbers(log, VEV_EVENTS, 1, 701);
+        _exit(atomic_load(&allocations) == before ? 0 : 3);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        puts("skipped: this kernel has no seccomp filters");
+        return;
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+#else
+static void test_append_keeps_to_itself(void) {}
+#endif
+
 static void test_readonly(void)
 {
     const char *dir = fresh_dir();
@@ -467,6 +539,7 @@ int main(void)
     test_kill();
     test_damage();
     test_truncated_under_map();
+    test_append_keeps_to_itself();
     test_readonly();
     test_urgent();
     end_tests();
