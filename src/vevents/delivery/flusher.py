@@ -34,12 +34,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from vevents.delivery.backlog import DEFAULT_PRIORITIES, ORDERS, Order, parse_priorities
 from vevents.delivery.client import batch_body
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.errors import (
     AuthorizationError,
+    ConfigurationError,
     EventTooLargeError,
     FlushLockedError,
     NoAnswerError,
@@ -51,7 +53,7 @@ from vevents.wire import event_to_json, required_frames
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
-    from vevents.event import Event, FrameRef
+    from vevents.event import Event, EventType, FrameRef
     from vevents.log import EventLog, Record
 
 # The API takes 100 events at once. Its limit on a body is not documented.
@@ -60,13 +62,14 @@ _BATCH_SIZE_MAX = 5_000_000
 # On a slow link a batch goes before it is full, so that events follow their images soon.
 _BATCH_AGE_S_MAX = 5.0
 # The API refuses what is older than a year or later than tomorrow; we stay a little inside.
-_EVENT_AGE_S_MAX = 364 * 86_400
+EVENT_AGE_S_MAX: Final = 364 * 86_400
 _EVENT_AHEAD_S_MAX = 23 * 3_600
 # A frame is written before its event; a process that dies in between leaves a frame for nobody.
 _ORPHAN_AGE_S = 3_600
 _ORPHANS_PER_NOTE = 100
 _DIGESTS_REMEMBERED_MAX = 65_536
 _HELD_IDS_MAX = 10_000
+UPLOADS_MAX: Final = 32
 _LOCK_NAME = "flush.lock"
 
 
@@ -143,6 +146,19 @@ class Flusher:
         use_case_id: Use case of the events that name none.
         retry: How failed requests are repeated.
         time: Where time and chance come from.
+        order: What goes first: `"oldest"`, `"newest"`, or `"priority"`, by type of event.
+        priorities: For `"priority"`: event types, the most important first. The ones that are not
+            named come last. Within a type the oldest goes first.
+        live_first: Send what is appended during a pass ahead of the rest of the backlog.
+        uploads: At most so many images are uploaded at the same time. How many it really are
+            follows from how well it goes.
+        bytes_per_s: Average bytes of request bodies per second over all requests; None for as
+            fast as it goes. A request larger than that is sent, and the ones behind it wait.
+        event_age_s_max: Older events are set aside as rejected; at most 364 days, since the
+            server refuses what is older than a year.
+
+    Raises:
+        ConfigurationError: An argument is out of range.
 
     Example:
         >>> with EventLog(directory) as log, Client(key) as client:  # doctest: +SKIP
@@ -159,7 +175,15 @@ class Flusher:
         use_case_id: str | None = None,
         retry: RetryPolicy | None = None,
         time: Time | None = None,
+        order: Order = "oldest",
+        priorities: Sequence[EventType | str] = DEFAULT_PRIORITIES,
+        live_first: bool = False,
+        uploads: int = 4,
+        bytes_per_s: float | None = None,
+        event_age_s_max: float = EVENT_AGE_S_MAX,
     ) -> None:
+        _check_options(order, uploads, bytes_per_s, event_age_s_max)
+        self._priorities = parse_priorities(priorities)
         self._log = log
         self._client = client
         self._use_case_id = use_case_id
@@ -431,7 +455,7 @@ class _Pass:
     def _window_reason(self, wall_ns: int) -> str | None:
         server_s = self._time.clock() + (self._client.clock_offset_s or 0.0)
         age_s = server_s - wall_ns / 1e9
-        if age_s > _EVENT_AGE_S_MAX:
+        if age_s > EVENT_AGE_S_MAX:
             return f"its time is {age_s / 86_400:.1f} days ago; the server takes at most 365"
         if -age_s > _EVENT_AHEAD_S_MAX:
             return f"its time is {-age_s / 3_600:.1f} hours ahead; the server takes at most 24"
@@ -689,6 +713,21 @@ class _Pass:
 
     def _now_ns(self) -> int:
         return int(self._time.clock() * 1e9)
+
+
+def _check_options(
+    order: Order, uploads: int, bytes_per_s: float | None, event_age_s_max: float
+) -> None:
+    if order not in ORDERS:
+        raise ConfigurationError(f"order: {order!r}; one of {', '.join(map(repr, ORDERS))}")
+    if not 1 <= uploads <= UPLOADS_MAX:
+        raise ConfigurationError(f"uploads: {uploads}; from 1 to {UPLOADS_MAX}")
+    if bytes_per_s is not None and not 1 <= bytes_per_s < float("inf"):
+        raise ConfigurationError(f"bytes_per_s: {bytes_per_s}; at least 1, or None for no cap")
+    if not 0 < event_age_s_max <= EVENT_AGE_S_MAX:
+        raise ConfigurationError(
+            f"event_age_s_max: {event_age_s_max}; more than 0, at most {EVENT_AGE_S_MAX} (364 days)"
+        )
 
 
 @contextmanager
