@@ -46,6 +46,7 @@ KIND_OF: Final[dict[EventType, int]] = {
 # Every integer up to this magnitude is a float32, too, so nothing is lost by writing it shorter.
 INTEGER_MAX: Final = 2**24
 
+_ID_KEY = b"\xa7eventId"
 _PLAIN_NUMBERS = frozenset((int, float))
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _FLOAT32 = struct.Struct("<f")
@@ -192,6 +193,34 @@ def decode(payload: bytes, *, event_id: str, timestamp: datetime) -> Event:
     except EventValidationError as error:
         raise PayloadError(error.field, error.reason) from error
     return event
+
+
+def payload_id(payload: bytes) -> str | None:
+    """Return the id that stands in a payload, without decoding the rest.
+
+    Args:
+        payload: What `encode()` or the C library wrote; it may be anything.
+
+    Returns:
+        The id, or None: then it is the one in the record's header.
+
+    Example:
+        >>> payload_id(encode(Event.custom(value="door open", event_id="evt-001")))
+        'evt-001'
+    """
+    if _ID_KEY not in payload:
+        return None
+    unpacker = msgpack.Unpacker(None)
+    unpacker.feed(payload)
+    try:
+        for _ in range(unpacker.read_map_header()):
+            if unpacker.unpack() == "eventId":
+                found = unpacker.unpack()
+                return found if isinstance(found, str) else None
+            unpacker.skip()
+    except (ValueError, msgpack.OutOfData):
+        pass
+    return None
 
 
 # --- Writing --------------------------------------------------------------------------------

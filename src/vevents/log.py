@@ -459,6 +459,10 @@ class EventLog:
         """Return the event that a record of the events ring holds."""
         return codec.decode(record.payload, event_id=record.event_id, timestamp=record.timestamp)
 
+    def event_id(self, record: Record) -> str:
+        """Return the id under which an event is delivered, without decoding the rest of it."""
+        return codec.payload_id(record.payload) or record.event_id
+
     def frame(self, frame: FrameRef | int) -> bytes | None:
         """Return a frame's bytes, or None when it has been evicted or lost.
 
@@ -495,10 +499,14 @@ class EventLog:
         )
         return seq
 
-    def notes(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Iterate over the notes that are still there, oldest first, with sequence numbers."""
+    def notes(self, from_seq: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Iterate over the notes that are still there, oldest first, with sequence numbers.
+
+        Args:
+            from_seq: First sequence number wanted.
+        """
         every: tuple[State, ...] = ("pending", "delivered", "rejected")
-        for record in self.read("delivery", states=every):
+        for record in self.read("delivery", from_seq=from_seq, states=every):
             note = msgpack.unpackb(record.payload, strict_map_key=False)
             if not isinstance(note, dict):
                 raise LogCorruptError(f"{self.directory}: note {record.seq} is not a map")

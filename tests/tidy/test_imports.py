@@ -22,7 +22,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "log": ({"_ffi", "codec", "frames", "event", "errors"}, {"msgpack"}),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
     "settings": ({"errors"}, set()),
-    "delivery": ({"log", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
+    "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
     # Its judgement of events must not come from the code that it judges.
     "emulator": (
         {"errors"},

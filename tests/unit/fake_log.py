@@ -49,6 +49,7 @@ class FakeRecord:
     wall_ns: int
     payload: bytes
     state: str = "pending"
+    kind: int = 0
 
     @property
     def event_id(self) -> str:
@@ -67,6 +68,7 @@ class FakeStats:
     rejected: int
     evicted: int
     lost: int
+    first_seq: int
     last_seq: int
 
 
@@ -101,9 +103,11 @@ class FakeLog:
             if moment is None
             else (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
         )
-        return self._append(
+        record = self._append(
             "events", wall_ns, codec.encode(replace(event, images=images)), event.event_id
         )
+        record.kind = codec.KIND_OF[event.event_type]
+        return record
 
     def append_payload(self, payload: bytes) -> FakeRecord:
         return self._append("events", int(self.clock() * 1e9), payload, None)
@@ -160,6 +164,9 @@ class FakeLog:
     def decode(self, record: FakeRecord) -> Event:
         return codec.decode(record.payload, event_id=record.event_id, timestamp=record.timestamp)
 
+    def event_id(self, record: FakeRecord) -> str:
+        return codec.payload_id(record.payload) or record.event_id
+
     def frame(self, ref: FrameRef) -> bytes | None:
         self.tripwire.step("frame")
         if ("media", ref.seq) in self.evicted:
@@ -187,8 +194,10 @@ class FakeLog:
         self.tripwire.step(f"after note {note['kind']}")
         return len(self.written_notes)
 
-    def notes(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self.written_notes, start=1)
+    def notes(self, from_seq: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        self.tripwire.step("read notes")
+        first = max(1, from_seq)
+        yield from enumerate(self.written_notes[first - 1 :], start=first)
 
     def stats(self, stream: str = "events") -> FakeStats:
         counts = Counter(
@@ -202,6 +211,7 @@ class FakeLog:
             rejected=counts["rejected"],
             evicted=counts["evicted"],
             lost=counts["lost"],
+            first_seq=1,
             last_seq=len(self.streams[stream]),
         )
 
@@ -233,6 +243,7 @@ class FakeServer:
         events: The stored events by id.
         stored_counts: How often each id was stored.
         images: The bytes of each uploaded image, by `sourceId`.
+        use_cases: The ids of the active use cases. Events of others are stored all the same.
         requests: Method and path of every request, in order.
         batches: The event ids of every request that carries events.
         interfere: Called with each request before it is served; may return an answer of its own
@@ -245,6 +256,7 @@ class FakeServer:
         self.events: dict[str, dict[str, Any]] = {}
         self.stored_counts: Counter[str] = Counter()
         self.images: dict[str, bytes] = {}
+        self.use_cases = ["uc-default"]
         self.requests: list[tuple[str, str]] = []
         self.batches: list[list[str]] = []
         self.interfere: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
@@ -275,7 +287,8 @@ class FakeServer:
 
     def _serve(self, path: str, body: bytes, events: list[dict[str, Any]]) -> httpx.Response:
         if path == "/vision-events/use-cases":
-            return httpx.Response(200, json={"useCases": [], "lookbackDays": 14})
+            rows = [{"id": name, "name": name, "status": "active"} for name in self.use_cases]
+            return httpx.Response(200, json={"useCases": rows, "lookbackDays": 14})
         if path == "/vision-events/upload":
             source_id = f"ve-img-{len(self.images) + 1}"
             # One part: boundary line, headers, empty line, the image, boundary line.

@@ -69,6 +69,7 @@ class Site:
         *,
         use_case_id: str | None = "uc-default",
         retry: RetryPolicy | None = None,
+        options: dict[str, Any] | None = None,
         **limits: Any,
     ) -> FlushReport:
         with self.client() as client:
@@ -78,6 +79,7 @@ class Site:
                 use_case_id=use_case_id,
                 retry=retry,
                 time=self.time.as_time(),
+                **({"uploads": 1} | (options or {})),
             )
             report = flusher.flush(progress=self.steps.append, **limits)
         self.log.assert_conserved()
@@ -436,6 +438,7 @@ def test_bad_event_is_found_by_halving_and_set_aside(site: Site) -> None:
         "kind": "rejected",
         "seq": 37,
         "eventId": site.log.streams["events"][36].event_id,
+        "code": "refused",
         "status": 400,
         "reason": "no good",
         "at": int(NOW_S * 1e9),
@@ -458,13 +461,16 @@ def test_any_mixture_of_bad_events(site: Site, bad: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
 def test_every_final_status_sets_aside(site: Site, status: int) -> None:
-    site.append()
+    site.append(use_case_id="uc-own")
     site.server.interfere = always(EVENT, status)
 
     report = site.flush()
 
+    code = "too-large" if status == 413 else "refused"
     assert (report.rejected, report.requests) == (1, 1)
-    assert site.log.notes_of("rejected")[0]["status"] == status
+    assert report.rejected_by_reason == {code: 1}
+    [note] = site.log.notes_of("rejected")
+    assert (note["status"], note["code"]) == (status, code)
 
 
 def test_too_large_batch_is_halved_and_delivered(site: Site) -> None:

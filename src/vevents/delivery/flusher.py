@@ -1,8 +1,9 @@
 """Hands the events of a log over to the API: images first, then batches, then acknowledgements.
 
-One pass goes through the pending events from the oldest to the newest. For each event it uploads
-the frames that the event names, then the event joins a batch, and the batch is posted. What the
-server said is written down in an order that survives a crash at any point:
+One pass goes through the pending events in the order that `vevents.delivery.backlog` gives. For
+each event it uploads the frames that the event names, several at the same time if that helps, then
+the event joins a batch, and the batch is posted; there is one request with events at a time. What
+the server said is written down in an order that survives a crash at any point:
 
     1. A frame:   upload it, note its `sourceId` in delivery.ring, mark it delivered. A crash
                   before the note uploads the frame once more; a crash after it does not.
@@ -14,14 +15,23 @@ server said is written down in an order that survives a crash at any point:
 So nothing is ever marked before the server spoke. What the server's refusals and failures do
 (`vevents.delivery.sender` says what is repeated before it comes to that):
 
-    a refused batch    is halved until the bad event is alone; that one is set aside as rejected
+    a refused batch    is split until the bad event is alone; that one is set aside as rejected
+    a batch too large  is halved, and the later batches of the pass are made no larger
     a refused image    is marked rejected; its event goes without it and says so
     a failing request  may be the fault of one event, so a batch that keeps failing is halved as
                        well; what still fails alone stays pending and is passed over, so that it
                        cannot hold up the events behind it
+    a default use case that the server does not know is a wrong setting and no fault of the events:
+                       they stay pending
 
-Memory: at most one window of records, one batch of JSON and one frame are held at a time, and the
-ids of images that were uploaded.
+The events leave in the order of the backlog whatever the order in which their images arrive; only
+what is passed over falls behind. Of events with the same id the later one never overtakes.
+
+Threads: the one that called `flush` decides everything, posts the events and calls `progress`.
+Others upload frames (`Uploads`) and read ahead (`ReadAhead`). With `uploads=1` there are none.
+
+Memory: at most two windows of records that are read ahead, one of records whose images are under
+way, one batch of JSON, one frame for each upload, and the ids of images that were uploaded.
 """
 
 from __future__ import annotations
@@ -29,16 +39,31 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vevents.delivery.backlog import DEFAULT_PRIORITIES, ORDERS, Order, parse_priorities
+from vevents.codec import KIND_OF
+from vevents.delivery.backlog import (
+    DEFAULT_PRIORITIES,
+    ORDERS,
+    Backlog,
+    IdFilter,
+    Order,
+    SharedIds,
+    parse_priorities,
+)
 from vevents.delivery.client import batch_body
+from vevents.delivery.lanes import Lanes
+from vevents.delivery.pace import Pace
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
+from vevents.delivery.uploads import ReadAhead, Upload, Uploads
 from vevents.errors import (
     AuthorizationError,
     ConfigurationError,
@@ -61,16 +86,41 @@ _BATCH_COUNT_MAX = 100
 _BATCH_SIZE_MAX = 5_000_000
 # On a slow link a batch goes before it is full, so that events follow their images soon.
 _BATCH_AGE_S_MAX = 5.0
+# Events whose images are under way, and bytes of their records.
+_WAITING_COUNT_MAX = 100
+_WAITING_SIZE_MAX = 4 << 20
+_READ_AHEAD_SIZE_MAX = 1 << 20
+_LOOK_S = 0.2
 # The API refuses what is older than a year or later than tomorrow; we stay a little inside.
 EVENT_AGE_S_MAX: Final = 364 * 86_400
 _EVENT_AHEAD_S_MAX = 23 * 3_600
+# After so many refusals in a row the next event is probably bad as well: halving costs more then.
+_REFUSED_IN_A_ROW_MAX = 4
+# So many events that name no use case are refused, and none is accepted: the default is wrong.
+_DEFAULT_REFUSED_MAX = 3
+# The server takes images and does not say under which id: every try leaves one there.
+_UNNAMED_IMAGES_MAX = 3
 # A frame is written before its event; a process that dies in between leaves a frame for nobody.
 _ORPHAN_AGE_S = 3_600
 _ORPHANS_PER_NOTE = 100
 _DIGESTS_REMEMBERED_MAX = 65_536
-_HELD_IDS_MAX = 10_000
+# How long the id of an image may be, to keep room for it within a limit of bytes.
+_SOURCE_ID = "x" * 40
+# What a server may say of an event whose use case it does not know.
+_MAY_MEAN_USE_CASE = frozenset((400, 404, 422))
 UPLOADS_MAX: Final = 32
 _LOCK_NAME = "flush.lock"
+
+
+class Rejection(StrEnum):
+    """Why an event was set aside: the `code` in its note."""
+
+    REFUSED = "refused"
+    TOO_LARGE = "too-large"
+    UNKNOWN_USE_CASE = "unknown-use-case"
+    TOO_OLD = "too-old"
+    IN_THE_FUTURE = "in-the-future"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +128,7 @@ class FlushProgress:
     """How far a pass is; given to the progress callback after every step.
 
     Attributes:
-        total: Events that were pending when the pass began.
+        total: Events that were pending when the pass began, and live ones taken since.
         delivered: Events that the server accepted in this pass.
         rejected: Events that were set aside in this pass.
         images_delivered: Frames that were uploaded in this pass.
@@ -99,6 +149,7 @@ class FlushReport:
     Attributes:
         delivered: Events that the server accepted.
         rejected: Events that were set aside, with their reasons in delivery.ring.
+        rejected_by_reason: How many of these for which `Rejection`; without the ones that are 0.
         passed_over: Events that stay pending although the pass went on behind them: the server
             kept failing on them, or they have no use case.
         images_delivered: Frames uploaded.
@@ -117,6 +168,7 @@ class FlushReport:
 
     delivered: int
     rejected: int
+    rejected_by_reason: Mapping[str, int]
     passed_over: int
     images_delivered: int
     images_rejected: int
@@ -138,7 +190,7 @@ class FlushReport:
 
 
 class Flusher:
-    """Hands pending events over; one request at a time.
+    """Hands pending events over. Make one and use it for many passes.
 
     Args:
         log: The log, open for writing.
@@ -189,6 +241,15 @@ class Flusher:
         self._use_case_id = use_case_id
         self._retry = RetryPolicy() if retry is None else retry
         self._time = Time() if time is None else time
+        self._order = order
+        self._live_first = live_first
+        self._upload_count = uploads
+        self._event_age_s_max = event_age_s_max
+        # What stays known from one pass to the next.
+        self._pace = Pace(bytes_per_s)
+        self._uploaded = _UploadedImages(log)
+        self._shared = SharedIds(log)
+        self._default_accepted = False
 
     def flush(
         self,
@@ -199,11 +260,14 @@ class Flusher:
         max_events: int | None = None,
         max_bytes: int | None = None,
     ) -> FlushReport:
-        """Hand over what is pending now. What is appended meanwhile waits for the next pass.
+        """Hand over what is pending now.
+
+        What is appended meanwhile waits for the next pass, unless `live_first` is set.
 
         Args:
-            progress: Called after every step.
-            should_stop: Asked before every request and while waiting; True ends the pass.
+            progress: Called after every step, by the thread that called `flush`.
+            should_stop: Asked before every request and while waiting, by any thread; True ends the
+                pass as soon as the requests under way are answered.
             timeout_s: No request begins after so many seconds.
             max_events: At most so many events are handed over.
             max_bytes: No request begins that would send more bytes than this in total; a first
@@ -223,27 +287,50 @@ class Flusher:
             max_bytes=max_bytes,
         )
         with _lock(self._log.directory):
-            return _Pass(
-                self._log,
-                self._client,
-                self._use_case_id,
-                self._retry,
-                self._time,
-                limits,
-                max_events,
-                progress,
-            ).run()
+            return _Pass(self, limits, max_events, progress).run()
 
 
 @dataclass(slots=True)
 class _Counts:
     delivered: int = 0
-    rejected: int = 0
     passed_over: int = 0
     images_delivered: int = 0
     images_rejected: int = 0
     images_missing: int = 0
     orphans: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Read:
+    """One record that was read and decoded.
+
+    Attributes:
+        fault: Why there is no event, or None.
+        frames: What has to be uploaded first.
+        body: The event as JSON, if it has no frames.
+        size: Bytes of the event as JSON, roughly; counted only where somebody asks for it.
+    """
+
+    record: Record
+    event_id: str
+    event: Event | None = None
+    fault: str | None = None
+    frames: Sequence[FrameRef] = ()
+    body: bytes | None = None
+    size: int = 0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One event whose frames are under way.
+
+    Attributes:
+        ways: Each frame with its upload, or with the id it got before; None if it was refused.
+    """
+
+    read: _Read
+    ways: list[tuple[FrameRef, Upload | str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,27 +340,30 @@ class _Item:
     record: Record
     event_id: str
     body: bytes
+    has_default_use_case: bool
 
 
 @dataclass(slots=True)
 class _Batch:
     begun_s: float
     items: list[_Item] = field(default_factory=list)
+    event_ids: set[str] = field(default_factory=set)
     size: int = len(batch_body([]))
 
-    def takes(self, item: _Item) -> bool:
+    def takes(self, item: _Item, size_max: int) -> bool:
         if not self.items:
             return True
-        return (
-            len(self.items) < _BATCH_COUNT_MAX and self.size + len(item.body) + 1 <= _BATCH_SIZE_MAX
-        )
+        return len(self.items) < _BATCH_COUNT_MAX and self.size + len(item.body) + 1 <= size_max
 
     def add(self, item: _Item) -> None:
         self.items.append(item)
+        self.event_ids.add(item.event_id)
         self.size += len(item.body) + 1
 
     def drop_newest(self) -> None:
-        self.size -= len(self.items.pop().body) + 1
+        item = self.items.pop()
+        self.event_ids.remove(item.event_id)
+        self.size -= len(item.body) + 1
 
 
 class _Digests:
@@ -297,8 +387,21 @@ class _Digests:
             self._known.popitem(last=False)
 
 
-class _PassOverError(Exception):
-    """This event cannot be handed over now; the ones behind it can. Never leaves this module."""
+class _UploadedImages(_Digests):
+    """The `sourceId`s of frames by content, as the notes in delivery.ring tell of them."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self._log = log
+        self._next_seq = 0
+
+    def update(self) -> None:
+        """Read the notes that were written since the last time."""
+        for seq, note in self._log.notes(self._next_seq):
+            self._next_seq = seq + 1
+            digest, source_id = note.get("digest"), note.get("sourceId")
+            if note.get("kind") == "upload" and digest and source_id:
+                self.put(bytes(digest), str(source_id))
 
 
 class _Pass:
@@ -306,53 +409,84 @@ class _Pass:
 
     def __init__(
         self,
-        log: EventLog,
-        client: Client,
-        use_case_id: str | None,
-        retry: RetryPolicy,
-        time: Time,
+        flusher: Flusher,
         limits: Limits,
         max_events: int | None,
         progress: Callable[[FlushProgress], object] | None,
     ) -> None:
-        self._log = log
-        self._client = client
-        self._use_case_id = use_case_id
-        self._retry = retry
-        self._time = time
+        self._log = flusher._log
+        self._client = flusher._client
+        self._use_case_id = flusher._use_case_id
+        self._retry = flusher._retry
+        self._time = flusher._time
+        self._event_age_s_max = flusher._event_age_s_max
+        self._limits = limits
         self._max_events = max_events
         self._progress = progress
-        self._sender = Sender(retry, limits, time, self._report_progress)
+        self._thread = threading.get_ident()
+        self._sender = Sender(
+            flusher._retry, limits, flusher._time, self._report_progress, flusher._pace
+        )
         self._counts = _Counts()
-        self._began_s = time.monotonic()
+        self._began_s = self._time.monotonic()
         self._total = 0
         self._taken = 0
         self._without_use_case = 0
         self._batch = _Batch(self._began_s)
-        self._uploaded = _Digests()  # -> sourceId
+        self._batch_size_max = _BATCH_SIZE_MAX
+        self._refused_in_a_row = 0
+        self._held_ids: IdFilter | None = None
+        # Frames
+        self._uploaded = flusher._uploaded
+        self._uploaded_is_current = False
         self._refused = _Digests()  # -> reason
-        self._held_ids: set[str] = set()
+        self._unnamed_images = 0
+        self._threaded = flusher._upload_count > 1
+        self._uploads = Uploads(flusher._upload_count, self._upload)
+        self._lanes = Lanes(flusher._upload_count, self._time.monotonic) if self._threaded else None
+        self._under_way: dict[bytes, Upload] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_size = 0
+        self._json_size_taken = 0
+        self._json_size_released = 0
+        # The API
+        self._use_cases: set[str] | None = None
         self._api_confirmed = False
+        self._flusher = flusher
+        self._default_refused: list[tuple[_Item, RefusedError]] = []
+        # Reading
+        self._ending = False
+        self._backlog = Backlog(
+            self._log,
+            flusher._order,
+            [KIND_OF[kind] for kind in flusher._priorities],
+            flusher._live_first,
+            flusher._shared,
+            self._add_to_total,
+            self._check_reading,
+        )
 
     def run(self) -> FlushReport:
         stop: StopError | None = None
         self._total = self._log.stats("events").pending
         try:
-            self._load_notes()
-            self._drain()
+            if self._total:
+                self._drain()
             stop = self._left_behind()
-            if stop is None:
+            if stop is None and self._backlog.complete:
                 self._set_orphans_aside()
         except StopError as error:
             stop = error
         counts, sender = self._counts, self._sender
-        if sender.requests or counts.rejected or counts.orphans:
+        rejected = counts.rejected.total()
+        if sender.requests or rejected or counts.orphans:
             # Otherwise a power cut in the next seconds would send all of it again.
             self._log.sync()
         return FlushReport(
             delivered=counts.delivered,
-            rejected=counts.rejected,
-            passed_over=counts.passed_over,
+            rejected=rejected,
+            rejected_by_reason=dict(counts.rejected),
+            passed_over=counts.passed_over + len(self._default_refused),
             images_delivered=counts.images_delivered,
             images_rejected=counts.images_rejected,
             images_missing=counts.images_missing,
@@ -370,172 +504,308 @@ class _Pass:
     # --- the way of an event ---------------------------------------------------------------
 
     def _drain(self) -> None:
+        reads = map(self._read, self._backlog)
+        ahead = (
+            ReadAhead(reads, lambda read: len(read.record.payload), _READ_AHEAD_SIZE_MAX)
+            if self._threaded
+            else None
+        )
         try:
-            for record in self._pending():
-                self._sender.check_stop()
-                self._take(record)
-            self._post_batch()
+            try:
+                self._take_all(reads if ahead is None else ahead)
+            finally:
+                if not _is_final(sys.exception()):
+                    self._uploads.finish()
+        except BaseException as error:
+            if _is_final(error):
+                self._uploads.abandon()
+            raise
+        finally:
+            self._ending = True
+            if ahead is not None:
+                ahead.close()
+
+    def _take_all(self, reads: Iterable[_Read]) -> None:
+        try:
+            try:
+                for read in reads:
+                    self._sender.check_stop()
+                    self._uploads.raise_failure()
+                    self._take(read)
+            except StopError as stop:
+                if stop.reason is StopReason.MAX_EVENTS:
+                    self._release_all()
+                raise
+            self._release_all()
         except StopError as stop:
-            if stop.reason in (StopReason.MAX_EVENTS, StopReason.MAX_BYTES):
-                while not self._sender.has_room(self._batch.size) and self._batch.items:
-                    self._batch.drop_newest()
-                self._post_batch()
+            if stop.reason is StopReason.MAX_BYTES:
+                self._post_what_fits()
             raise
 
-    def _pending(self) -> Iterator[Record]:
-        """The events that were pending when the pass began, oldest first."""
-        last_seq = self._log.stats("events").last_seq
-        next_seq = 0
-        while True:
-            records, next_seq = self._log.read_batch(
-                "events", next_seq, ("pending",), _BATCH_COUNT_MAX
-            )
-            for record in records:
-                if record.seq > last_seq:
-                    return
-                yield record
-            if not records:
-                return
+    def _post_what_fits(self) -> None:
+        """Use what is left of the limit of bytes for the events whose images went."""
+        self._uploads.finish()
+        with suppress(StopError):
+            self._release_ready()
+        while not self._sender.has_room(self._batch.size) and self._batch.items:
+            self._batch.drop_newest()
+        self._post_batch()
 
-    def _take(self, record: Record) -> None:
-        """Bring one event on its way: its frames, then into the batch."""
+    def _read(self, record: Record) -> _Read:
+        """Decode a record. Changes nothing: this may run in another thread, ahead of the rest."""
+        read = _Read(record, record.event_id)
         try:
             event = self._log.decode(record)
-        except ValueError as error:
-            self._reject(record, record.event_id, f"the record cannot be read: {error}")
+            read.event_id = event.event_id or record.event_id
+            read.frames = required_frames(event)
+            if event.use_case_id is not None or self._use_case_id is not None:
+                if not read.frames:
+                    read.body = self._encode(event, {}, {})
+                    read.size = len(read.body)
+                elif self._limits.max_bytes is not None:
+                    named = {frame.seq: _SOURCE_ID for frame in read.frames}
+                    read.size = len(self._encode(event, named, {}))
+            read.event = event
+        except MemoryError:
+            raise
+        except Exception as error:
+            # The bytes passed their checksum, so whatever wrote them did not keep to the format.
+            # No such record may ever stop the ones behind it.
+            read.fault = f"the record cannot be read: {error}"
+        return read
+
+    def _take(self, read: _Read) -> None:
+        """Bring one event on its way: its frames, then into the batch."""
+        record, event = read.record, read.event
+        if event is None:
+            self._reject(record, read.event_id, Rejection.UNREADABLE, read.fault or "")
             return
-        event_id = event.event_id or record.event_id
-        if any(item.event_id == event_id for item in self._batch.items):
-            # The same id twice in one batch: which of the two the server keeps is not documented.
-            self._post_batch()
-        if event_id in self._held_ids:
+        if self._is_held(read.event_id):
             # An earlier event with this id has to wait; it would overwrite this one later.
-            self._pass_over(event_id)
+            self._pass_over(read.event_id)
             return
-        if event.use_case_id is None and self._use_case_id is None:
-            self._without_use_case += 1
-            self._pass_over(event_id)
+        if event.use_case_id is None and (self._use_case_id is None or self._default_is_unknown()):
+            self._without_use_case += self._use_case_id is None
+            self._pass_over(read.event_id)
             return
-        frames = required_frames(event)
-        reason = self._outside_window(record)
-        if reason is not None:
+        outside = self._outside_window(record)
+        if outside is not None:
             # Frames first: a crash in between then leaves the event pending, to be looked at again.
-            self._give_up_frames(frames)
-            self._reject(record, event_id, reason)
+            self._give_up_frames(read.frames)
+            self._reject(record, read.event_id, *outside)
             return
         if self._max_events is not None and self._taken >= self._max_events:
             raise StopError(
                 StopReason.MAX_EVENTS, f"the limit of {self._max_events} events is reached"
             )
-        if not self._batch.items:
-            self._batch.begun_s = self._time.monotonic()
-        try:
-            source_ids, missing = self._bring(frames)
-        except _PassOverError:
-            self._pass_over(event_id)
-            return
         self._taken += 1
-        self._add(_Item(record, event_id, self._encode(event, source_ids, missing)))
+        if not self._batch.items and not self._waiting:
+            self._batch.begun_s = self._time.monotonic()
+        self._json_size_taken += read.size
+        waiting = _Waiting(read, [(frame, self._way_of(frame)) for frame in read.frames])
+        self._waiting.append(waiting)
+        self._waiting_size += len(record.payload)
+        self._release_ready()
+        while len(self._waiting) >= _WAITING_COUNT_MAX or self._waiting_size >= _WAITING_SIZE_MAX:
+            self._release_next()
 
-    def _encode(self, event: Event, source_ids: dict[int, str], missing: dict[int, str]) -> bytes:
+    def _encode(
+        self, event: Event, source_ids: Mapping[int, str], missing: Mapping[int, str]
+    ) -> bytes:
         obj = event_to_json(
             event, source_ids=source_ids, missing=missing, use_case_id=self._use_case_id
         )
         return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
-    def _outside_window(self, record: Record) -> str | None:
+    def _outside_window(self, record: Record) -> tuple[Rejection, str] | None:
         """Why the server would refuse this event for its time, or None."""
-        reason = self._window_reason(record.wall_ns)
-        if reason is not None and self._client.clock_offset_s is None:
+        outside = self._judge_time(record.wall_ns)
+        if outside is not None and self._client.clock_offset_s is None:
             # Our own clock may be the wrong one; ask the server for its time before judging.
             self._confirm_api()
-            reason = self._window_reason(record.wall_ns)
-        return reason
+            outside = self._judge_time(record.wall_ns)
+        return outside
 
-    def _window_reason(self, wall_ns: int) -> str | None:
+    def _judge_time(self, wall_ns: int) -> tuple[Rejection, str] | None:
         server_s = self._time.clock() + (self._client.clock_offset_s or 0.0)
         age_s = server_s - wall_ns / 1e9
-        if age_s > EVENT_AGE_S_MAX:
-            return f"its time is {age_s / 86_400:.1f} days ago; the server takes at most 365"
+        if age_s > self._event_age_s_max:
+            limit = (
+                "the server takes at most 365"
+                if self._event_age_s_max == EVENT_AGE_S_MAX
+                else f"the limit is {self._event_age_s_max / 86_400:.4g}"
+            )
+            return Rejection.TOO_OLD, f"its time is {age_s / 86_400:.1f} days ago; {limit}"
         if -age_s > _EVENT_AHEAD_S_MAX:
-            return f"its time is {-age_s / 3_600:.1f} hours ahead; the server takes at most 24"
+            return (
+                Rejection.IN_THE_FUTURE,
+                f"its time is {-age_s / 3_600:.1f} hours ahead; the server takes at most 24",
+            )
         return None
 
     # --- frames ----------------------------------------------------------------------------
 
-    def _bring(self, frames: Sequence[FrameRef]) -> tuple[dict[int, str], dict[int, str]]:
-        """Upload the frames that are not uploaded yet.
+    def _way_of(self, frame: FrameRef) -> Upload | str | None:
+        """Return the id that a frame has, or its upload, begun now if it is the first to want it.
 
-        Returns:
-            The `sourceId` of each frame by its sequence number; and in the same way, for each
-            frame that the event has to go without, the reason.
-
-        Raises:
-            _PassOverError: The server keeps failing on a frame.
+        None means that the server refused it before.
         """
-        source_ids: dict[int, str] = {}
-        missing: dict[int, str] = {}
-        for frame in frames:
-            source_id = self._uploaded.get(frame.digest)
-            if source_id is None and frame.digest not in self._refused:
-                image = self._log.frame(frame)
-                if image is None:
-                    self._counts.images_missing += 1
-                    missing[frame.seq] = "evicted"
-                    continue
-                source_id = self._upload(frame, image)
-            if source_id is None:
-                self._log.mark([frame.seq], "rejected", stream="media")
-                missing[frame.seq] = "refused"
-            else:
-                # Also when an earlier pass uploaded it: it may have died before this mark.
-                self._log.mark([frame.seq], "delivered", stream="media")
-                source_ids[frame.seq] = source_id
-        return source_ids, missing
+        if not self._uploaded_is_current:
+            self._uploaded.update()
+            self._uploaded_is_current = True
+        source_id = self._uploaded.get(frame.digest)
+        if source_id is not None or frame.digest in self._refused:
+            return source_id
+        upload = self._under_way.get(frame.digest)
+        if upload is None:
+            upload = Upload(frame, self._json_size_taken)
+            self._under_way[frame.digest] = upload
+            self._uploads.add(upload)
+        return upload
 
-    def _upload(self, frame: FrameRef, image: bytes) -> str | None:
-        """Upload one frame and note what the server said; None when it refuses the frame."""
+    def _upload(self, upload: Upload) -> None:
+        """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
+        frame, log_lock = upload.frame, self._uploads.log_lock()
+        with log_lock:
+            image = self._log.frame(frame)
+        if image is None:
+            upload.missing = True
+            return
         mime = sniff(image) or "application/octet-stream"
         name = f"{frame.digest.hex()}.{mime.rpartition('/')[2]}"
-        # The events whose images went already come before this image.
-        self._sender.check_room(len(image) + self._batch.size)
-        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         try:
             source_id = self._sender.send(
-                lambda: self._client.upload_image(image, name=name, mime=mime), len(image)
+                lambda: self._client.upload_image(image, name=name, mime=mime),
+                len(image),
+                # The events whose images went already come before this image.
+                kept_free=lambda: self._batch.size + upload.ahead - self._json_size_released,
+                lanes=self._lanes,
+                check=self._uploads.check,
             )
-        except RefusedError as error:
-            self._confirm_if_not_found(error)
+        except (RefusedError, ServerError, NoAnswerError) as error:
+            upload.error = error
+            return
+        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+        with log_lock:
+            self._log.append_note({"kind": "upload", "sourceId": source_id} | note)
+            self._log.mark([frame.seq], "delivered", stream="media")
+            self._counts.images_delivered += 1
+        upload.source_id = source_id
+
+    def _release_all(self) -> None:
+        while self._waiting:
+            self._release_next()
+        self._post_batch()
+
+    def _release_ready(self) -> None:
+        """Pass on the events at the head of the line whose frames are there."""
+        while self._waiting and self._is_ready(self._waiting[0]):
+            self._release(self._waiting[0])
+
+    def _release_next(self) -> None:
+        """Wait for the frames of the event at the head of the line, and pass it on."""
+        head = self._waiting[0]
+        for _, way in head.ways:
+            while isinstance(way, Upload) and not self._uploads.wait(way, _LOOK_S):
+                self._sender.check_stop()
+                self._report_progress()
+                self._post_if_old()
+        self._release(head)
+
+    def _is_ready(self, waiting: _Waiting) -> bool:
+        return all(not isinstance(way, Upload) or way.done for _, way in waiting.ways)
+
+    def _release(self, head: _Waiting) -> None:
+        """Let the event at the head of the line join the batch; its uploads are over."""
+        read = head.read
+        assert read.event is not None
+        source_ids: dict[int, str] = {}
+        missing: dict[int, str] = {}
+        failed = False
+        for index, (frame, way) in enumerate(head.ways):
+            if isinstance(way, Upload):
+                self._settle(way)
+                if way.missing and way.frame.seq != frame.seq:
+                    # The copy that was wanted first is gone; this one may still be there.
+                    head.ways[index] = (frame, self._way_of(frame))
+                    if not self._is_ready(head):
+                        return
+                    self._release(head)
+                    return
+                failed = failed or (way.error is not None and frame.digest not in self._refused)
+                if way.missing:
+                    missing[frame.seq] = "evicted"
+                    continue
+                way = way.source_id
+            if way is not None:
+                # Also when an earlier pass uploaded it: it may have died before this mark.
+                self._log.mark([frame.seq], "delivered", stream="media")
+                source_ids[frame.seq] = way
+            elif frame.digest in self._refused:
+                self._log.mark([frame.seq], "rejected", stream="media")
+                missing[frame.seq] = "refused"
+        self._waiting.popleft()
+        self._waiting_size -= len(read.record.payload)
+        self._json_size_released += read.size
+        self._counts.images_missing += sum(reason == "evicted" for reason in missing.values())
+        if failed or self._is_held(read.event_id):
+            self._taken -= 1
+            self._pass_over(read.event_id)
+            return
+        body = read.body or self._encode(read.event, source_ids, missing)
+        self._add(_Item(read.record, read.event_id, body, read.event.use_case_id is None))
+
+    def _settle(self, upload: Upload) -> None:
+        """Remember what became of an upload, once."""
+        frame = upload.frame
+        if self._under_way.get(frame.digest) is not upload:
+            return
+        del self._under_way[frame.digest]
+        self._report_progress()
+        if upload.source_id is not None:
+            self._uploaded.put(frame.digest, upload.source_id)
+        elif isinstance(upload.error, RefusedError):
+            error = upload.error
+            if error.status_code == 404:
+                self._confirm_api()
+            note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
             note |= {"status": error.status_code, "reason": str(error)}
             self._log.append_note({"kind": "image-rejected"} | note)
             self._refused.put(frame.digest, str(error))
             self._counts.images_rejected += 1
-            return None
-        except (ServerError, NoAnswerError) as error:
-            raise _PassOverError from error
-        self._log.append_note({"kind": "upload", "sourceId": source_id} | note)
-        self._uploaded.put(frame.digest, source_id)
-        self._counts.images_delivered += 1
-        return source_id
-
-    def _load_notes(self) -> None:
-        for _, note in self._log.notes():
-            digest, source_id = note.get("digest"), note.get("sourceId")
-            if note.get("kind") == "upload" and digest and source_id:
-                self._uploaded.put(bytes(digest), str(source_id))
+        elif isinstance(upload.error, ServerError) and upload.error.status_code == 201:
+            self._unnamed_images += 1
+            if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
+                raise StopError.because_of(upload.error) from upload.error
 
     def _give_up_frames(self, frames: Sequence[FrameRef]) -> None:
-        """Mark the frames of a rejected event, but not those that were uploaded for another."""
-        seqs = [frame.seq for frame in frames if frame.digest not in self._uploaded]
+        """Mark the frames of a rejected event, but not those that go for another."""
+        if frames and not self._uploaded_is_current:
+            self._uploaded.update()
+            self._uploaded_is_current = True
+        seqs = [
+            frame.seq
+            for frame in frames
+            if frame.digest not in self._uploaded and frame.digest not in self._under_way
+        ]
         if seqs:
             self._log.mark(seqs, "rejected", stream="media")
 
     # --- batches ---------------------------------------------------------------------------
 
     def _add(self, item: _Item) -> None:
-        if not self._batch.takes(item):
+        # The same id twice in one batch: which of the two the server keeps is not documented.
+        if item.event_id in self._batch.event_ids or not self._batch.takes(
+            item, self._batch_size_max
+        ):
             self._post_batch()
+            if self._is_held(item.event_id):
+                self._pass_over(item.event_id)
+                return
         self._batch.add(item)
+        self._post_if_old()
+
+    def _post_if_old(self) -> None:
         if self._time.monotonic() - self._batch.begun_s >= _BATCH_AGE_S_MAX:
             self._post_batch()
 
@@ -546,70 +816,151 @@ class _Pass:
         items, self._batch = self._batch.items, _Batch(self._time.monotonic())
         self._post(items, self._retry.attempts)
 
-    def _post(self, items: Sequence[_Item], attempts: int) -> None:
+    def _post(self, items: Sequence[_Item], attempts: int) -> bool:
+        """Post events. Returns whether all of them were accepted."""
+        if self._default_is_unknown():
+            self._pass_over_default(items)
+            items = [item for item in items if not item.has_default_use_case]
+        if not items:
+            return False
         if len(items) == 1:
-            self._post_alone(items[0], attempts)
-            return
+            return self._post_alone(items[0], attempts)
         bodies = [item.body for item in items]
+        size = len(batch_body(bodies))
         try:
             accepted = set(
                 self._sender.send(
-                    lambda: self._client.create_batch(bodies),
-                    len(batch_body(bodies)),
-                    attempts=attempts,
+                    lambda: self._client.create_batch(bodies), size, attempts=attempts
                 )
             )
-        except RefusedError:
-            self._post_halves(items, attempts)
+        except RefusedError as error:
+            if error.status_code == 413:
+                self._batch_size_max = max(1, min(self._batch_size_max, size // 2))
+                self._post_halves(items, attempts)
+            else:
+                self._find_refused(items, attempts)
+            return False
         except (ServerError, NoAnswerError):
             # Repeating the whole did not help, so each part gets one try.
             self._post_halves(items, 1)
-        else:
-            self._accept([item for item in items if item.event_id in accepted])
-            for item in items:
-                if item.event_id not in accepted:
-                    self._post_alone(item, attempts)
+            return False
+        self._accept([item for item in items if item.event_id in accepted])
+        missing = [item for item in items if item.event_id not in accepted]
+        alone = [self._post_alone(item, attempts) for item in missing]
+        return all(alone)
 
     def _post_halves(self, items: Sequence[_Item], attempts: int) -> None:
         middle = len(items) // 2
         self._post(items[:middle], attempts)
         self._post(items[middle:], attempts)
 
-    def _post_alone(self, item: _Item, attempts: int) -> None:
+    def _find_refused(self, items: Sequence[_Item], attempts: int) -> None:
+        """Find the bad ones among events that were refused together."""
+        while len(items) > 1:
+            if self._refused_in_a_row >= _REFUSED_IN_A_ROW_MAX:
+                # All of them may be bad, and their halves would be refused as well.
+                accepted = self._post([items[0]], attempts)
+                items = items[1:]
+                if accepted:
+                    self._post(items, attempts)
+                    return
+                continue
+            middle = len(items) // 2
+            left, right = items[:middle], items[middle:]
+            if not self._post(left, attempts):
+                self._post(right, attempts)
+                return
+            # The left half is good, so the bad one is on the right: no need to ask about the whole.
+            items = right
+        self._post(items, attempts)
+
+    def _post_alone(self, item: _Item, attempts: int) -> bool:
         try:
             accepted = self._sender.send(
                 lambda: self._client.create_event(item.body), len(item.body), attempts=attempts
             )
         except RefusedError as error:
-            self._confirm_if_not_found(error)
-            self._reject(item.record, item.event_id, str(error), error.status_code)
+            self._refused_in_a_row += 1
+            self._judge_refusal(item, error)
+            return False
         except (ServerError, NoAnswerError):
             self._pass_over(item.event_id)
-        else:
-            if accepted == item.event_id:
-                self._accept([item])
-            else:
-                self._sender.last_failure = ServerError(
-                    f"the server answered for event {accepted!r} when sent {item.event_id!r}"
-                )
-                self._pass_over(item.event_id)
+            return False
+        if accepted != item.event_id:
+            self._sender.last_failure = ServerError(
+                f"the server answered for event {accepted!r} when sent {item.event_id!r}"
+            )
+            self._pass_over(item.event_id)
+            return False
+        self._accept([item])
+        return True
 
     # --- what becomes of an event ----------------------------------------------------------
 
     def _accept(self, items: Sequence[_Item]) -> None:
-        if items:
-            self._log.ack([item.record.seq for item in items])
-            self._counts.delivered += len(items)
-            self._report_progress()
+        if not items:
+            return
+        self._log.ack([item.record.seq for item in items])
+        self._counts.delivered += len(items)
+        self._refused_in_a_row = 0
+        if not self._flusher._default_accepted and any(item.has_default_use_case for item in items):
+            # So it was not the use case that the server refused before.
+            self._flusher._default_accepted = True
+            refused, self._default_refused = self._default_refused, []
+            for item, error in refused:
+                self._reject(
+                    item.record, item.event_id, Rejection.REFUSED, str(error), error.status_code
+                )
+        self._report_progress()
+
+    def _judge_refusal(self, item: _Item, error: RefusedError) -> None:
+        """Set an event aside that was refused alone, unless the setting is to blame for it."""
+        status = error.status_code
+        if status not in _MAY_MEAN_USE_CASE:
+            code = Rejection.TOO_LARGE if status == 413 else Rejection.REFUSED
+            self._reject(item.record, item.event_id, code, str(error), status)
+            return
+        if status == 404 or (item.has_default_use_case and not self._flusher._default_accepted):
+            self._confirm_api()
+        if not item.has_default_use_case:
+            known = self._use_cases
+            use_case_id = self._log.decode(item.record).use_case_id
+            unknown = status == 404 and known is not None and use_case_id not in known
+            code = Rejection.UNKNOWN_USE_CASE if unknown else Rejection.REFUSED
+            self._reject(item.record, item.event_id, code, str(error), status)
+        elif (
+            self._flusher._default_accepted
+            or self._use_cases is None
+            or self._use_case_id in self._use_cases
+        ):
+            self._reject(item.record, item.event_id, Rejection.REFUSED, str(error), status)
+        else:
+            # Not judged yet: the list may not show all of them.
+            self._default_refused.append((item, error))
+            self._hold(item.event_id)
+
+    def _default_is_unknown(self) -> bool:
+        return len(self._default_refused) >= _DEFAULT_REFUSED_MAX
+
+    def _pass_over_default(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            if item.has_default_use_case:
+                self._pass_over(item.event_id)
 
     def _reject(
-        self, record: Record, event_id: str, reason: str, status: int | None = None
+        self,
+        record: Record,
+        event_id: str,
+        code: Rejection,
+        reason: str,
+        status: int | None = None,
     ) -> None:
         """Set an event aside for good."""
         note: dict[str, Any] = {
             "kind": "rejected",
             "seq": record.seq,
             "eventId": event_id,
+            "code": str(code),
             "status": status,
             "reason": reason,
             "at": self._now_ns(),
@@ -623,13 +974,21 @@ class _Pass:
             # the event itself stays readable in events.ring until that is overwritten.
             self._log.append_note(note | {"payload": None})
         self._log.mark([record.seq], "rejected")
-        self._counts.rejected += 1
+        self._counts.rejected[str(code)] += 1
         self._report_progress()
 
     def _pass_over(self, event_id: str) -> None:
         self._counts.passed_over += 1
-        if len(self._held_ids) < _HELD_IDS_MAX:
-            self._held_ids.add(event_id)
+        self._hold(event_id)
+
+    def _hold(self, event_id: str) -> None:
+        """Let no later event with this id go before this one."""
+        if self._held_ids is None:
+            self._held_ids = IdFilter()
+        self._held_ids.add(event_id)
+
+    def _is_held(self, event_id: str) -> bool:
+        return self._held_ids is not None and event_id in self._held_ids
 
     def _left_behind(self) -> StopError | None:
         """What to say of the events that were passed over, if there are any."""
@@ -638,6 +997,14 @@ class _Pass:
                 StopReason.NO_USE_CASE,
                 f"{self._without_use_case} events name no use case and there is no default; they "
                 "stay pending: set VEVENTS_USE_CASE, or use_case in vevents.toml",
+            )
+        if self._default_refused:
+            _, error = self._default_refused[0]
+            return StopError(
+                StopReason.NO_USE_CASE,
+                f"the server refuses the events that name no use case ({error}), and the default "
+                f"use case {self._use_case_id!r} is not among the active ones of the workspace; "
+                "they stay pending: check VEVENTS_USE_CASE, or use_case in vevents.toml",
             )
         if self._counts.passed_over:
             return StopError(
@@ -652,11 +1019,13 @@ class _Pass:
         Only after a complete pass: then every event that was pending has gone, and a pending frame
         that is older than an append takes has lost its event.
         """
+        stats = self._log.stats("media")
+        if not stats.pending:
+            return
         before_ns = self._now_ns() - _ORPHAN_AGE_S * 10**9
-        last_seq = self._log.stats("media").last_seq
         orphans: list[int] = []
         for record in self._log.read("media", states=("pending",)):
-            if record.seq > last_seq:
+            if record.seq > stats.last_seq:
                 break
             if record.wall_ns < before_ns:
                 orphans.append(record.seq)
@@ -667,10 +1036,6 @@ class _Pass:
             self._counts.orphans += len(seqs)
 
     # --- the server itself -----------------------------------------------------------------
-
-    def _confirm_if_not_found(self, error: RefusedError) -> None:
-        if error.status_code == 404:
-            self._confirm_api()
 
     def _confirm_api(self) -> None:
         """Make sure, once per pass, that the API is where we think it is.
@@ -693,19 +1058,29 @@ class _Pass:
 
     def _ask_for_use_cases(self) -> None:
         try:
-            self._client.list_use_cases()
+            listed = self._client.list_use_cases()
         except AuthorizationError as error:
             # A device's key may be allowed to send and not to read; that answer is the API's, too.
             if error.status_code != 403:
                 raise
+        else:
+            self._use_cases = {use_case.id for use_case in listed.use_cases}
+
+    def _add_to_total(self, count: int) -> None:
+        self._total += count
+
+    def _check_reading(self) -> None:
+        if self._ending:
+            raise StopError(StopReason.INTERRUPTED, "the pass is ending")
+        self._sender.check_stop()
 
     def _report_progress(self) -> None:
-        if self._progress is not None:
+        if self._progress is not None and threading.get_ident() == self._thread:
             self._progress(
                 FlushProgress(
                     total=self._total,
                     delivered=self._counts.delivered,
-                    rejected=self._counts.rejected,
+                    rejected=self._counts.rejected.total(),
                     images_delivered=self._counts.images_delivered,
                     bytes_sent=self._sender.bytes_sent,
                 )
@@ -728,6 +1103,11 @@ def _check_options(
         raise ConfigurationError(
             f"event_age_s_max: {event_age_s_max}; more than 0, at most {EVENT_AGE_S_MAX} (364 days)"
         )
+
+
+def _is_final(error: BaseException | None) -> bool:
+    """Whether an error leaves no time to wait for anything: a Ctrl-C that nobody caught."""
+    return error is not None and not isinstance(error, Exception)
 
 
 @contextmanager

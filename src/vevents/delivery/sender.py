@@ -1,4 +1,4 @@
-"""Makes requests one at a time: within limits, repeated when that may help, given up when not.
+"""Makes requests: within limits, repeated when that may help, given up when not.
 
     no network, not the API          the pass ends at once
     401/402/403/423                  the pass ends at once
@@ -7,18 +7,22 @@
     any other 4xx                    raised
 
 A server that asks for a longer wait than the policy allows ends the pass, and so do too many
-failures in a row without one success. The clock, the sleep and the dice come from outside.
+failures in a row without one success. A wait that the server asks for holds up every thread's next
+request, not only the one that was told. The clock, the sleep and the dice come from outside.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from vevents.delivery.lanes import Lanes
+from vevents.delivery.pace import Pace
 from vevents.errors import (
     AuthorizationError,
     DeliveryError,
@@ -122,7 +126,7 @@ class Limits:
     """What ends a pass early.
 
     Attributes:
-        should_stop: Asked before every request and while waiting.
+        should_stop: Asked before every request and while waiting, by any thread.
         timeout_s: No request begins after so many seconds.
         max_bytes: No request begins that would send more bytes than this in total. A first request
             larger than the limit is sent all the same, else it could never be sent.
@@ -134,13 +138,14 @@ class Limits:
 
 
 class Sender:
-    """Makes the requests of one pass.
+    """Makes the requests of one pass, for any number of threads.
 
     Args:
         retry: How failed requests are repeated.
         limits: What ends the pass early.
         time: Where time and chance come from.
-        on_sent: Called after every request that reached the server.
+        on_sent: Called after every request that reached the server, by the thread that made it.
+        pace: How many bytes may go in a second.
 
     Attributes:
         requests: Requests made so far.
@@ -150,7 +155,12 @@ class Sender:
     """
 
     def __init__(
-        self, retry: RetryPolicy, limits: Limits, time: Time, on_sent: Callable[[], object]
+        self,
+        retry: RetryPolicy,
+        limits: Limits,
+        time: Time,
+        on_sent: Callable[[], object],
+        pace: Pace | None = None,
     ) -> None:
         self.requests = 0
         self.retries = 0
@@ -160,12 +170,23 @@ class Sender:
         self._limits = limits
         self._time = time
         self._on_sent = on_sent
+        self._pace = Pace(None) if pace is None else pace
+        self._lock = threading.Lock()
         self._deadline_s = None if limits.timeout_s is None else time.monotonic() + limits.timeout_s
+        self._bytes_under_way = 0
+        self._held_until_s = float("-inf")
         self._failures_in_a_row = 0
         self._failing_since_s: float | None = None
 
     def send(
-        self, call: Callable[[], _Answer], size: int, *, attempts: int | None = None
+        self,
+        call: Callable[[], _Answer],
+        size: int,
+        *,
+        attempts: int | None = None,
+        kept_free: Callable[[], int] = lambda: 0,
+        lanes: Lanes | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> _Answer:
         """Make one request, repeating it as the policy says.
 
@@ -173,6 +194,9 @@ class Sender:
             call: Makes the request.
             size: Bytes of its body.
             attempts: How often to try; None leaves it to the policy.
+            kept_free: Bytes that must be left within the limit for other requests.
+            lanes: Where a free lane is needed for every attempt.
+            check: Called before every attempt and while waiting; what it raises ends the request.
 
         Raises:
             RefusedError: The server refuses it for good.
@@ -180,26 +204,65 @@ class Sender:
             StopError: The pass is over.
         """
         attempts = self._retry.attempts if attempts is None else attempts
+
+        def check_all() -> None:
+            check()
+            self.check_stop()
+
         attempt = 1
         while True:
-            self.check_stop()
-            self.check_room(size)
-            self.requests += 1
             try:
-                answer = call()
-            except RefusedError:
-                self._sent(size, success=True)
-                raise
+                return self._attempt(call, size, attempt, kept_free, lanes, check_all)
             except (NoAnswerError, ThrottledError, ServerError) as error:
-                self._sent(size, success=False)
-                self._wait_or_raise(error, attempt, attempts)
-            except DeliveryError as error:
-                raise StopError.because_of(error) from error
-            else:
-                self._sent(size, success=True)
-                return answer
+                self._wait_or_raise(error, attempt, attempts, check_all)
             attempt += 1
-            self.retries += 1
+
+    def _attempt(
+        self,
+        call: Callable[[], _Answer],
+        size: int,
+        attempt: int,
+        kept_free: Callable[[], int],
+        lanes: Lanes | None,
+        check: Callable[[], None],
+    ) -> _Answer:
+        check()
+        # Somebody else may be told to wait while this thread waits for a lane.
+        self._wait_until(lambda: self._held_until_s, check)
+        entered_s = None if lanes is None else lanes.enter(check)
+        good = bad = went = False
+        try:
+            self._wait_until(lambda: self._held_until_s, check)
+            with self._lock:
+                self._check_room(size + kept_free())
+                self._bytes_under_way += size
+            try:
+                begin_s = self._pace.reserve(size, self._time.monotonic())
+                if self._deadline_s is not None and begin_s >= self._deadline_s:
+                    raise StopError(
+                        StopReason.TIMEOUT, "no time left for another request at this pace"
+                    )
+                self._wait_until(lambda: begin_s, check)
+                with self._lock:
+                    self.requests += 1
+                    self.retries += attempt > 1
+                try:
+                    answer = call()
+                    good = went = True
+                except RefusedError:
+                    good = went = True
+                    raise
+                except (NoAnswerError, ThrottledError, ServerError):
+                    bad = went = True
+                    raise
+                except DeliveryError as error:
+                    raise StopError.because_of(error) from error
+            finally:
+                self._settle(size, went=went, success=good)
+        finally:
+            if lanes is not None and entered_s is not None:
+                lanes.leave(entered_s, size, good=good and attempt == 1, bad=bad)
+        return answer
 
     def check_stop(self) -> None:
         """Raise `StopError` if the pass is to end here."""
@@ -211,47 +274,65 @@ class Sender:
     def has_room(self, size: int) -> bool:
         """Whether so many bytes more are within the limit."""
         limit = self._limits.max_bytes
-        return limit is None or self.bytes_sent == 0 or self.bytes_sent + size <= limit
+        spent = self.bytes_sent + self._bytes_under_way
+        return limit is None or spent == 0 or spent + size <= limit
 
     def check_room(self, size: int) -> None:
         """Raise `StopError` if so many bytes more would break the limit."""
+        with self._lock:
+            self._check_room(size)
+
+    def _check_room(self, size: int) -> None:
         if not self.has_room(size):
             raise StopError(
                 StopReason.MAX_BYTES, f"the limit of {self._limits.max_bytes} bytes is reached"
             )
 
-    def _sent(self, size: int, *, success: bool) -> None:
-        self.bytes_sent += size
-        if success:
-            self._failures_in_a_row = 0
-            self._failing_since_s = None
+    def _settle(self, size: int, *, went: bool, success: bool) -> None:
+        with self._lock:
+            self._bytes_under_way -= size
+            if not went:
+                return
+            self.bytes_sent += size
+            if success:
+                self._failures_in_a_row = 0
+                self._failing_since_s = None
         self._on_sent()
 
-    def _wait_or_raise(self, error: DeliveryError, attempt: int, attempts: int) -> None:
+    def _wait_or_raise(
+        self, error: DeliveryError, attempt: int, attempts: int, check: Callable[[], None]
+    ) -> None:
         """Wait for the next attempt; if there is none, raise `error` or end the pass."""
         asked_s = error.retry_after_s
         if asked_s is not None and asked_s > self._retry.wait_s_max:
             raise StopError.because_of(error) from error
         wait_s = self._wait_s(asked_s, attempt)
         now_s = self._time.monotonic()
-        if self._failing_since_s is None:
-            self._failing_since_s = now_s
-        if attempt < attempts:
-            if self._deadline_s is not None and now_s + wait_s > self._deadline_s:
-                raise StopError(StopReason.TIMEOUT, f"no time left to repeat: {error}") from error
-            self._wait(wait_s)
-            return
-        self.last_failure = error
-        self._failures_in_a_row += 1
-        if (
-            isinstance(error, ThrottledError)
-            or self._failures_in_a_row >= _FAILURES_IN_A_ROW_MAX
-            or now_s - self._failing_since_s >= _FAILING_S_MAX
-        ):
+        until_s = now_s + wait_s
+        # The same again would only do the same: the answer was complete, and made no sense.
+        hopeless = isinstance(error, ServerError) and (error.status_code or 500) < 300
+        is_last = attempt >= attempts or hopeless
+        with self._lock:
+            if self._failing_since_s is None:
+                self._failing_since_s = now_s
+            if asked_s is not None or isinstance(error, ThrottledError):
+                self._held_until_s = max(self._held_until_s, until_s)
+            if is_last:
+                self.last_failure = error
+                self._failures_in_a_row += 1
+            ends_pass = is_last and (
+                isinstance(error, ThrottledError)
+                or self._failures_in_a_row >= _FAILURES_IN_A_ROW_MAX
+                or now_s - self._failing_since_s >= _FAILING_S_MAX
+            )
+        if ends_pass:
             raise StopError.because_of(error) from error
-        # The next request follows at once, and the server is in trouble.
-        self._wait(wait_s)
-        raise error
+        if not is_last and self._deadline_s is not None and until_s > self._deadline_s:
+            raise StopError(StopReason.TIMEOUT, f"no time left to repeat: {error}") from error
+        # After the last attempt, too: the next request follows, and the server is in trouble.
+        self._wait_until(lambda: until_s, check)
+        if is_last:
+            raise error
 
     def _wait_s(self, asked_s: float | None, attempt: int) -> float:
         if asked_s is not None:
@@ -260,9 +341,8 @@ class Sender:
         upper_s = self._retry.first_wait_s * 2.0 ** min(attempt - 1, 30)
         return self._time.draw() * min(upper_s, self._retry.wait_s_max)
 
-    def _wait(self, wait_s: float) -> None:
-        # In slices, because a signal does not end a sleep.
-        until_s = self._time.monotonic() + wait_s
-        while (left_s := until_s - self._time.monotonic()) > 0:
-            self.check_stop()
+    def _wait_until(self, until_s: Callable[[], float], check: Callable[[], None]) -> None:
+        # In slices, because a signal does not end a sleep, and another thread may prolong it.
+        while (left_s := until_s() - self._time.monotonic()) > 0:
+            check()
             self._time.sleep(min(left_s, _SLEEP_SLICE_S))
