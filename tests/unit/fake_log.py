@@ -7,6 +7,7 @@ process die at every such point in turn and look at what is left.
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,16 +31,20 @@ class ProcessDiedError(BaseException):
 
 
 class Tripwire:
-    """Counts steps and dies at one of them."""
+    """Counts steps and dies at one of them; from then on no thread gets any further."""
 
     def __init__(self, die_at: int | None = None) -> None:
         self.die_at = die_at
         self.steps: list[str] = []
+        self._lock = threading.Lock()
 
     def step(self, name: str) -> None:
-        self.steps.append(name)
-        if len(self.steps) == self.die_at:
-            raise ProcessDiedError(name)
+        with self._lock:
+            if self.die_at is not None and len(self.steps) >= self.die_at:
+                raise ProcessDiedError(f"after {self.steps[-1]}")
+            self.steps.append(name)
+            if len(self.steps) == self.die_at:
+                raise ProcessDiedError(name)
 
 
 @dataclass
@@ -260,6 +265,7 @@ class FakeServer:
         self.requests: list[tuple[str, str]] = []
         self.batches: list[list[str]] = []
         self.interfere: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
+        self._lock = threading.Lock()
         self.refuses: Callable[[dict[str, Any]], str | None] = lambda _: None
 
     def handle(self, request: httpx.Request) -> httpx.Response:
@@ -281,7 +287,8 @@ class FakeServer:
             self.batches.append(ids)
         answer = self.interfere(request)
         if answer is None:
-            answer = self._serve(path, body, events)
+            with self._lock:
+                answer = self._serve(path, body, events)
         self.tripwire.step(f"after {path}")
         return answer
 

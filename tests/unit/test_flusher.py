@@ -6,136 +6,34 @@ import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from fake_log import FakeLog, FakeRecord, FakeServer, ProcessDiedError, Tripwire
+from fake_log import ProcessDiedError, Tripwire
+from flush_site import (
+    BATCH,
+    EVENT,
+    NOW_S,
+    UPLOAD,
+    USE_CASES,
+    Site,
+    always,
+    at,
+    jpeg,
+    on,
+    refuse,
+)
 
 from vevents.delivery import flusher as flusher_module
-from vevents.delivery.client import Client
-from vevents.delivery.flusher import Flusher, FlushProgress, FlushReport
-from vevents.delivery.sender import RetryPolicy, StopReason, Time
+from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.errors import FlushLockedError, LogDegradedError
 from vevents.event import Classification, Event, Image
-
-NOW_S = 1_790_000_000.0
-
-
-@dataclass
-class FakeTime:
-    """A clock that moves only when somebody sleeps."""
-
-    now_s: float = NOW_S
-    slept: list[float] = field(default_factory=list)
-    drawn: float = 1.0
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now_s += seconds
-
-    def as_time(self) -> Time:
-        return Time(
-            clock=lambda: self.now_s,
-            monotonic=lambda: self.now_s - NOW_S,
-            sleep=self.sleep,
-            draw=lambda: self.drawn,
-        )
-
-
-class Site:
-    """A device with a log, a server, and a flusher between them."""
-
-    def __init__(self, directory: Path, tripwire: Tripwire | None = None) -> None:
-        self.time = FakeTime()
-        self.log = FakeLog(directory, lambda: self.time.now_s, tripwire or Tripwire())
-        self.server = FakeServer(tripwire)
-        self.steps: list[FlushProgress] = []
-
-    def client(self) -> Client:
-        return Client(
-            "rf_key",
-            api_url="https://api.test",
-            transport=httpx.MockTransport(self.server.handle),
-            clock=lambda: self.time.now_s,
-        )
-
-    def flush(
-        self,
-        *,
-        use_case_id: str | None = "uc-default",
-        retry: RetryPolicy | None = None,
-        options: dict[str, Any] | None = None,
-        **limits: Any,
-    ) -> FlushReport:
-        with self.client() as client:
-            flusher = Flusher(
-                self.log,  # type: ignore[arg-type]
-                client,
-                use_case_id=use_case_id,
-                retry=retry,
-                time=self.time.as_time(),
-                **({"uploads": 1} | (options or {})),
-            )
-            report = flusher.flush(progress=self.steps.append, **limits)
-        self.log.assert_conserved()
-        assert report.pending_after == self.log.stats().pending
-        return report
-
-    def append(self, *frames: bytes, **fields: Any) -> FakeRecord:
-        number = len(self.log.streams["events"]) + 1
-        images = tuple(Image(frame) for frame in frames)
-        return self.log.append(Event.custom(value=f"event {number}", images=images, **fields))
-
-    def append_many(self, count: int) -> list[str]:
-        return [self.append().event_id for _ in range(count)]
-
-    def posted(self) -> list[list[int]]:
-        """The events of every request that carried some, as numbers."""
-        numbers = {record.event_id: record.seq for record in self.log.streams["events"]}
-        return [[numbers[event_id] for event_id in batch] for batch in self.server.batches]
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
-
-
-def jpeg(name: str, size: int = 20) -> bytes:
-    return (b"\xff\xd8\xff\xe0" + name.encode()).ljust(size, b".")
-
-
-def on(path: str, *answers: httpx.Response | Exception | None) -> Callable[[httpx.Request], Any]:
-    """Give these answers to the first requests for `path`; None serves it as usual."""
-    left = list(answers)
-
-    def interfere(request: httpx.Request) -> httpx.Response | None:
-        if request.url.path != path or not left:
-            return None
-        answer = left.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    return interfere
-
-
-def always(path: str, status: int, **fields: Any) -> Callable[[httpx.Request], Any]:
-    return lambda request: (
-        httpx.Response(status, json={"error": "as scripted"}, **fields)
-        if request.url.path == path
-        else None
-    )
-
-
-EVENT = "/vision-events"
-BATCH = "/vision-events/batch"
-UPLOAD = "/vision-events/upload"
-USE_CASES = "/vision-events/use-cases"
 
 
 # --- when all is well -----------------------------------------------------------------------
@@ -418,10 +316,6 @@ def test_digests_that_are_not_used_are_forgotten(
 # --- refusals -------------------------------------------------------------------------------
 
 
-def refuse(*values: str) -> Callable[[dict[str, Any]], str | None]:
-    return lambda event: "no good" if event["eventData"]["value"] in values else None
-
-
 def test_bad_event_is_found_by_halving_and_set_aside(site: Site) -> None:
     site.append_many(100)
     site.server.refuses = refuse("event 37")
@@ -633,10 +527,6 @@ def test_answer_for_another_event_leaves_it_pending(site: Site) -> None:
 
 
 # --- the window of time ---------------------------------------------------------------------
-
-
-def at(**ago: float) -> datetime:
-    return datetime.fromtimestamp(NOW_S, UTC) - timedelta(**ago)
 
 
 def test_events_outside_the_servers_window_are_set_aside(site: Site) -> None:
@@ -1019,6 +909,7 @@ def test_lock_is_given_back_after_an_error(site: Site) -> None:
     site.log.tripwire.die_at = 1
     with pytest.raises(ProcessDiedError):
         site.flush()
+    site.log.tripwire.die_at = None
 
     assert site.flush().delivered == 1
 
