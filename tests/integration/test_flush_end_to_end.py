@@ -167,8 +167,9 @@ def test_killed_again_and_again(
         assert_everything_arrived(log, emulator)
         different = {row["sha256"] for row in emulator.images()}
         assert len(different) == 200
-        # A kill between the server's answer and the note is the only way to upload twice.
-        assert len(emulator.images()) - len(different) <= kills
+        # A kill between the server's answer and the note is the only way to upload twice, and at
+        # most four uploads are under way.
+        assert len(emulator.images()) - len(different) <= 4 * kills
 
 
 def test_events_outlive_their_frames(tmp_path: Path, emulator: RunningEmulator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ class FakeTime:
     def sleep(self, seconds: float) -> None:
         with self.lock:
             self.slept.append(seconds)
-            self.now_s += seconds
+            # However short, it takes some time: seconds since 1970 are coarse as floats.
+            self.now_s = max(self.now_s + seconds, math.nextafter(self.now_s, math.inf))
 
     def as_time(self) -> Time:
         return Time(

@@ -297,7 +297,7 @@ def test_success_with_a_broken_body_is_no_answer(body: bytes) -> None:
 def test_upload_without_an_id_is_no_answer(answer: dict[str, object]) -> None:
     with (
         client_for(httpx.Response(201, json=answer)) as client,
-        pytest.raises(NoAnswerError, match="sourceId"),
+        pytest.raises(ServerError, match="sourceId"),
     ):
         client.upload_image(b"x", name="x", mime="image/png")
 

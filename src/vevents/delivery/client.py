@@ -222,9 +222,14 @@ class Client:
         answer = self._call(
             "POST", "/vision-events/upload", 201, files={"file": (name, image, mime)}
         )
-        source_id: str = _field(answer, "sourceId", str)
-        if not source_id:
-            raise NoAnswerError("the server's answer holds an empty sourceId", status_code=201)
+        source_id = answer.get("sourceId")
+        if not isinstance(source_id, str) or not source_id:
+            # Complete, and yet no answer: to ask again would leave another copy there each time.
+            raise ServerError(
+                "the server took an image without naming its sourceId: is API_URL right, or is "
+                "this vevents too old for it?",
+                status_code=201,
+            )
         return source_id
 
     def list_use_cases(self, *, status: str | None = None) -> UseCaseList:
