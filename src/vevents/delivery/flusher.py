@@ -67,6 +67,7 @@ from vevents.delivery.uploads import ReadAhead, Upload, Uploads
 from vevents.errors import (
     AuthorizationError,
     ConfigurationError,
+    DeliveryError,
     EventTooLargeError,
     FlushLockedError,
     NoAnswerError,
@@ -684,6 +685,8 @@ class _Pass:
             )
         except (RefusedError, ServerError, NoAnswerError) as error:
             upload.error = error
+            if error.status_code == 201:
+                self._count_unnamed(error)
             return
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with log_lock:
@@ -773,10 +776,12 @@ class _Pass:
             self._log.append_note({"kind": "image-rejected"} | note)
             self._refused.put(frame.digest, str(error))
             self._counts.images_rejected += 1
-        elif isinstance(upload.error, ServerError) and upload.error.status_code == 201:
+
+    def _count_unnamed(self, error: DeliveryError) -> None:
+        with self._uploads.log_lock():
             self._unnamed_images += 1
-            if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
-                raise StopError.because_of(upload.error) from upload.error
+        if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
+            raise StopError.because_of(error) from error
 
     def _give_up_frames(self, frames: Sequence[FrameRef]) -> None:
         """Mark the frames of a rejected event, but not those that go for another."""
