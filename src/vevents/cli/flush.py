@@ -64,29 +64,17 @@ def command(
     """
     settings = load_settings(dir_, config, log_level, api_url=api_url, use_case=use_case)
     require_log(settings)
-    key = settings.require_api_key()
+    settings.require_api_key()
 
-    from vevents.delivery.client import Client, Timeouts
-    from vevents.delivery.flusher import Flusher
-    from vevents.delivery.sender import RetryPolicy
+    from vevents.delivery.setup import make_client, make_flusher
 
-    timeouts = Timeouts(
-        connect_s=settings.connect_timeout_s,
-        read_s=settings.read_timeout_s,
-        write_s=settings.write_timeout_s,
-    )
     with (
         _stop_on_signal() as received,
         open_log(settings) as log,
-        Client(key, api_url=settings.api_url, timeouts=timeouts) as client,
+        make_client(settings) as client,
         progress_line() as show,
     ):
-        report = Flusher(
-            log,
-            client,
-            use_case_id=settings.use_case_id,
-            retry=RetryPolicy(attempts=settings.attempts, wait_s_max=settings.retry_wait_s),
-        ).flush(
+        report = make_flusher(settings, log, client).flush(
             progress=lambda step: show(
                 f"{step.images_delivered} images, events",
                 step.delivered + step.rejected,
