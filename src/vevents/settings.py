@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vevents.errors import ConfigurationError
 
@@ -38,7 +38,19 @@ _SIZE_UNITS = {
     "gib": 2**30,
     "tib": 2**40,
 }
-_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_DURATION_UNITS = {
+    "": 1.0,
+    "ms": 0.001,
+    "s": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+}
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS_LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_TIMES = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -72,6 +84,64 @@ class Secret:
         raise TypeError("a Secret is not to be pickled or copied")
 
 
+class ProxyUrl(Secret):
+    """The address of a proxy. It shows itself without the user and the password in it.
+
+    Args:
+        text: `http://`, `https://`, `socks5://` or `socks5h://`, perhaps `user:password@`, a host
+            and a port; without a scheme it is `http://`.
+
+    Raises:
+        ValueError: Not such an address. The message does not quote it.
+
+    Example:
+        >>> proxy = ProxyUrl("ann:secret@proxy.plant:3128")
+        >>> proxy
+        ProxyUrl('http://proxy.plant:3128')
+        >>> proxy.login
+        ('ann', 'secret')
+    """
+
+    __slots__ = ("address", "login")
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if "://" in text else f"http://{text}")
+        try:
+            url = urlsplit(self.reveal())
+            host, port = url.hostname, url.port
+        except ValueError:
+            host = port = None
+        sound = host is not None and url.scheme in _PROXY_SCHEMES and url.path in ("", "/")
+        if not sound or url.query or url.fragment or re.search(r"\s", text):
+            raise ValueError(
+                "expected http://, https:// or socks5://, a host and a port, for example "
+                "http://proxy.plant:3128"
+            )
+        name = f"[{host}]" if host is not None and ":" in host else host
+        self.address = f"{url.scheme}://{name}" + ("" if port is None else f":{port}")
+        self.login = (
+            None if url.username is None else (unquote(url.username), unquote(url.password or ""))
+        )
+
+    def __repr__(self) -> str:
+        return f"ProxyUrl({self.address!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time of the day, on some days of the week, by the device's local time.
+
+    Attributes:
+        days: The days on which it begins, 0 is Monday.
+        begin_min: Minutes after midnight.
+        end_min: Minutes after midnight, 1 to 1440; not after `begin_min` means the next day.
+    """
+
+    days: frozenset[int]
+    begin_min: int
+    end_min: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set from outside.
@@ -91,6 +161,12 @@ class Settings:
         write_timeout_s: Seconds to wait until the network takes the next bytes.
         attempts: How often one request is tried within a pass, the first one included.
         retry_wait_s: Longest wait between two attempts. A server that asks for more ends the pass.
+        proxy: The proxy to go through; None leaves it to HTTPS_PROXY and its kin.
+        ca_files: The authorities to trust, files and directories; empty means the usual ones.
+        client_cert: The certificate with which the device shows who it is, or None.
+        client_key: The key of it, or None when it is in the same file.
+        client_key_password: What that key is locked with, or None.
+        windows: When delivery may run; empty means always.
         log_level: `debug`, `info`, `warning` or `error`.
         config_file: The TOML file that was read, or None.
     """
@@ -109,6 +185,12 @@ class Settings:
     write_timeout_s: float = 30.0
     attempts: int = 5
     retry_wait_s: float = 60.0
+    proxy: ProxyUrl | None = None
+    ca_files: tuple[Path, ...] = ()
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    client_key_password: Secret | None = None
+    windows: tuple[Window, ...] = ()
     log_level: str = "warning"
     config_file: Path | None = None
 
@@ -165,7 +247,7 @@ def parse_duration(value: object) -> float:
     """Return a number of seconds.
 
     Args:
-        value: A number of seconds, or a text such as `30s`, `500ms`, `5min`, `2h`, `1.5`.
+        value: A number of seconds, or a text such as `30s`, `500ms`, `5min`, `2h`, `7d`, `1.5`.
 
     Raises:
         ValueError: Not a duration, or negative.
@@ -177,8 +259,75 @@ def parse_duration(value: object) -> float:
     number, unit = _quantity(value)
     factor = _DURATION_UNITS.get(unit.lower())
     if factor is None:
-        raise ValueError(f"{value!r} has an unknown unit; use ms, s, min or h")
+        raise ValueError(f"{value!r} has an unknown unit; use ms, s, min, h or d")
     return number * factor
+
+
+def parse_windows(value: object) -> tuple[Window, ...]:
+    """Return times of the day and of the week.
+
+    Args:
+        value: A text such as `22:00-06:00` or `Mon-Fri 22:00-06:00, 12:00-13:00; Sat,Sun
+            00:00-24:00`, or a list of such texts. The days are the ones on which a time begins,
+            and hold up to the next semicolon; without any it is every day.
+
+    Raises:
+        ValueError: Not such a text.
+
+    Example:
+        >>> parse_windows("Sat 22:00-06:00")
+        (Window(days=frozenset({5}), begin_min=1320, end_min=360),)
+    """
+    texts = value if isinstance(value, list) else [value]
+    windows: list[Window] = []
+    for text in texts:
+        for rule in _text(text).split(";"):
+            if rule.strip():
+                windows += _windows_of_rule(rule)
+    if not windows:
+        raise ValueError("is empty")
+    return tuple(windows)
+
+
+def _windows_of_rule(rule: str) -> list[Window]:
+    days: set[int] = set()
+    times: list[tuple[int, int]] = []
+    for word in re.sub(r"\s*-\s*", "-", rule).replace(",", " ").lower().split():
+        match = _TIMES.fullmatch(word)
+        if match is not None:
+            times.append(_times(match))
+        elif times:
+            raise ValueError(f"{word!r} stands behind a time; separate the two with a semicolon")
+        else:
+            days |= _days(word)
+    if not times:
+        raise ValueError(f"{rule.strip()!r} names no time such as 22:00-06:00")
+    on = frozenset(days or range(7))
+    return [Window(on, begin, end) for begin, end in times]
+
+
+def _times(match: re.Match[str]) -> tuple[int, int]:
+    begin_h, begin_min, end_h, end_min = map(int, match.groups())
+    begin, end = begin_h * 60 + begin_min, end_h * 60 + end_min
+    if max(begin_min, end_min) > 59 or begin >= 1440 or end > 1440:
+        raise ValueError(f"{match.group()!r} is no time of the day, 00:00 to 24:00")
+    if begin == end:
+        raise ValueError(f"{match.group()!r} has no length; the whole day is 00:00-24:00")
+    return begin, end or 1440
+
+
+def _days(word: str) -> set[int]:
+    first, dash, last = word.partition("-")
+    begin = _day(first)
+    end = _day(last) if dash else begin
+    return {day % 7 for day in range(begin, begin + (end - begin) % 7 + 1)}
+
+
+def _day(word: str) -> int:
+    for names in (_DAYS, _DAYS_LONG):
+        if word in names:
+            return names.index(word)
+    raise ValueError(f"{word!r} is neither a day such as Mon nor a time such as 22:00-06:00")
 
 
 def resolve(
@@ -207,23 +356,27 @@ def resolve(
     table = {} if path is None else _read_table(path)
     values: dict[str, Any] = {"config_file": path}
     for source in _SOURCES:
-        if flags.get(source.key) is not None:
-            raw, where, base = flags[source.key], f"--{source.key.replace('_', '-')}", cwd
+        key = source.key
+        if key is not None and flags.get(key) is not None:
+            raw, where, base = flags[key], f"--{key.replace('_', '-')}", cwd
         elif environ.get(source.variable):
             raw, where, base = environ[source.variable], source.variable, cwd
-        elif source.key in table and path is not None:
-            raw, where, base = table[source.key], f"{source.key} in {path}", path.parent
+        elif key in table and path is not None:
+            raw, where, base = table[key], f"{key} in {path}", path.parent
         else:
             continue
         try:
-            values[source.field] = source.parse(raw)
+            value = source.parse(raw)
         except ValueError as error:
             # `from None`: the original error may quote the value, and the value may be the key.
             raise ConfigurationError(f"{where}: {error}") from None
-        if source.field == "directory":
-            values["directory"] = base / values["directory"]
-    if "api_key" in table and path is not None:
-        _warn_if_exposed(path)
+        if isinstance(value, Path):
+            value = base / value
+        elif source.parse is _paths:
+            value = tuple(base / item for item in value)
+        if path is not None and where.endswith(str(path)):
+            _warn_if_exposed(path, value)
+        values[source.field] = value
     settings = Settings(**values)
     _warn_if_plain(settings)
     return settings
@@ -264,7 +417,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8"
         # `from None`: the decoder's error can carry the whole text of the file.
         raise ConfigurationError(f"{path}: not valid TOML: {reason}") from None
-    known = {source.key for source in _SOURCES}
+    known = {source.key for source in _SOURCES if source.key is not None}
     for key in table:
         if key not in known:
             raise ConfigurationError(
@@ -273,9 +426,13 @@ def _read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _warn_if_exposed(path: Path) -> None:
-    if path.stat().st_mode & stat.S_IROTH:
-        _LOGGER.warning("%s holds the API key and every user can read it: chmod 600 %s", path, path)
+def _warn_if_exposed(path: Path, value: object) -> None:
+    if isinstance(value, ProxyUrl):
+        what = "" if value.login is None else "the proxy's password"
+    else:
+        what = "the API key" if isinstance(value, Secret) else ""
+    if what and path.stat().st_mode & stat.S_IROTH:
+        _LOGGER.warning("%s holds %s and every user can read it: chmod 600 %s", path, what, path)
 
 
 def _warn_if_plain(settings: Settings) -> None:
@@ -310,6 +467,23 @@ def _text(value: object) -> str:
 
 def _path(value: object) -> Path:
     return value if isinstance(value, Path) else Path(_text(value)).expanduser()
+
+
+def _paths(value: object) -> tuple[Path, ...]:
+    if isinstance(value, str):
+        value = [part for part in value.split(os.pathsep) if part.strip()]
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected a path, or a list of paths")
+    return tuple(_path(item) for item in value)
+
+
+def _proxy(value: object) -> ProxyUrl:
+    return ProxyUrl(_text(value))
+
+
+def _password(value: object) -> Secret:
+    # As it is: a blank may be part of it.
+    return Secret(str(value))
 
 
 def _api_key(value: object) -> Secret:
@@ -364,7 +538,7 @@ def _attempts(value: object) -> int:
 @dataclass(frozen=True, slots=True)
 class _Source:
     field: str  # of Settings
-    key: str  # in the TOML file and among the flags
+    key: str | None  # in the TOML file and among the flags; None: from the environment alone
     variable: str  # in the environment
     parse: Callable[[object], Any]
 
@@ -384,5 +558,11 @@ _SOURCES = (
     _Source("write_timeout_s", "write_timeout", "VEVENTS_WRITE_TIMEOUT", _timeout),
     _Source("attempts", "attempts", "VEVENTS_ATTEMPTS", _attempts),
     _Source("retry_wait_s", "retry_wait", "VEVENTS_RETRY_WAIT", parse_duration),
+    _Source("proxy", "proxy", "VEVENTS_PROXY", _proxy),
+    _Source("ca_files", "ca_file", "VEVENTS_CA_FILE", _paths),
+    _Source("client_cert", "client_cert", "VEVENTS_CLIENT_CERT", _path),
+    _Source("client_key", "client_key", "VEVENTS_CLIENT_KEY", _path),
+    _Source("client_key_password", None, "VEVENTS_CLIENT_KEY_PASSWORD", _password),
+    _Source("windows", "window", "VEVENTS_WINDOW", parse_windows),
     _Source("log_level", "log_level", "VEVENTS_LOG_LEVEL", _one_of(*_LOG_LEVELS)),
 )

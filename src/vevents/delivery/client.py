@@ -7,20 +7,26 @@ redirect, a proxy's error page) counts as "not reached", so that it can never be
 refusal of the events.
 
 The key travels in the `Authorization` header alone, never in an address, and no redirect is
-followed with it.
+followed with it. What a proxy asks for is its own: user and password are never shown.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import os
+import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
 
+from vevents.delivery.tls import Tls, utc_text
 from vevents.errors import (
     AuthorizationError,
     ConfigurationError,
@@ -31,13 +37,24 @@ from vevents.errors import (
     ThrottledError,
     UnreachableError,
 )
-from vevents.settings import DEFAULT_API_URL, Secret
+from vevents.settings import DEFAULT_API_URL, ProxyUrl, Secret
 
 if TYPE_CHECKING:
     import httpx
 
 _REASON_LENGTH_MAX = 500
 _ANSWER_SIZE_MAX = 16 * 2**20
+
+_PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+
+# What OpenSSL's checks of a certificate call their findings (X509_V_ERR_...).
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+# A server that wants to know who calls says so with one of these, often only after the handshake.
+_CERTIFICATE_WANTED = re.compile(r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE")
+_CERTIFICATE_REFUSED = re.compile(
+    r"ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+|UNKNOWN_CA|ACCESS_DENIED)"
+)
 
 _WHAT_TO_DO = {
     401: "the server does not know this API key; check ROBOFLOW_API_KEY",
@@ -99,11 +116,18 @@ class Client:
         api_key: Key of the workspace.
         api_url: Base of the API.
         timeouts: When to give up.
+        proxy: The proxy to go through, whatever the address; None leaves it to HTTPS_PROXY,
+            ALL_PROXY and NO_PROXY.
+        tls: Whom to trust and what to show; None for the usual.
         transport: Stands in for the network in tests.
         clock: Seconds since 1970, to compare with the server's clock.
 
     Raises:
-        ConfigurationError: `api_url` is not an address.
+        ConfigurationError: `api_url` is not an address, a certificate or key cannot be used, or
+            the proxy needs a package that is not installed.
+
+    Nothing is connected, and the HTTP library not even loaded, before the first request: a flush
+    that finds nothing to send is over in no time. Threads may share a client.
 
     Example:
         >>> with Client("rf_...") as client:  # doctest: +SKIP
@@ -116,37 +140,28 @@ class Client:
         *,
         api_url: str = DEFAULT_API_URL,
         timeouts: Timeouts | None = None,
+        proxy: ProxyUrl | None = None,
+        tls: Tls | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        import httpx
-
-        from vevents import __version__
-
         self._secret = api_key if isinstance(api_key, Secret) else Secret(api_key)
         self._clock = clock
         self._clock_offset_s: float | None = None
-        timeouts = Timeouts() if timeouts is None else timeouts
+        self._lookback_days: int | None = None
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._proxy = proxy
+        self._tls = Tls() if tls is None else tls
+        self._transport = transport
+        self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
         try:
-            httpx.URL(api_url)
-        except httpx.InvalidURL as error:
+            urlsplit(api_url).port  # noqa: B018
+        except ValueError as error:
             raise ConfigurationError(f"{api_url!r} is not an address: {error}") from error
         self._api_url = api_url.rstrip("/")
-        self._http = httpx.Client(
-            headers={
-                "Authorization": f"Bearer {self._secret.reveal()}",
-                "User-Agent": f"vevents/{__version__}",
-                "Accept": "application/json",
-            },
-            timeout=httpx.Timeout(
-                connect=timeouts.connect_s,
-                read=timeouts.read_s,
-                write=timeouts.write_s,
-                pool=timeouts.connect_s,
-            ),
-            follow_redirects=False,
-            transport=transport,
-        )
+        self._tls.check(clock)
+        _check_proxy(proxy)
 
     def __enter__(self) -> Self:
         return self
@@ -161,12 +176,19 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
 
     @property
     def clock_offset_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours; None before its first answer."""
         return self._clock_offset_s
+
+    @property
+    def lookback_days(self) -> int | None:
+        """For how many days the workspace shows events; None before an answer has said it."""
+        return self._lookback_days
 
     def create_event(self, event: bytes) -> str:
         """Create one event, or overwrite the one with the same `eventId`.
@@ -245,13 +267,14 @@ class Client:
         answer = self._call("GET", "/vision-events/use-cases", 200, params=params)
         # Older servers call use cases solutions.
         rows = _field(answer, "useCases" if "useCases" in answer else "solutions", list)
+        self._lookback_days = _whole(answer.get("lookbackDays"))
         return UseCaseList(
             use_cases=tuple(
                 UseCase(str(row.get("id")), str(row.get("name")), row.get("status"))
                 for row in rows
                 if isinstance(row, dict)
             ),
-            lookback_days=_whole(answer.get("lookbackDays")),
+            lookback_days=self._lookback_days,
         )
 
     def query(self, query: Mapping[str, Any]) -> QueryPage:
@@ -277,6 +300,50 @@ class Client:
             lookback_days=_whole(answer.get("lookbackDays")),
         )
 
+    def _connected(self) -> httpx.Client:
+        """Return the HTTP library's client, made when the first request needs it."""
+        with self._lock:
+            if self._http is None:
+                self._http = self._connect()
+            return self._http
+
+    def _connect(self) -> httpx.Client:
+        import httpx
+
+        from vevents import __version__
+
+        tls: Any = True if self._transport is not None else self._tls.make_context()
+        proxy = None
+        if self._proxy is not None:
+            # The proxy is not the server: it has no business with the device's certificate.
+            encrypted = self._proxy.address.startswith("https:")
+            context = Tls(ca_files=self._tls.ca_files).make_context() if encrypted else None
+            proxy = httpx.Proxy(self._proxy.address, auth=self._proxy.login, ssl_context=context)
+        timeouts = self._timeouts
+        try:
+            return httpx.Client(
+                headers={
+                    "Authorization": f"Bearer {self._secret.reveal()}",
+                    "User-Agent": f"vevents/{__version__}",
+                    "Accept": "application/json",
+                },
+                timeout=httpx.Timeout(
+                    connect=timeouts.connect_s,
+                    read=timeouts.read_s,
+                    write=timeouts.write_s,
+                    pool=timeouts.connect_s,
+                ),
+                follow_redirects=False,
+                verify=tls,
+                proxy=proxy,
+                transport=self._transport,
+            )
+        except (ValueError, ImportError, httpx.InvalidURL):
+            # `from None`: the error may quote an address with a password.
+            raise ConfigurationError(
+                f"{', '.join([*_proxies_set(), 'NO_PROXY'])}: not as they should be"
+            ) from None
+
     def _call(
         self,
         method: str,
@@ -293,7 +360,12 @@ class Client:
         headers = {} if content_type is None else {"Content-Type": content_type}
         url = self._api_url + path
         try:
-            with self._http.stream(
+            http = self._connected()
+        except ConfigurationError as error:
+            # It was right at the start: somebody is exchanging a certificate just now.
+            raise UnreachableError(str(error)) from error
+        try:
+            with http.stream(
                 method, url, content=content, files=files, params=params, headers=headers
             ) as response:
                 body = _read(response)
@@ -306,6 +378,10 @@ class Client:
         ) as error:
             raise UnreachableError(f"{self._api_url}: {self._transport_words(error)}") from error
         except httpx.TransportError as error:
+            if _is_refused_handshake(error):
+                raise UnreachableError(
+                    f"{self._api_url}: {self._transport_words(error)}"
+                ) from error
             raise NoAnswerError(
                 f"{self._api_url}: no complete answer: {self._transport_words(error)}"
             ) from error
@@ -381,13 +457,70 @@ class Client:
         return self._clean(text or "no reason given")
 
     def _transport_words(self, error: Exception) -> str:
+        """What went wrong below HTTP, and what to do about it."""
+        import httpx
+
         text = str(error) or type(error).__name__
-        if "certificate" in text.lower():
-            text += " (a device whose clock is wrong sees every certificate as invalid)"
+        words = self._tls_words(error)
+        if words is not None:
+            text = words
+        elif isinstance(error, httpx.ProxyError):
+            hint = "; check the user and the password in its address" if "407" in text else ""
+            text = f"the proxy {self._proxy_name()} does not let us through ({text}){hint}"
+        elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and self._proxy_name():
+            text += f" (through the proxy {self._proxy_name()})"
         return self._clean(text)
 
+    def _tls_words(self, error: Exception) -> str | None:
+        """What a failed handshake means, or None if it was something else."""
+        import ssl
+
+        found = _cause(error, ssl.SSLError)
+        if found is None:
+            # A transport may hand on the words alone.
+            hint = " (a device whose clock is wrong sees every certificate as invalid)"
+            return f"{error}{hint}" if "certificate" in str(error).lower() else None
+        now_s = self._clock()
+        if isinstance(found, ssl.SSLCertVerificationError):
+            code, words = found.verify_code, found.verify_message
+            if code in (_NOT_YET_VALID, _EXPIRED):
+                when = "is not valid yet" if code == _NOT_YET_VALID else "has expired"
+                return (
+                    f"the server's certificate {when}, or the clock of this device is wrong: it "
+                    f"says {utc_text(now_s)} ({words})"
+                )
+            if code in _UNKNOWN_AUTHORITY:
+                faults = "".join(f"; {fault}" for fault in self._tls.out_of_date(now_s))
+                return (
+                    "the server's certificate is from an authority that is not trusted here; "
+                    "behind a proxy that inspects, or with a server of your own, name its "
+                    f"authority in ca_file ({words}){faults}"
+                )
+            return f"the server's certificate is not accepted: {words}"
+        reason = found.reason or str(found)
+        faults = "".join(f"; {fault}" for fault in self._tls.out_of_date(now_s))
+        if self._tls.client_cert is None and _CERTIFICATE_WANTED.search(reason):
+            return (
+                "the server wants a certificate from this device: set client_cert and client_key "
+                f"({reason})"
+            )
+        if self._tls.client_cert is not None and (
+            _CERTIFICATE_REFUSED.search(reason) or _CERTIFICATE_WANTED.search(reason)
+        ):
+            return (
+                f"the server does not accept the certificate in {self._tls.client_cert} "
+                f"({reason}){faults}"
+            )
+        return f"no encrypted connection: {reason}{faults}"
+
+    def _proxy_name(self) -> str:
+        return " or ".join(_proxies_set()) if self._proxy is None else self._proxy.address
+
     def _clean(self, text: str) -> str:
-        text = text.replace(self._secret.reveal(), "***")
+        """Return the text on one line, bounded, without the key and the proxy's password."""
+        login = () if self._proxy is None or self._proxy.login is None else self._proxy.login
+        for secret in (self._secret.reveal(), *login[1:]):
+            text = text.replace(secret, "***") if secret else text
         text = "".join(char if char.isprintable() else " " for char in text)
         text = " ".join(text.split())
         if len(text) > _REASON_LENGTH_MAX:
@@ -434,6 +567,54 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
         date_s = _http_date(value)
         return None if date_s is None else max(0.0, date_s - now_s)
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _check_proxy(proxy: ProxyUrl | None) -> None:
+    """Raise if the proxy, or one that the environment names, cannot be used."""
+    proxies = {} if proxy is None else {"proxy": proxy}
+    if proxy is None:
+        for name, value in _proxies_set().items():
+            try:
+                proxies[name] = ProxyUrl(value)
+            except ValueError as error:
+                raise ConfigurationError(f"{name}: {error}") from None
+    for name, item in proxies.items():
+        if item.address.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            raise ConfigurationError(
+                f"{name}: a SOCKS proxy needs one more package: pip install 'vevents[socks]'"
+            )
+
+
+def _proxies_set() -> dict[str, str]:
+    """The proxies that the environment names, by variable; NO_PROXY may except the API."""
+    found = {}
+    for name in _PROXY_VARIABLES:
+        value = os.environ.get(name.lower()) or os.environ.get(name)
+        if value:
+            found[name] = value
+    return found
+
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def _cause(error: BaseException | None, kind: type[_Error]) -> _Error | None:
+    """Return the error of this kind that is behind another one."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _is_refused_handshake(error: Exception) -> bool:
+    """Whether the server hung up because of a certificate: then it has read no request.
+
+    With TLS 1.3 the client is done before the server has looked at its certificate.
+    """
+    import ssl
+
+    found = _cause(error, ssl.SSLError)
+    reason = "" if found is None else found.reason or ""
+    return bool(_CERTIFICATE_WANTED.search(reason) or _CERTIFICATE_REFUSED.search(reason))
 
 
 def _http_date(value: str | None) -> float | None:

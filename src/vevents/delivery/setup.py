@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vevents.delivery.client import Client, Timeouts
 from vevents.delivery.flusher import Flusher
 from vevents.delivery.sender import RetryPolicy
+from vevents.delivery.tls import Tls
 
 if TYPE_CHECKING:
     from vevents.log import EventLog
@@ -26,6 +27,13 @@ def make_client(settings: Settings) -> Client:
             connect_s=settings.connect_timeout_s,
             read_s=settings.read_timeout_s,
             write_s=settings.write_timeout_s,
+        ),
+        proxy=settings.proxy,
+        tls=Tls(
+            ca_files=settings.ca_files,
+            client_cert=settings.client_cert,
+            client_key=settings.client_key,
+            client_key_password=settings.client_key_password,
         ),
     )
 
