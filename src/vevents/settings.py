@@ -50,6 +50,16 @@ _DURATION_UNITS = {
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS_LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIMES = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
+_BIT_UNITS = {"bit": 0.125, "kbit": 125.0, "mbit": 125e3, "gbit": 125e6}
+# What the server takes, a little inside; see `vevents.delivery.flusher`.
+_EVENT_AGE_MAX_S = 364 * 86_400.0
+_UPLOADS_MAX = 32
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -161,6 +171,13 @@ class Settings:
         write_timeout_s: Seconds to wait until the network takes the next bytes.
         attempts: How often one request is tried within a pass, the first one included.
         retry_wait_s: Longest wait between two attempts. A server that asks for more ends the pass.
+        order: What goes first: `oldest`, `newest`, or `priority`, by type of event.
+        priorities: For `priority`: event types, the most important first; empty for the usual.
+        live_first: Whether what is appended during a pass goes ahead of the backlog.
+        uploads: At most so many images are uploaded at the same time.
+        bytes_per_s: Bytes of requests per second, on average; None for as fast as it goes.
+        event_age_max_s: Events older than so many seconds are set aside; None for all that the
+            server would refuse.
         proxy: The proxy to go through; None leaves it to HTTPS_PROXY and its kin.
         ca_files: The authorities to trust, files and directories; empty means the usual ones.
         client_cert: The certificate with which the device shows who it is, or None.
@@ -185,6 +202,12 @@ class Settings:
     write_timeout_s: float = 30.0
     attempts: int = 5
     retry_wait_s: float = 60.0
+    order: Literal["oldest", "newest", "priority"] = "oldest"
+    priorities: tuple[str, ...] = ()
+    live_first: bool = False
+    uploads: int = 4
+    bytes_per_s: float | None = None
+    event_age_max_s: float | None = None
     proxy: ProxyUrl | None = None
     ca_files: tuple[Path, ...] = ()
     client_cert: Path | None = None
@@ -261,6 +284,28 @@ def parse_duration(value: object) -> float:
     if factor is None:
         raise ValueError(f"{value!r} has an unknown unit; use ms, s, min, h or d")
     return number * factor
+
+
+def parse_rate(value: object) -> float:
+    """Return bytes per second.
+
+    Args:
+        value: A number of bytes, or a text such as `200kB`, `200kB/s`, `1.6Mbit/s`.
+
+    Raises:
+        ValueError: Not a rate, or less than one byte per second.
+
+    Example:
+        >>> parse_rate("200kB"), parse_rate("1.6Mbit/s")
+        (200000.0, 200000.0)
+    """
+    number, unit = _quantity(value.strip().removesuffix("/s") if isinstance(value, str) else value)
+    factor = _BIT_UNITS.get(unit.lower(), _SIZE_UNITS.get(unit.lower()))
+    if factor is None:
+        raise ValueError(f"{value!r} has an unknown unit; use B, kB, MB, KiB, MiB, kbit or Mbit")
+    if number * factor < 1:
+        raise ValueError(f"{value!r} is less than one byte per second")
+    return float(number * factor)
 
 
 def parse_windows(value: object) -> tuple[Window, ...]:
@@ -379,6 +424,8 @@ def resolve(
         values[source.field] = value
     settings = Settings(**values)
     _warn_if_plain(settings)
+    if settings.priorities and settings.order != "priority":
+        _LOGGER.warning("priorities change nothing with order = %r", settings.order)
     return settings
 
 
@@ -528,11 +575,38 @@ def _timeout(value: object) -> float:
     return seconds
 
 
-def _attempts(value: object) -> int:
-    number, unit = _quantity(value)
-    if unit or number != int(number) or not 1 <= number <= 100:
-        raise ValueError(f"{value!r} is not a whole number from 1 to 100")
-    return int(number)
+def _whole(most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        number, unit = _quantity(value)
+        if unit or number != int(number) or not 1 <= number <= most:
+            raise ValueError(f"{value!r} is not a whole number from 1 to {most}")
+        return int(number)
+
+    return parse
+
+
+def _truth(value: object) -> bool:
+    truth = _TRUTHS.get(str(value).strip().lower())
+    if truth is None:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return truth
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list) or not value:
+        raise ValueError("expected names, separated by commas or as a list")
+    return tuple(_text(item) for item in value)
+
+
+def _event_age(value: object) -> float:
+    seconds = parse_duration(value)
+    if not 0 < seconds <= _EVENT_AGE_MAX_S:
+        raise ValueError(
+            f"{value!r} is not more than 0 and at most 364d; the server takes nothing older"
+        )
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,8 +630,14 @@ _SOURCES = (
     _Source("connect_timeout_s", "connect_timeout", "VEVENTS_CONNECT_TIMEOUT", _timeout),
     _Source("read_timeout_s", "read_timeout", "VEVENTS_READ_TIMEOUT", _timeout),
     _Source("write_timeout_s", "write_timeout", "VEVENTS_WRITE_TIMEOUT", _timeout),
-    _Source("attempts", "attempts", "VEVENTS_ATTEMPTS", _attempts),
+    _Source("attempts", "attempts", "VEVENTS_ATTEMPTS", _whole(100)),
     _Source("retry_wait_s", "retry_wait", "VEVENTS_RETRY_WAIT", parse_duration),
+    _Source("order", "order", "VEVENTS_ORDER", _one_of("oldest", "newest", "priority")),
+    _Source("priorities", "priorities", "VEVENTS_PRIORITIES", _names),
+    _Source("live_first", "live_first", "VEVENTS_LIVE_FIRST", _truth),
+    _Source("uploads", "uploads", "VEVENTS_UPLOADS", _whole(_UPLOADS_MAX)),
+    _Source("bytes_per_s", "max_rate", "VEVENTS_MAX_RATE", parse_rate),
+    _Source("event_age_max_s", "event_age_max", "VEVENTS_EVENT_AGE_MAX", _event_age),
     _Source("proxy", "proxy", "VEVENTS_PROXY", _proxy),
     _Source("ca_files", "ca_file", "VEVENTS_CA_FILE", _paths),
     _Source("client_cert", "client_cert", "VEVENTS_CLIENT_CERT", _path),

@@ -336,6 +336,8 @@ def report(**fields: Any) -> FlushReport:
         (StopReason.TIMEOUT, 7),
         (StopReason.MAX_EVENTS, 7),
         (StopReason.MAX_BYTES, 7),
+        (StopReason.PAUSED, 10),
+        (StopReason.OUTSIDE_WINDOW, 10),
         (StopReason.INTERRUPTED, 130),
     ],
 )
@@ -352,7 +354,9 @@ def test_every_reason_is_tested() -> None:
 def test_exit_code_of_a_complete_pass() -> None:
     assert exit_code(report(), []) == 0
     assert exit_code(report(rejected=1), []) == 5
-    assert exit_code(report(stopped_reason=StopReason.INTERRUPTED), [signal.SIGTERM]) == 143
+    interrupted = report(stopped_reason=StopReason.INTERRUPTED)
+    assert exit_code(interrupted, [signal.SIGTERM]) == 143
+    assert exit_code(interrupted, [signal.SIGHUP, signal.SIGINT]) == 129
 
 
 def test_description_names_what_happened() -> None:

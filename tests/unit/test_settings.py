@@ -98,7 +98,8 @@ def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 
     for source in settings_module._SOURCES:
-        assert f"| `{source.key}` | `{source.variable}` |" in text
+        key = "none" if source.key is None else f"`{source.key}`"
+        assert f"| {key} | `{source.variable}` |" in text
 
 
 def test_relative_directory_in_a_file_is_beside_the_file(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from vevents.errors import ConfigurationError, FlushLockedError, VeventsError
 # subcommands' own help because reading them there would import them all.
 _COMMANDS = {
     "flush": "Send what is pending to the API.",
+    "check": "Try the connection, the key and the use case; send nothing.",
+    "pause": "Stop every delivery from the log.",
+    "resume": "Let deliveries go on after a pause.",
     "status": "Show what the log holds.",
     "verify": "Read everything and name what is damaged.",
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
@@ -73,7 +76,8 @@ Exit codes:
   7    a limit was reached (--timeout, --max-events, --max-bytes); events are left
   8    verify, recover: some records are damaged, the others are good
   9    verify, recover: a file is no ring, or cannot be read
-  130  interrupted with Ctrl-C (143: by SIGTERM); nothing is lost
+  10   not now: delivery is paused, or it is outside the time windows
+  130  interrupted with Ctrl-C (129: by SIGHUP, 143: by SIGTERM); nothing is lost
 """,
 )
 @click.option(

@@ -27,6 +27,10 @@ class ExitCode(IntEnum):
     """`verify`, `recover`: some records are damaged; the others are good."""
     UNUSABLE = 9
     """`verify`, `recover`: a file is no ring, or not one that can be read."""
+    HELD = 10
+    """Not now: delivery is paused, or it is outside the time windows. Nothing is lost."""
+    HUNG_UP = 129
+    """Stopped by SIGHUP. Nothing is lost."""
     INTERRUPTED = 130
     """Stopped with Ctrl-C. Nothing is lost."""
     TERMINATED = 143

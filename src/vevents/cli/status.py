@@ -41,17 +41,27 @@ def command(dir_: str | None, config: str | None, log_level: str | None, as_json
 
     with ✓ when it holds. Exit code 1 when it does not.
     """
+    from vevents.delivery.schedule import Gate
+
     settings = load_settings(dir_, config, log_level)
     directory = require_log(settings)
     with open_log(settings, read_only=True) as log:
         figures = {stream: _look(log, stream) for stream in _STREAMS}
         age_s = _oldest_pending_age_s(log)
+    held = Gate(directory, settings.windows).closed()
     conserved = {stream: stats.conserved for stream, stats in figures.items()}
     if as_json:
         report: dict[str, Any] = {
             "directory": str(directory),
             "conserved": all(conserved.values()),
             "oldest_pending_age_s": age_s,
+            "held": None
+            if held is None
+            else {
+                "reason": held.reason,
+                "message": str(held),
+                "retry_after_s": held.retry_after_s,
+            },
             "streams": {
                 stream: dataclasses.asdict(stats) | {"conserved": conserved[stream]}
                 for stream, stats in figures.items()
@@ -64,6 +74,8 @@ def command(dir_: str | None, config: str | None, log_level: str | None, as_json
             click.echo(describe(stream, stats, conserved[stream]))
         if age_s is not None:
             click.echo(f"oldest pending event: {human_duration(age_s)} old")
+        if held is not None:
+            click.echo(f"{held.reason}: {held}")
     return ExitCode.OK if all(conserved.values()) else ExitCode.ERROR
 
 

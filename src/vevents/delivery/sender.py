@@ -53,6 +53,8 @@ class StopReason(StrEnum):
     TIMEOUT = "timeout"
     MAX_EVENTS = "max-events"
     MAX_BYTES = "max-bytes"
+    PAUSED = "paused"
+    OUTSIDE_WINDOW = "outside-window"
     INTERRUPTED = "interrupted"
 
 
@@ -126,7 +128,8 @@ class Limits:
     """What ends a pass early.
 
     Attributes:
-        should_stop: Asked before every request and while waiting, by any thread.
+        should_stop: Asked before every request and while waiting, by any thread. True ends the
+            pass, and so does a `StopError`, which brings a reason of its own.
         timeout_s: No request begins after so many seconds.
         max_bytes: No request begins that would send more bytes than this in total. A first request
             larger than the limit is sent all the same, else it could never be sent.
