@@ -469,7 +469,9 @@ class Client:
             text = f"the proxy {self._proxy_name()} does not let us through ({text}){hint}"
         elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and self._proxy_name():
             text += f" (through the proxy {self._proxy_name()})"
-        return self._clean(text)
+        # A server may hang up without saying why.
+        faults = self._tls.out_of_date(self._clock())
+        return self._clean("; ".join([text, *faults]))
 
     def _tls_words(self, error: Exception) -> str | None:
         """What a failed handshake means, or None if it was something else."""
@@ -490,15 +492,13 @@ class Client:
                     f"says {utc_text(now_s)} ({words})"
                 )
             if code in _UNKNOWN_AUTHORITY:
-                faults = "".join(f"; {fault}" for fault in self._tls.out_of_date(now_s))
                 return (
                     "the server's certificate is from an authority that is not trusted here; "
                     "behind a proxy that inspects, or with a server of your own, name its "
-                    f"authority in ca_file ({words}){faults}"
+                    f"authority in ca_file ({words})"
                 )
             return f"the server's certificate is not accepted: {words}"
         reason = found.reason or str(found)
-        faults = "".join(f"; {fault}" for fault in self._tls.out_of_date(now_s))
         if self._tls.client_cert is None and _CERTIFICATE_WANTED.search(reason):
             return (
                 "the server wants a certificate from this device: set client_cert and client_key "
@@ -508,10 +508,9 @@ class Client:
             _CERTIFICATE_REFUSED.search(reason) or _CERTIFICATE_WANTED.search(reason)
         ):
             return (
-                f"the server does not accept the certificate in {self._tls.client_cert} "
-                f"({reason}){faults}"
+                f"the server does not accept the certificate in {self._tls.client_cert} ({reason})"
             )
-        return f"no encrypted connection: {reason}{faults}"
+        return f"no encrypted connection: {reason}"
 
     def _proxy_name(self) -> str:
         return " or ".join(_proxies_set()) if self._proxy is None else self._proxy.address
