@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from cli_site import KEY, USE_CASE, clean_environment, small_log
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.flush import describe, exit_code
-from vevents.delivery.flusher import FlushReport
+from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.pause import pause, resume
 from vevents.delivery.sender import StopReason
+from vevents.delivery.setup import make_flusher
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 from vevents.event import Event
 from vevents.log import EventLog
+from vevents.settings import Settings
 
 
 @pytest.fixture
@@ -214,6 +218,190 @@ def test_flush_works_while_a_writer_has_the_log_open(log: Path) -> None:
         assert writer.stats().pending == 1
 
 
+# --- when it may run ------------------------------------------------------------------------
+
+
+def test_paused(log: Path, emulator: RunningEmulator, capsys: pytest.CaptureFixture[str]) -> None:
+    pause(log, for_s=3600, reason="roaming")
+
+    assert main(["flush", "--json", "--now"]) == ExitCode.HELD
+
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert (report["stopped_reason"], report["exit_code"]) == ("paused", 10)
+    assert (report["requests"], report["pending_after"]) == (0, 3)
+    assert report["retry_after_s"] == pytest.approx(3600, abs=10)
+    assert captured.err.startswith("vevents: paused: delivery is paused until ")
+    assert "roaming; `vevents resume` ends that" in captured.err
+    assert pending(log) == 3
+    resume(log)
+    assert main(["flush"]) == ExitCode.OK
+    assert emulator.counts()["events"] == 3
+
+
+def window_around_now(begin_h: int, end_h: int) -> str:
+    """A window from so many hours after now to so many hours after now."""
+    now_s = time.time()
+    return "-".join(
+        time.strftime("%H:%M", time.localtime(now_s + hours * 3600)) for hours in (begin_h, end_h)
+    )
+
+
+def test_outside_the_window(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VEVENTS_WINDOW", window_around_now(2, 4))
+
+    assert main(["flush"]) == ExitCode.HELD
+    assert "vevents: outside-window: the next window for delivery" in capsys.readouterr().err
+    assert pending(log) == 3
+    assert main(["flush", "--now"]) == ExitCode.OK
+    assert pending(log) == 0
+
+
+def test_inside_the_window(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEVENTS_WINDOW", window_around_now(-2, 2))
+
+    assert main(["flush"]) == ExitCode.OK
+    assert pending(log) == 0
+
+
+@pytest.mark.parametrize("events", [150])
+def test_pause_ends_a_running_pass_after_its_request(
+    tmp_path: Path, emulator: RunningEmulator, events: int
+) -> None:
+    log = small_log(tmp_path / "log", events=events)
+    emulator.faults.script("*", Fault(delay_s=0.5))
+
+    process = start("--json")
+    wait_for_request(emulator)
+    assert main(["pause", "--for", "1h"]) == ExitCode.OK
+    out, _ = process.communicate(timeout=30)
+
+    assert process.returncode == ExitCode.HELD
+    report = json.loads(out)
+    assert (report["delivered"], report["stopped_reason"]) == (100, "paused")
+    assert pending(log) == 50
+    assert main(["resume"]) == ExitCode.OK
+    assert main(["flush"]) == ExitCode.OK
+    assert emulator.counts()["events"] == events
+
+
+def test_window_that_closes_ends_a_running_pass(
+    log: Path, monkeypatch: pytest.MonkeyPatch, emulator: RunningEmulator
+) -> None:
+    """The window closes while the server makes the pass wait."""
+    looks = iter([True] * 4)
+    monkeypatch.setattr("vevents.delivery.schedule.is_open", lambda *_: next(looks, False))
+    monkeypatch.setattr("vevents.delivery.schedule.opens_in_s", lambda *_: 60.0)
+    monkeypatch.setenv("VEVENTS_WINDOW", "22:00-06:00")
+    monkeypatch.setenv("VEVENTS_ATTEMPTS", "5")
+    emulator.faults.at_random(1.0, Fault(status=503, headers={"Retry-After": "30"}))
+    began_s = time.monotonic()
+
+    assert main(["flush"]) == ExitCode.HELD
+    assert time.monotonic() - began_s < 20
+    assert pending(log) == 3
+
+
+# --- what is said ---------------------------------------------------------------------------
+
+
+def test_quiet_says_what_somebody_has_to_do(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*options: str) -> tuple[int, str]:
+        code = main(["flush", "--quiet", *options])
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return code, captured.err
+
+    assert said("--api-url", "http://127.0.0.1:9") == (ExitCode.TRY_LATER, "")
+    assert said("--max-events", "1") == (ExitCode.LIMIT, "")
+    pause(log)
+    assert said() == (ExitCode.HELD, "")
+    resume(log)
+    with EventLog(log) as open_log:
+        open_log.append(Event.custom(value="v", use_case_id="uc-unknown"))
+    assert said() == (ExitCode.REJECTED, "vevents: 1 events were set aside\n")
+    assert said() == (ExitCode.OK, "")
+    with EventLog(log) as open_log:
+        open_log.append(Event.custom(value="v"))
+    code, err = said()
+    assert (code, "set VEVENTS_USE_CASE" in err) == (ExitCode.USAGE, True)
+    monkeypatch.setenv("ROBOFLOW_API_KEY", "rf_wrong_key")
+    code, err = said("--use-case", USE_CASE)
+    assert (code, "check ROBOFLOW_API_KEY" in err) == (ExitCode.UNAUTHORIZED, True)
+    assert main(["flush", "--quiet", "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().out)["pending_after"] == 1
+
+
+@pytest.mark.parametrize("days", [10, 40])
+def test_events_older_than_the_server_shows(
+    log: Path, emulator: RunningEmulator, days: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EventLog(log) as open_log:
+        for age in (days, 3):
+            moment = datetime.now(UTC) - timedelta(days=age)
+            open_log.append(Event.custom(value="v", use_case_id=USE_CASE, timestamp=moment))
+
+    assert main(["flush", "--json"]) == ExitCode.OK
+
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["lookback_days"] == 14
+    assert report["oldest_pending_age_s"] == pytest.approx(days * 86_400, abs=60)
+    assert len(report["warnings"]) == captured.err.count("shows the last 14 days") == (days > 14)
+    assert emulator.counts()["events"] == 5
+
+
+def test_options_of_the_delivery(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Settings] = []
+
+    def note(settings: Settings, *arguments: Any, **options: Any) -> Flusher:
+        seen.append(settings)
+        return make_flusher(settings, *arguments, **options)
+
+    monkeypatch.setattr("vevents.delivery.setup.make_flusher", note)
+    options = (
+        "--order priority --priorities safety_alert,custom --live-first --uploads 2 "
+        "--max-rate 1MB/s --event-age-max 30d"
+    )
+
+    assert main(["flush", *options.split()]) == ExitCode.OK
+
+    [settings] = seen
+    assert (settings.order, settings.priorities) == ("priority", ("safety_alert", "custom"))
+    assert (settings.live_first, settings.uploads, settings.bytes_per_s) == (True, 2, 1e6)
+    assert settings.event_age_max_s == 30 * 86_400
+    monkeypatch.setenv("VEVENTS_LIVE_FIRST", "true")
+    assert main(["flush", "--no-live-first"]) == ExitCode.OK
+    assert seen[-1].live_first is False
+    assert main(["flush", "--priorities", "typo", "--order", "priority"]) == ExitCode.USAGE
+    assert "priorities: 'typo'" in capsys.readouterr().err
+    assert pending(log) == 0
+
+
+def test_nothing_pending_loads_no_http_library_and_asks_nobody(
+    log: Path, emulator: RunningEmulator
+) -> None:
+    assert main(["flush"]) == ExitCode.OK
+    asked = emulator.counts()
+    program = (
+        "import sys\n"
+        "from vevents.cli import main\n"
+        "assert main(['flush']) == 0\n"
+        "print(sorted({'httpx', 'ssl', 'numpy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert emulator.counts() == asked
+    assert pending(log) == 0
+
+
 # --- signals --------------------------------------------------------------------------------
 
 
@@ -234,7 +422,11 @@ def wait_for_request(emulator: RunningEmulator) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)],
+    [
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.TERMINATED),
+        (signal.SIGHUP, ExitCode.HUNG_UP),
+    ],
 )
 def test_signal_lets_the_current_request_finish(
     tmp_path: Path, emulator: RunningEmulator, number: signal.Signals, code: ExitCode
@@ -252,6 +444,44 @@ def test_signal_lets_the_current_request_finish(
     assert err == "vevents: interrupted: stopped on request\n"
     assert pending(log) == 50
     assert main(["flush"]) == ExitCode.OK
+    assert emulator.counts()["events"] == 150
+
+
+def test_ignored_signal_stays_ignored(log: Path, emulator: RunningEmulator) -> None:
+    """As with nohup."""
+    emulator.faults.script("*", Fault(delay_s=0.3))
+
+    process = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    wait_for_request(emulator)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+
+    assert process.returncode == ExitCode.OK
+    assert pending(log) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_in_any_phase_loses_nothing(
+    tmp_path: Path, emulator: RunningEmulator, number: signal.Signals
+) -> None:
+    """While it starts, opens the log, connects, sends, marks, ends."""
+    log = small_log(tmp_path / "log", events=150)
+    codes = set()
+    for delay_s in (0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3):
+        process = start("--max-events", "30")
+        time.sleep(delay_s)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        # A shell shows a process that the system ended as 128 and the signal's number.
+        codes.add(128 - process.returncode if process.returncode < 0 else process.returncode)
+        pending(log)
+    assert codes <= {128 + number, ExitCode.LIMIT, ExitCode.OK}
+    assert 128 + number in codes
+
+    assert main(["flush"]) == ExitCode.OK
+    with EventLog(log, read_only=True) as open_log:
+        stats = open_log.stats()
+    assert (stats.delivered, stats.pending, stats.conserved) == (150, 0, True)
     assert emulator.counts()["events"] == 150
 
 

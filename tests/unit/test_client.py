@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from vevents import __version__
 from vevents.delivery.client import (
@@ -20,6 +26,7 @@ from vevents.delivery.client import (
     batch_body,
     parse_retry_after,
 )
+from vevents.delivery.tls import Tls
 from vevents.errors import (
     AuthorizationError,
     ConfigurationError,
@@ -30,12 +37,20 @@ from vevents.errors import (
     ThrottledError,
     UnreachableError,
 )
+from vevents.settings import ProxyUrl
 
 KEY = "rf_secret_0123456789"
 NOW_S = 1_760_000_000.0
 EVENT = b'{"eventId":"a"}'
 
 Answer = httpx.Response | Exception
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 def client_for(answer: Answer | Callable[[httpx.Request], httpx.Response]) -> Client:
@@ -131,6 +146,14 @@ def test_list_use_cases() -> None:
     assert result == UseCaseList((UseCase("u", "n", "active"),), 14)
 
 
+def test_lookback_days_are_remembered() -> None:
+    answer = httpx.Response(200, json={"useCases": [], "lookbackDays": 14})
+    with client_for(answer) as client:
+        assert client.lookback_days is None
+        client.list_use_cases()
+        assert client.lookback_days == 14
+
+
 def test_list_use_cases_of_an_older_server() -> None:
     request, result = recorded(
         lambda c: c.list_use_cases(status="inactive"),
@@ -187,6 +210,71 @@ def test_timeouts_are_explicit() -> None:
 def test_address_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match="not an address"):
         Client(KEY, api_url="https://host:port")
+
+
+def test_library_is_loaded_with_the_first_request() -> None:
+    program = (
+        "import sys\n"
+        "from vevents.delivery.client import Client\n"
+        "client = Client('k', api_url='https://api.test')\n"
+        "client.close()\n"
+        "print(sorted({'httpx', 'ssl'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_threads_share_one_connection_pool() -> None:
+    made: list[Client] = []
+
+    class Counting(Client):
+        def _connect(self) -> httpx.Client:
+            made.append(self)
+            time.sleep(0.01)  # long enough for the others to get here
+            return super()._connect()
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(201, json={"eventId": "a"})
+
+    with (
+        Counting(KEY, transport=httpx.MockTransport(handle)) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert list(pool.map(client.create_event, [EVENT] * 16)) == ["a"] * 16
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY", "https_proxy"])
+def test_proxy_of_the_environment_that_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "ftp://ann:secret@proxy:1")
+
+    with pytest.raises(ConfigurationError, match=f"^{name.upper()}: expected http://") as caught:
+        Client(KEY)
+    assert "secret" not in str(caught.value)
+    Client(KEY, proxy=ProxyUrl("http://proxy:1")).close()
+    monkeypatch.setenv("NO_PROXY", "localhost, *")
+    Client(KEY).close()
+
+
+@pytest.mark.parametrize("proxy", [ProxyUrl("socks5://proxy:1"), None])
+def test_socks_needs_its_package(proxy: ProxyUrl | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    if proxy is None:
+        monkeypatch.setenv("ALL_PROXY", "socks5://proxy:1")
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'vevents\[socks\]'"):
+        Client(KEY, proxy=proxy)
+
+
+def test_certificate_that_is_exchanged_meanwhile_is_no_answer_and_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    with Client(KEY, api_url="https://127.0.0.1:9", tls=Tls(ca_files=(path,))) as client:
+        path.unlink()
+
+        with pytest.raises(UnreachableError, match=r"ca_file: .*ca\.pem: No such file"):
+            client.create_event(EVENT)
 
 
 # --- what comes back ------------------------------------------------------------------------

@@ -11,7 +11,17 @@ import pytest
 
 from vevents import settings as settings_module
 from vevents.errors import ConfigurationError
-from vevents.settings import Secret, Settings, parse_duration, parse_size, resolve
+from vevents.settings import (
+    ProxyUrl,
+    Secret,
+    Settings,
+    Window,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    parse_windows,
+    resolve,
+)
 
 KEY = "rf_secret_0123456789"
 
@@ -75,6 +85,28 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("write_timeout = 1.5", "VEVENTS_WRITE_TIMEOUT", "1.5", "write_timeout_s", 1.5),
         ("attempts = 3", "VEVENTS_ATTEMPTS", "3", "attempts", 3),
         ('retry_wait = "10s"', "VEVENTS_RETRY_WAIT", "10s", "retry_wait_s", 10.0),
+        ('order = "newest"', "VEVENTS_ORDER", "newest", "order", "newest"),
+        ("live_first = true", "VEVENTS_LIVE_FIRST", "1", "live_first", True),
+        ("live_first = false", "VEVENTS_LIVE_FIRST", "No", "live_first", False),
+        ("uploads = 8", "VEVENTS_UPLOADS", "8", "uploads", 8),
+        ('max_rate = "200kB/s"', "VEVENTS_MAX_RATE", "1.6Mbit", "bytes_per_s", 200_000.0),
+        ('event_age_max = "30d"', "VEVENTS_EVENT_AGE_MAX", "720h", "event_age_max_s", 2_592_000.0),
+        (
+            'ca_file = ["/a", "/b"]',
+            "VEVENTS_CA_FILE",
+            "/a:/b",
+            "ca_files",
+            (Path("/a"), Path("/b")),
+        ),
+        ('client_cert = "/c"', "VEVENTS_CLIENT_CERT", "/c", "client_cert", Path("/c")),
+        ('client_key = "/k"', "VEVENTS_CLIENT_KEY", "/k", "client_key", Path("/k")),
+        (
+            'window = ["22:00-24:00"]',
+            "VEVENTS_WINDOW",
+            "22:00-24:00",
+            "windows",
+            (Window(frozenset(range(7)), 1320, 1440),),
+        ),
         ('log_level = "debug"', "VEVENTS_LOG_LEVEL", "debug", "log_level", "debug"),
     ],
 )
@@ -86,6 +118,23 @@ def test_every_setting_from_file_and_from_environment(
 
     assert getattr(from_toml, field) == expected
     assert getattr(from_environment, field) == expected
+
+
+def test_priorities_from_file_and_from_environment(tmp_path: Path) -> None:
+    types = ("safety_alert", "custom")
+    text = 'order = "priority"\npriorities = ["safety_alert", "custom"]'
+
+    assert from_file(tmp_path, text).priorities == types
+    environ = {"VEVENTS_ORDER": "priority", "VEVENTS_PRIORITIES": "safety_alert, custom"}
+    assert resolve(environ=environ, cwd=tmp_path).priorities == types
+
+
+def test_priorities_without_their_order_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from_file(tmp_path, 'priorities = ["custom"]')
+
+    assert "priorities change nothing with order = 'oldest'" in caplog.text
 
 
 def test_every_setting_has_a_source() -> None:
@@ -108,6 +157,18 @@ def test_relative_directory_in_a_file_is_beside_the_file(tmp_path: Path) -> None
 
     assert resolve({"config": str(path)}, environ={}, cwd=tmp_path).directory == path.parent / "log"
     assert resolve({"dir": "log"}, environ={}, cwd=tmp_path).directory == tmp_path / "log"
+
+
+def test_other_relative_paths_are_beside_the_file_as_well(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    path = write(tmp_path / "etc" / "v.toml", 'ca_file = ["ca.pem", "/b"]\nclient_cert = "d.pem"')
+
+    settings = resolve({"config": str(path)}, environ={}, cwd=tmp_path)
+
+    assert settings.ca_files == (tmp_path / "etc" / "ca.pem", Path("/b"))
+    assert settings.client_cert == tmp_path / "etc" / "d.pem"
+    environ = {"VEVENTS_CA_FILE": "ca.pem"}
+    assert resolve(environ=environ, cwd=tmp_path).ca_files == (tmp_path / "ca.pem",)
 
 
 def test_config_file_is_searched_in_order(tmp_path: Path) -> None:
@@ -193,6 +254,25 @@ def test_config_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
         ("events_size = -1", "out of range"),
         ("read_timeout = 0", "more than 0"),
         ("sync_interval = inf", "out of range"),
+        ('order = "random"', "order in .*: 'random' is none of oldest, newest, priority"),
+        ("priorities = []", "priorities in .*: expected names"),
+        ("priorities = [3]", "expected a text"),
+        ('live_first = "perhaps"', "neither true nor false"),
+        ("uploads = 0", "whole number from 1 to 32"),
+        ("uploads = 33", "whole number from 1 to 32"),
+        ('max_rate = "fast"', "max_rate in .*: 'fast' is not a number"),
+        ('max_rate = "3 knots"', "use B, kB"),
+        ("max_rate = 0", "less than one byte"),
+        (
+            'event_age_max = "365d"',
+            "event_age_max in .*: '365d' is not more than 0 and at most 364d",
+        ),
+        ("event_age_max = 0", "more than 0"),
+        ("ca_file = []", "expected a path, or a list"),
+        ("ca_file = [3]", "expected a text"),
+        ("client_cert = 3", "client_cert in .*: expected a text"),
+        ('client_key_password = "x"', "unknown key 'client_key_password'"),
+        ('window = "at night"', "window in .*: 'at' is neither a day"),
         ('full = "explode"', "none of drop-oldest, refuse"),
         ('log_level = "loud"', "none of debug"),
         ("log_level = ['debug']", "none of debug"),
@@ -276,6 +356,134 @@ def test_key_over_plain_http_is_warned_about(
     assert ("not encrypted" in caplog.text) is warns
 
 
+@pytest.mark.parametrize(
+    ("text", "address", "login"),
+    [
+        ("http://proxy.plant:3128", "http://proxy.plant:3128", None),
+        ("proxy.plant:3128", "http://proxy.plant:3128", None),
+        ("HTTPS://proxy.plant/", "https://proxy.plant", None),
+        ("socks5h://10.0.0.1:1080", "socks5h://10.0.0.1:1080", None),
+        ("http://[fe80::1]:3128", "http://[fe80::1]:3128", None),
+        ("http://ann:s%40crt@proxy:1", "http://proxy:1", ("ann", "s@crt")),
+        ("ann:s@crt@proxy:1", "http://proxy:1", ("ann", "s@crt")),
+        ("http://ann@proxy:1", "http://proxy:1", ("ann", "")),
+    ],
+)
+def test_proxies(text: str, address: str, login: tuple[str, str] | None) -> None:
+    proxy = ProxyUrl(text)
+
+    assert (proxy.address, proxy.login) == (address, login)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://ann:secret@proxy:1",
+        "http://ann:secret@:1",
+        "http://ann:secret@proxy:port",
+        "http://ann:secret@proxy:1/path",
+        "http://ann:secret@proxy:1?x",
+        "http://ann:secret@pro xy:1",
+        "http://ann:secret@[proxy:1",
+    ],
+)
+def test_proxies_that_are_none_are_not_quoted(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^VEVENTS_PROXY: expected http://") as caught:
+        resolve(environ={"VEVENTS_PROXY": text}, cwd=tmp_path)
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_secrets_of_the_way_are_never_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "v.toml", 'proxy = "http://ann:hush@proxy:1"', 0o644)
+    environ = {"VEVENTS_CLIENT_KEY_PASSWORD": " hush "}
+
+    settings = resolve({"config": str(path)}, environ=environ, cwd=tmp_path)
+
+    assert settings.client_key_password is not None
+    assert settings.client_key_password.reveal() == " hush "
+    assert "ProxyUrl('http://proxy:1')" in repr(settings)
+    assert "holds the proxy's password and every user can read it" in caplog.text
+    for text in (repr(settings), str(settings), f"{settings.proxy}", caplog.text):
+        assert "hush" not in text
+
+
+def test_proxy_without_a_password_may_be_read_by_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "v.toml", 'proxy = "http://proxy:1"', 0o644)
+
+    resolve({"config": str(path)}, environ={}, cwd=tmp_path)
+
+    assert caplog.text == ""
+
+
+ALL_DAYS = frozenset(range(7))
+
+
+@pytest.mark.parametrize(
+    ("value", "windows"),
+    [
+        ("22:00-06:00", [(ALL_DAYS, 1320, 360)]),
+        (" 22:00 - 6:00 ", [(ALL_DAYS, 1320, 360)]),
+        ("22:00-00:00", [(ALL_DAYS, 1320, 1440)]),
+        ("Mon 1:00-2:30", [({0}, 60, 150)]),
+        ("mon-FRI 01:00-02:00", [({0, 1, 2, 3, 4}, 60, 120)]),
+        ("Saturday, Sun 01:00-02:00", [({5, 6}, 60, 120)]),
+        ("Sun-Tue 01:00-02:00", [({6, 0, 1}, 60, 120)]),
+        ("Mon 01:00-02:00, 03:00-04:00", [({0}, 60, 120), ({0}, 180, 240)]),
+        ("Mon 01:00-02:00; 03:00-04:00;", [({0}, 60, 120), (ALL_DAYS, 180, 240)]),
+        (["Mon 01:00-02:00", "03:00-04:00"], [({0}, 60, 120), (ALL_DAYS, 180, 240)]),
+    ],
+)
+def test_windows(value: object, windows: list[tuple[set[int], int, int]]) -> None:
+    assert parse_windows(value) == tuple(
+        Window(frozenset(days), begin, end) for days, begin, end in windows
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ";",
+        "Mon",
+        "22:00",
+        "22:00-22:00",
+        "24:00-06:00",
+        "22:60-23:00",
+        "22:00-25:00",
+        "Funday 22:00-23:00",
+        "Mon-Funday 22:00-23:00",
+        "mo 22:00-23:00",
+        "22:00-23:00 Mon 01:00-02:00",
+        [],
+        [22],
+        2200,
+    ],
+)
+def test_windows_that_are_none(value: object) -> None:
+    with pytest.raises(ValueError, match=r"time|day|empty|text|length"):
+        parse_windows(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "rate"),
+    [(1, 1.0), ("200kB", 2e5), ("200 kB/s", 2e5), ("1MiB/s", 1048576.0), ("64kbit/s", 8e3)],
+)
+def test_rates(value: object, rate: float) -> None:
+    assert parse_rate(value) == rate
+
+
+@pytest.mark.parametrize("value", ["", "0", "fast", "1 M", "7bit", -1, True, None])
+def test_rates_that_are_none(value: object) -> None:
+    with pytest.raises(ValueError, match=r"number|unit|range|byte"):
+        parse_rate(value)
+
+
 def test_what_is_required_says_how_to_give_it() -> None:
     with pytest.raises(ConfigurationError, match="VEVENTS_DIR"):
         Settings().require_directory()
@@ -309,7 +517,15 @@ def test_sizes_that_are_none(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(3, 3.0), ("3", 3.0), ("250ms", 0.25), ("1.5s", 1.5), ("2m", 120.0), ("2 h", 7200.0)],
+    [
+        ("7d", 604_800.0),
+        (3, 3.0),
+        ("3", 3.0),
+        ("250ms", 0.25),
+        ("1.5s", 1.5),
+        ("2m", 120.0),
+        ("2 h", 7200.0),
+    ],
 )
 def test_durations(value: object, seconds: float) -> None:
     assert parse_duration(value) == pytest.approx(seconds)

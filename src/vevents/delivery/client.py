@@ -585,13 +585,14 @@ def _check_proxy(proxy: ProxyUrl | None) -> None:
 
 
 def _proxies_set() -> dict[str, str]:
-    """The proxies that the environment names, by variable; NO_PROXY may except the API."""
-    found = {}
-    for name in _PROXY_VARIABLES:
-        value = os.environ.get(name.lower()) or os.environ.get(name)
-        if value:
-            found[name] = value
-    return found
+    """The proxies that the environment names, by variable; NO_PROXY may still except the API."""
+
+    def value(name: str) -> str:
+        return os.environ.get(name.lower()) or os.environ.get(name) or ""
+
+    if "*" in [host.strip() for host in value("NO_PROXY").split(",")]:
+        return {}
+    return {name: value(name) for name in _PROXY_VARIABLES if value(name)}
 
 
 _Error = TypeVar("_Error", bound=BaseException)

@@ -1,0 +1,150 @@
+"""The pause switch in the log's directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from vevents import _ffi
+from vevents.delivery import pause as pause_module
+from vevents.delivery.pause import FILE_NAME, Pause, pause, read_pause, resume
+
+BEGIN_S = 1_790_000_000
+BOOT, LATER_BOOT = 17, 18
+
+
+@pytest.fixture(autouse=True)
+def clocks() -> Iterator[None]:
+    set_clocks(0)
+    yield
+    _ffi.set_clock(None)
+
+
+def set_clocks(passed_s: float, *, wall_s: float | None = None, boot: int = BOOT) -> None:
+    """So many seconds after the beginning; the wall clock may show something else."""
+    wall_s = BEGIN_S + passed_s if wall_s is None else wall_s
+    _ffi.set_clock(_ffi.Moment(int(wall_s * 1e9), int((500 + passed_s) * 1e9), boot))
+
+
+def left_s(directory: Path) -> float | None:
+    found = read_pause(directory)
+    assert found is not None
+    return found.left_s
+
+
+def test_pause_without_an_end(tmp_path: Path) -> None:
+    assert read_pause(tmp_path) is None
+    pause(tmp_path)
+    set_clocks(1e6, boot=LATER_BOOT)
+
+    assert read_pause(tmp_path) == Pause(datetime.fromtimestamp(BEGIN_S, UTC), None, None)
+    assert resume(tmp_path) is True
+    assert read_pause(tmp_path) is None
+    assert resume(tmp_path) is False
+
+
+def test_pause_ends_by_itself(tmp_path: Path) -> None:
+    pause(tmp_path, for_s=60, reason="roaming")
+
+    assert read_pause(tmp_path) == Pause(datetime.fromtimestamp(BEGIN_S, UTC), 60.0, "roaming")
+    set_clocks(59)
+    assert left_s(tmp_path) == 1.0
+    set_clocks(60)
+    assert read_pause(tmp_path) is None
+
+
+def test_clock_that_is_set_changes_nothing_within_a_boot(tmp_path: Path) -> None:
+    pause(tmp_path, for_s=60)
+
+    set_clocks(10, wall_s=BEGIN_S + 1e9)
+    assert left_s(tmp_path) == 50.0
+    set_clocks(61, wall_s=0)
+    assert read_pause(tmp_path) is None
+
+
+def test_wall_clock_decides_after_a_reboot(tmp_path: Path) -> None:
+    pause(tmp_path, for_s=7200)
+
+    set_clocks(-400, wall_s=BEGIN_S + 3600, boot=LATER_BOOT)
+    assert left_s(tmp_path) == 3600.0
+    set_clocks(-400, wall_s=BEGIN_S + 7200, boot=LATER_BOOT)
+    assert read_pause(tmp_path) is None
+
+
+def test_later_pause_replaces_the_earlier_one(tmp_path: Path) -> None:
+    pause(tmp_path, reason="first")
+    pause(tmp_path, for_s=60, reason="second")
+
+    found = read_pause(tmp_path)
+    assert found is not None
+    assert (found.left_s, found.reason) == (60.0, "second")
+
+
+def test_only_the_owner_may_read_it_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    os.umask(os.umask(0))  # whatever it is
+    pause(tmp_path, reason="x" * 10_000)
+
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+    note = json.loads((tmp_path / FILE_NAME).read_text())
+    assert len(note["reason"]) == 500
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_pause_by_root_can_be_read_by_the_service(tmp_path: Path) -> None:
+    os.chown(tmp_path, 4242, 4243)
+    pause(tmp_path)
+
+    status = (tmp_path / FILE_NAME).stat()
+    assert (status.st_uid, status.st_gid) == (4242, 4243)
+
+
+def test_failure_keeps_the_earlier_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pause(tmp_path, reason="first")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pause_module.os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        pause(tmp_path, reason="second")
+    monkeypatch.undo()
+
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    found = read_pause(tmp_path)
+    assert found is not None
+    assert found.reason == "first"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"{}", b"[]", b'{"since": 7}', b"\xff", b'{"since": null}']
+)
+def test_what_cannot_be_understood_is_a_pause(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+
+    assert read_pause(tmp_path) == Pause(None, None, None)
+    assert resume(tmp_path) is True
+    assert read_pause(tmp_path) is None
+
+
+def test_what_cannot_be_read_is_a_pause(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+
+    found = read_pause(tmp_path)
+    assert found is not None
+    assert "cannot be read" in str(found)
+
+
+def test_pause_in_words(tmp_path: Path) -> None:
+    pause(tmp_path)
+    assert str(read_pause(tmp_path)) == "delivery is paused"
+    pause(tmp_path, for_s=3600, reason="roaming")
+    text = str(read_pause(tmp_path))
+    assert text.startswith("delivery is paused until ")
+    assert text.endswith(" local time: roaming")
