@@ -447,8 +447,9 @@ def test_signal_lets_the_current_request_finish(
     assert emulator.counts()["events"] == 150
 
 
-def test_ignored_signal_stays_ignored(log: Path, emulator: RunningEmulator) -> None:
+def test_ignored_signal_stays_ignored(tmp_path: Path, emulator: RunningEmulator) -> None:
     """As with nohup."""
+    log = small_log(tmp_path / "log", events=150)
     emulator.faults.script("*", Fault(delay_s=0.3))
 
     process = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))

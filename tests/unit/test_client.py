@@ -267,6 +267,22 @@ def test_socks_needs_its_package(proxy: ProxyUrl | None, monkeypatch: pytest.Mon
         Client(KEY, proxy=proxy)
 
 
+def test_password_of_the_proxy_is_not_shown_if_an_error_quotes_it() -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise httpx.ProxyError("407 from http://ann:hush@proxy:1")
+
+    proxy = ProxyUrl("http://ann:hush@proxy:1")
+    transport = httpx.MockTransport(fail)
+    with (
+        Client(KEY, proxy=proxy, api_url="https://api.test", transport=transport) as client,
+        pytest.raises(UnreachableError, match=r"the proxy http://proxy:1 does not") as caught,
+    ):
+        # Without a transport of its own, which the proxy's would be made beside.
+        client._http = httpx.Client(transport=transport)
+        client.create_event(EVENT)
+    assert "hush" not in str(caught.value)
+
+
 def test_certificate_that_is_exchanged_meanwhile_is_no_answer_and_no_crash(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))

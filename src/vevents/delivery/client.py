@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -620,6 +619,9 @@ def _is_refused_handshake(error: Exception) -> bool:
 def _http_date(value: str | None) -> float | None:
     if value is None:
         return None
+    # Costly to load, and a flush with nothing to send has no answer to date.
+    from email.utils import parsedate_to_datetime
+
     try:
         return parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
