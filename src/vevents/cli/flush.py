@@ -234,9 +234,12 @@ def exit_code(report: FlushReport, received: list[int]) -> ExitCode:
 def describe(report: FlushReport) -> str:
     """Return a report for people: what happened, and what is left."""
     parts = [f"{report.delivered} events delivered"]
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in sorted(report.rejected_by_reason.items())
+    )
     optional = (
         (report.images_delivered, "images uploaded"),
-        (report.rejected, "events set aside"),
+        (report.rejected, f"events set aside ({reasons})"),
         (report.images_rejected, "images refused"),
         (report.images_missing, "images gone before they could be sent"),
         (report.orphans, "images without an event set aside"),
