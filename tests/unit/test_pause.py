@@ -87,8 +87,11 @@ def test_later_pause_replaces_the_earlier_one(tmp_path: Path) -> None:
 
 
 def test_only_the_owner_may_read_it_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
-    os.umask(os.umask(0))  # whatever it is
-    pause(tmp_path, reason="x" * 10_000)
+    mask = os.umask(0)
+    try:
+        pause(tmp_path, reason="x" * 10_000)
+    finally:
+        os.umask(mask)
 
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
@@ -120,6 +123,15 @@ def test_failure_keeps_the_earlier_pause(tmp_path: Path, monkeypatch: pytest.Mon
     found = read_pause(tmp_path)
     assert found is not None
     assert found.reason == "first"
+
+
+def test_what_a_power_cut_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / f"{FILE_NAME}.new-{os.getpid()}").write_text("x" * 1000)
+    pause(tmp_path, reason="again")
+
+    found = read_pause(tmp_path)
+    assert found is not None
+    assert found.reason == "again"
 
 
 @pytest.mark.parametrize(

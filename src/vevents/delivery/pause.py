@@ -117,7 +117,9 @@ def _iso(wall_ns: int) -> str:
 
 
 def _write(path: Path, data: bytes, directory: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # Not O_EXCL: a power cut may have left one, and after a reboot process ids come again.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
     try:
         if os.geteuid() == 0:
             # An administrator pauses, the service has to read it.
