@@ -425,6 +425,11 @@ def test_proxy_that_is_not_there(
 
     assert f"(through the proxy http://127.0.0.1:{port})" in message
     assert ENCODED not in message
+    monkeypatch.setenv("HTTPS_PROXY", f"ann:{ENCODED}@127.0.0.1:{port}")
+    monkeypatch.delenv("VEVENTS_PROXY")
+    message = assert_offline(emulator, tmp_path, capsys)
+    assert "(HTTPS_PROXY is set)" in message
+    assert ENCODED not in message
 
 
 def test_no_proxy_excepts_from_the_environment_and_not_from_the_setting(

@@ -207,6 +207,14 @@ def test_timeouts_are_explicit() -> None:
     assert seen == {"connect": 1.0, "read": 2.0, "write": 3.0, "pool": 1.0}
 
 
+def test_address_that_only_the_library_refuses() -> None:
+    with (
+        Client(KEY, api_url="https://ho\0st") as client,
+        pytest.raises(UnreachableError, match="is not an address"),
+    ):
+        client.create_event(EVENT)
+
+
 def test_address_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match="not an address"):
         Client(KEY, api_url="https://host:port")

@@ -187,6 +187,16 @@ def test_variables_are_checked_unless_there_is_a_setting(
     Tls(ca_files=(ca,)).check()
 
 
+def test_damaged_file_of_a_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "c", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE: a certificate in .* is damaged"):
+        Tls().check()
+
+
 def test_key_that_everybody_can_read_is_warned_about(
     cert: Path, key: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

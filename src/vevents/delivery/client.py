@@ -311,6 +311,10 @@ class Client:
 
         from vevents import __version__
 
+        try:
+            httpx.URL(self._api_url)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(f"{self._api_url!r} is not an address: {error}") from error
         tls: Any = True if self._transport is not None else self._tls.make_context()
         proxy = None
         if self._proxy is not None:
@@ -465,9 +469,14 @@ class Client:
             text = words
         elif isinstance(error, httpx.ProxyError):
             hint = "; check the user and the password in its address" if "407" in text else ""
-            text = f"the proxy {self._proxy_name()} does not let us through ({text}){hint}"
-        elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and self._proxy_name():
-            text += f" (through the proxy {self._proxy_name()})"
+            name = ", ".join(_proxies_set()) if self._proxy is None else self._proxy.address
+            text = f"the proxy {name} does not let us through ({text}){hint}"
+        elif isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            # Of the environment's it is not known here whether NO_PROXY excepts the API.
+            names = [f"{name} is set" for name in _proxies_set()]
+            if self._proxy is not None:
+                names = [f"through the proxy {self._proxy.address}"]
+            text += f" ({', '.join(names)})" if names else ""
         # A server may hang up without saying why.
         faults = self._tls.out_of_date(self._clock())
         return self._clean("; ".join([text, *faults]))
@@ -510,9 +519,6 @@ class Client:
                 f"the server does not accept the certificate in {self._tls.client_cert} ({reason})"
             )
         return f"no encrypted connection: {reason}"
-
-    def _proxy_name(self) -> str:
-        return " or ".join(_proxies_set()) if self._proxy is None else self._proxy.address
 
     def _clean(self, text: str) -> str:
         """Return the text on one line, bounded, without the key and the proxy's password."""

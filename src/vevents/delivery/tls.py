@@ -62,7 +62,7 @@ class Tls:
             # An authority of one's own may be an intermediate one, or the server's own certificate.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             for path in self.ca_files:
-                _trust(context, path)
+                _trust(context, path, "ca_file")
         else:
             context = _usual_context()
         self.show_certificate(context)
@@ -84,10 +84,10 @@ class Tls:
             import ssl
 
             self.show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-            if (self.client_key or self.client_cert).stat().st_mode & stat.S_IROTH:
+            key = self.client_key or self.client_cert
+            if key.stat().st_mode & stat.S_IROTH:
                 _LOGGER.warning(
-                    "%s holds a private key and every user can read it: chmod 600 %s",
-                    *[self.client_key or self.client_cert] * 2,
+                    "%s holds a private key and every user can read it: chmod 600 %s", key, key
                 )
         for fault in self.out_of_date(clock()):
             _LOGGER.warning("%s", fault)
@@ -149,31 +149,31 @@ def utc_text(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def _trust(context: ssl.SSLContext, path: Path) -> None:
+def _trust(context: ssl.SSLContext, path: Path, name: str) -> None:
     import ssl
 
     files = [path]
     if path.is_dir():
-        files = sorted(item for item in _listed(path) if _CERTIFICATE in _text_of(item))
+        files = sorted(item for item in _listed(path, name) if _CERTIFICATE in _text_of(item))
         if not files:
             raise ConfigurationError(
-                f"ca_file: no file in the directory {path} holds a certificate in PEM form"
+                f"{name}: no file in the directory {path} holds a certificate in PEM form"
             )
     for file in files:
-        _read_pem(file, _CERTIFICATE, "ca_file", "certificate")
+        _read_pem(file, _CERTIFICATE, name, "certificate")
         try:
             context.load_verify_locations(cafile=file)
         except ssl.SSLError as error:
             raise ConfigurationError(
-                f"ca_file: a certificate in {file} is damaged ({error.reason})"
+                f"{name}: a certificate in {file} is damaged ({error.reason})"
             ) from error
 
 
-def _listed(directory: Path) -> list[Path]:
+def _listed(directory: Path, name: str) -> list[Path]:
     try:
         return [item for item in directory.iterdir() if item.is_file()]
     except OSError as error:
-        raise ConfigurationError(f"ca_file: {directory}: {error.strerror}") from error
+        raise ConfigurationError(f"{name}: {directory}: {error.strerror}") from error
 
 
 def _text_of(path: Path) -> str:
@@ -191,9 +191,11 @@ def _usual_context() -> ssl.SSLContext:
 
 
 def _check_variable(variable: str) -> None:
+    import ssl
+
     path = Path(os.environ[variable])
     if variable == "SSL_CERT_FILE":
-        _read_pem(path, _CERTIFICATE, variable, "certificate")
+        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path, variable)
     elif not path.is_dir():
         raise ConfigurationError(f"{variable}: {path} is no directory")
 
