@@ -18,7 +18,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Leave no setting of the machine, and no proxy, in the way."""
     for source in settings._SOURCES:
         monkeypatch.delenv(source.variable, raising=False)
-    for name in ("VEVENTS_CONFIG", "XDG_CONFIG_HOME"):
+    for name in ("VEVENTS_CONFIG", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "*")
