@@ -29,7 +29,11 @@ def clocks() -> Iterator[None]:
 def set_clocks(passed_s: float, *, wall_s: float | None = None, boot: int = BOOT) -> None:
     """So many seconds after the beginning; the wall clock may show something else."""
     wall_s = BEGIN_S + passed_s if wall_s is None else wall_s
-    _ffi.set_clock(_ffi.Moment(int(wall_s * 1e9), int((500 + passed_s) * 1e9), boot))
+    _ffi.set_clock(
+        _ffi.now()._replace(
+            wall_ns=int(wall_s * 1e9), mono_ns=int((500 + passed_s) * 1e9), boot=boot
+        )
+    )
 
 
 def left_s(directory: Path) -> float | None:
