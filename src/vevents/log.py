@@ -1,6 +1,6 @@
 """The event log: events and their frames on disk, in a bounded, crash-safe ring.
 
-    append:  Event -> validate -> frames to media.ring -> codec -> events.ring
+    append:  Event -> validate -> pressure -> frames to media.ring -> codec -> events.ring
     read:    events.ring -> Record -> codec -> Event
 
 Nothing here knows about the network; the flusher reads and marks.
@@ -24,6 +24,7 @@ from vevents import _ffi, codec, frames
 from vevents._ffi import Moment
 from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
 from vevents.event import Event, FrameRef
+from vevents.pressure import Action, Gauge, Ladder, Pressure, Shedder, Step
 
 if TYPE_CHECKING:
     from vevents.event import Frame
@@ -53,11 +54,15 @@ _RECENT_FRAMES: Final = 64
 
 
 class Receipt(NamedTuple):
-    """What an append returned: where the event stands and under which id it will be delivered."""
+    """What an append returned: where the event stands and under which id it will be delivered.
+
+    `shed` is the harshest thing that the pressure ladder did to a frame of the event, or None.
+    """
 
     seq: int
     event_id: str
     timestamp: datetime
+    shed: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,25 @@ class StreamStats:
             self.delivered + self.pending + self.rejected + self.evicted + self.lost
         )
 
+    @property
+    def capacity(self) -> int:
+        """Bytes of records that fit until the oldest are reclaimed: one segment is kept free."""
+        return (self.segment_count - 1) * self.max_payload
+
+    @property
+    def pending_share(self) -> float:
+        """How much of the ring is not delivered, 0 to 1; at 1 the next to be reclaimed is.
+
+        Delivered records stay until they are overwritten, so that a ring is full of records from
+        its second lap on. The sizes of the pending ones are not known by themselves: each is taken
+        as the mean of all that are readable.
+        """
+        readable = self.last_seq - self.first_seq + 1
+        if readable <= 0:
+            return 0.0
+        filled = 1.0 if self.first_seq > 1 else min(1.0, self.bytes_used / self.capacity)
+        return min(1.0, filled * self.pending / readable)
+
 
 class Damage(NamedTuple):
     """Bytes of a ring's file that hold something else than they should.
@@ -196,6 +220,8 @@ class EventLog:
         level: zstd level, -7 to 9; 100 stores uncompressed.
         read_only: Change and repair nothing; the log must exist.
         jpeg_quality: For frames given as arrays, 1 to 100.
+        pressure: What becomes of new frames while media.ring fills up with undelivered ones, see
+            `vevents.pressure`. Without steps they are stored whole, and `full` decides.
 
     Raises:
         OSError: The directory or a file in it cannot be made, opened or filled (ENOSPC).
@@ -222,6 +248,7 @@ class EventLog:
         level: int = 1,
         read_only: bool = False,
         jpeg_quality: int = 85,
+        pressure: Ladder | Sequence[Step] = (),
     ) -> None:
         self.directory = Path(directory)
         _check_options(
@@ -250,6 +277,10 @@ class EventLog:
             level=level,
             read_only=read_only,
         )
+        ladder = pressure if isinstance(pressure, Ladder) else Ladder(pressure)
+        self._shedder: Shedder | None = None
+        if ladder.steps:
+            self._shedder = Shedder(ladder, Gauge(self._measure_media), jpeg_quality)
 
     def __enter__(self) -> EventLog:
         return self
@@ -264,6 +295,8 @@ class EventLog:
 
     def close(self) -> None:
         """Sync and close. No other thread may be inside a call; closing twice is fine."""
+        if self._shedder is not None:
+            self._shedder.gauge.close()
         self._handle.close()
 
     # ---- append ----
@@ -287,7 +320,10 @@ class EventLog:
             OSError: The disk fails now. With `sync`, the event is in the log but not durable.
         """
         event.validate()
+        shed = None
         if event.images:
+            if self._shedder is not None:
+                event, shed = self._shedder.shed(event, self._is_stored)
             event = self._keep_frames(event)
         flags = _ffi.APPEND_SYNC if sync else 0
         wall_ns = 0
@@ -309,6 +345,7 @@ class EventLog:
             seq,
             event.event_id if event.event_id is not None else _uuid_text(made_id),
             event.timestamp or _EPOCH + timedelta(microseconds=made_ns // 1000),
+            shed,
         )
 
     def append_encoded(self, payload: bytes, kind: int = 0, *, sync: bool = False) -> int:
@@ -341,7 +378,8 @@ class EventLog:
         """Put an encoded image into media.ring, or find it there if it was put recently.
 
         Args:
-            data: JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF.
+            data: JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF. It is stored whole, whatever the
+                pressure: there is no event yet that could say otherwise.
 
         Returns:
             The reference to use as `Image.frame`.
@@ -371,9 +409,8 @@ class EventLog:
 
     def _keep_frame(self, data: bytes, field: str) -> FrameRef:
         digest = frames.digest(data)
-        with self._recent_lock:
-            known = self._recent.get(digest)
-        if known is not None and self.frame(known) is not None:
+        known = self._stored(digest)
+        if known is not None:
             return known
         try:
             seq, _, _ = self._handle.append(
@@ -387,12 +424,27 @@ class EventLog:
             limit = self.stats("media").max_payload
             reason = f"{len(data)} bytes, media.ring takes at most {limit}"
             raise EventTooLargeError(field, reason) from None
+        if self._shedder is not None:
+            self._shedder.gauge.add(len(data))
         ref = FrameRef(seq, digest, len(data))
         with self._recent_lock:
             self._recent[digest] = ref
             while len(self._recent) > _RECENT_FRAMES:
                 self._recent.popitem(last=False)
         return ref
+
+    def _stored(self, digest: bytes) -> FrameRef | None:
+        """Find a frame that was stored recently and is still there."""
+        with self._recent_lock:
+            known = self._recent.get(digest)
+        return known if known is not None and self.frame(known) is not None else None
+
+    def _is_stored(self, digest: bytes) -> bool:
+        return self._stored(digest) is not None
+
+    def _measure_media(self) -> tuple[float, int]:
+        stats = self.stats("media")
+        return stats.pending_share, stats.capacity
 
     # ---- read ----
 
@@ -517,6 +569,15 @@ class EventLog:
     def stats(self, stream: Stream = "events") -> StreamStats:
         """Return the figures of one ring."""
         return StreamStats(**self._handle.stats(_STREAMS[stream]))
+
+    def pressure(self) -> Pressure:
+        """Return how full media.ring is of undelivered frames, and what was shed since opening.
+
+        Measures the ring, so that the next frame is judged by it: worth a call after a flush.
+        """
+        if self._shedder is None:
+            return Pressure(self.stats("media").pending_share, None, {})
+        return self._shedder.look()
 
     def verify(self, stream: Stream = "events") -> Verification:
         """Read and decompress every record of a ring, and name what is damaged.

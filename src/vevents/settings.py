@@ -20,6 +20,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from vevents.errors import ConfigurationError
+from vevents.pressure import Ladder, parse_ladder
 
 DEFAULT_API_URL = "https://api.roboflow.com"
 
@@ -165,6 +166,7 @@ class Settings:
         media_size: Bytes on disk of a new media ring; None leaves it to the log.
         delivery_size: Bytes on disk of a new delivery ring; None leaves it to the log.
         full: What a full ring does: `drop-oldest` or `refuse`.
+        pressure: What becomes of new frames while the media ring fills up.
         sync_interval_s: Seconds between background syncs of the log; 0 turns them off.
         connect_timeout_s: Seconds to wait for a connection.
         read_timeout_s: Seconds to wait for the server's next bytes.
@@ -196,6 +198,7 @@ class Settings:
     media_size: int | None = None
     delivery_size: int | None = None
     full: Literal["drop-oldest", "refuse"] = "drop-oldest"
+    pressure: Ladder = Ladder()  # noqa: RUF009, frozen
     sync_interval_s: float = 5.0
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
@@ -568,6 +571,13 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+def _ladder(value: object) -> Ladder:
+    try:
+        return parse_ladder(_text(value))
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
 def _timeout(value: object) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
@@ -626,6 +636,7 @@ _SOURCES = (
     _Source("media_size", "media_size", "VEVENTS_MEDIA_SIZE", parse_size),
     _Source("delivery_size", "delivery_size", "VEVENTS_DELIVERY_SIZE", parse_size),
     _Source("full", "full", "VEVENTS_FULL", _one_of("drop-oldest", "refuse")),
+    _Source("pressure", "pressure", "VEVENTS_PRESSURE", _ladder),
     _Source("sync_interval_s", "sync_interval", "VEVENTS_SYNC_INTERVAL", parse_duration),
     _Source("connect_timeout_s", "connect_timeout", "VEVENTS_CONNECT_TIMEOUT", _timeout),
     _Source("read_timeout_s", "read_timeout", "VEVENTS_READ_TIMEOUT", _timeout),

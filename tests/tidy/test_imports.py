@@ -19,9 +19,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "wire": ({"errors", "event"}, set()),
     "frames": ({"errors", "event"}, {"numpy", "PIL", "cv2"}),
     "_ffi": ({"_core", "errors"}, set()),
-    "log": ({"_ffi", "codec", "frames", "event", "errors"}, {"msgpack"}),
+    "pressure": ({"errors", "event", "frames"}, {"numpy"}),
+    "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
-    "settings": ({"errors"}, set()),
+    "settings": ({"errors", "pressure"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
     # Its judgement of events must not come from the code that it judges.
     "emulator": (

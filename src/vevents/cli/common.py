@@ -155,6 +155,7 @@ def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
         media_size=settings.media_size,
         delivery_size=settings.delivery_size,
         full=settings.full,
+        pressure=settings.pressure,
         sync_interval_s=settings.sync_interval_s,
         read_only=read_only,
     )
