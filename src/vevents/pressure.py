@@ -116,6 +116,9 @@ class Ladder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "exempt", frozenset(map(_event_type, self.exempt)))
+        if not all(isinstance(step, Step) for step in self.steps):
+            raise ConfigurationError("pressure: expected steps; a text is read by parse_ladder()")
         for lower, higher in zip(self.steps, self.steps[1:], strict=False):
             if higher.above <= lower.above:
                 raise ConfigurationError(
@@ -177,7 +180,7 @@ def parse_ladder(text: str) -> Ladder:
     for part in text.split(","):
         name, equals, names = part.strip().partition("=")
         if name.strip() == "exempt" and equals:
-            exempt = frozenset(_event_type(one.strip()) for one in names.split("+") if one.strip())
+            exempt = frozenset(_event_type(one) for one in names.split("+") if one.strip())
         else:
             steps.append(_parse_step(part.strip()))
     return Ladder(steps, exempt)
@@ -214,7 +217,7 @@ def _parse_step(text: str) -> Step:
 
 def _event_type(text: str) -> EventType:
     try:
-        return EventType(text)
+        return EventType(text.strip())
     except ValueError:
         raise ConfigurationError(
             f"pressure: {text!r} is no event type; there are {', '.join(EventType)}"

@@ -575,7 +575,7 @@ def _ladder(value: object) -> Ladder:
     try:
         return parse_ladder(_text(value))
     except ConfigurationError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).removeprefix("pressure: ")) from None
 
 
 def _timeout(value: object) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from pictures import TURNED_JPEG, photograph, saved, without
 
 from vevents import frames
 from vevents.errors import ConfigurationError, EventTooLargeError, EventValidationError
@@ -162,13 +163,6 @@ def test_the_size_limit_names_the_field(tmp_path: Path) -> None:
         )
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    for package in packages:
-        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-            monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setitem(sys.modules, package, None)
-
-
 @pytest.mark.parametrize("encoder", ["opencv", "pillow"])
 @pytest.mark.parametrize(
     ("pixels", "mode", "color"),
@@ -264,3 +258,177 @@ def test_encoders_are_loaded_for_arrays_alone() -> None:
     )
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- What the pressure ladder is made of ------------------------------------------------------
+
+
+@pytest.fixture(params=["opencv", "pillow"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs once with OpenCV alone and once with Pillow alone."""
+    pytest.importorskip("cv2")
+    without(monkeypatch, "PIL" if request.param == "opencv" else "cv2")
+    return request.param
+
+
+LOSSLESS = {
+    "PNG": saved(photograph(), "PNG"),
+    "BMP": saved(photograph(), "BMP"),
+    "WEBP": saved(photograph(), "WEBP", lossless=True),
+}
+GRAY_PNG = saved(photograph()[..., 0], "PNG")
+ALPHA_PNG = saved(np.dstack([photograph(), np.full((64, 96), 255, np.uint8)]), "PNG")
+ALPHA_WEBP = saved(np.dstack([photograph(), photograph()[..., 0]]), "WEBP", lossless=True)
+DEEP_PNG = saved(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000, "PNG")
+ANIMATED_WEBP = io.BytesIO()
+PIL.Image.fromarray(photograph()).save(
+    ANIMATED_WEBP, "WEBP", save_all=True, append_images=[PIL.Image.fromarray(photograph() // 2)]
+)
+OTHER = {name: drawn(name) for name in ("gif", "tiff", "avif")}
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_decoding_gives_the_pixels_back(name: str) -> None:
+    pixels = frames.decode_image(LOSSLESS[name])
+
+    assert pixels is not None
+    assert np.array_equal(pixels, photograph())
+
+
+@pytest.mark.usefixtures("library")
+def test_decoding_keeps_gray_and_drops_transparency() -> None:
+    gray, alpha = frames.decode_image(GRAY_PNG), frames.decode_image(ALPHA_PNG)
+
+    assert gray is not None
+    assert np.array_equal(gray, photograph()[..., 0])
+    assert alpha is not None
+    assert np.array_equal(alpha, photograph())
+    transparent = frames.decode_image(ALPHA_WEBP)
+    assert transparent is not None
+    assert transparent.shape == (64, 96, 3)
+
+
+@pytest.mark.usefixtures("library")
+def test_decoding_turns_nothing() -> None:
+    pixels = frames.decode_image(TURNED_JPEG)
+
+    assert pixels is not None
+    assert pixels.shape == (64, 96, 3)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    "data",
+    [
+        DEEP_PNG,
+        ANIMATED_WEBP.getvalue(),
+        *OTHER.values(),
+        JPEG,
+        LOSSLESS["PNG"][:60],
+        b"RIFF\0\0\0\0WEBPVP8X",
+        saved(np.zeros((1, 65_501), np.uint8), "PNG"),
+        b"",
+    ],
+    ids=["16 bits", "animated", *OTHER, "broken", "cut", "header", "too wide", "empty"],
+)
+def test_what_a_jpeg_cannot_stand_for_is_not_decoded(data: bytes) -> None:
+    assert frames.decode_image(data) is None
+
+
+def test_decoding_without_a_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "PIL", "cv2")
+
+    with pytest.raises(ConfigurationError, match=r"pip install vevents\[images\]"):
+        frames.decode_image(LOSSLESS["PNG"])
+    with pytest.raises(ConfigurationError, match=r"pip install vevents\[images\]"):
+        frames.shrink(PIXELS, 0.5)
+    assert frames.decode_image(OTHER["gif"]) is None
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(
+    ("shape", "scale", "expected"),
+    [
+        ((64, 96, 3), 0.5, (32, 48, 3)),
+        ((65, 97), 0.5, (32, 48)),
+        ((7, 1000, 3), 0.01, (1, 10, 3)),
+    ],
+)
+def test_shrinking_averages(shape: Any, scale: float, expected: Any) -> None:
+    pixels = np.indices(shape).sum(axis=0).astype(np.uint8) % 2 * 200
+
+    small = frames.shrink(pixels.astype(np.uint8), scale)
+
+    assert small.shape == expected
+    assert small.dtype == np.uint8
+    assert abs(float(small.mean()) - 100) < 15
+
+
+def test_flattening_keeps_the_boxes_and_grays_the_rest() -> None:
+    pixels = np.random.default_rng(1).integers(0, 100, (200, 300, 3), np.uint8)
+
+    flat = frames.flatten(pixels, [(100, 60, 120, 80), (290, 190, 400, 500)])
+
+    assert flat is not None
+    # 16 pixels of margin, then on to multiples of 16.
+    kept = np.zeros((200, 300), bool)
+    kept[32:96, 80:144] = True
+    kept[144:200, 256:300] = True
+    assert np.array_equal(flat[kept], pixels[kept])
+    assert (flat[~kept] == 128).all()
+    assert (pixels < 100).all()
+
+
+@pytest.mark.parametrize(
+    "boxes", [[], [(-50, 0, -1, 10)], [(300, 0, 310, 10)], [(0, 200, 9, 210)], [(0, -9, 9, 0)]]
+)
+def test_no_box_on_the_picture_flattens_nothing(boxes: Any) -> None:
+    assert frames.flatten(np.zeros((200, 300), np.uint8), boxes) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (saved(photograph(), "JPEG"), (96, 64)),
+        (saved(photograph(), "JPEG", progressive=True), (96, 64)),
+        (TURNED_JPEG, (96, 64)),
+        (LOSSLESS["PNG"], (96, 64)),
+        (b"\xff\xd8\xff" + saved(photograph(), "JPEG")[2:], (96, 64)),
+        (LOSSLESS["BMP"], None),
+        (JPEG, None),
+        (b"\xff\xd8\xff\xc0\x00\x11\x08", None),
+        (LOSSLESS["PNG"][:20], None),
+        (b"", None),
+    ],
+)
+def test_pixel_size(data: bytes, size: Any) -> None:
+    assert frames.pixel_size(data) == size
+
+
+def test_exif_is_carried_over() -> None:
+    exif = frames.exif_segment(TURNED_JPEG)
+    plain = saved(photograph(), "JPEG")
+
+    assert frames.exif_segment(plain) == frames.exif_segment(LOSSLESS["PNG"]) == b""
+    assert frames.with_exif(plain, b"") == plain
+    assert opened(frames.with_exif(plain, exif)).getexif() == opened(TURNED_JPEG).getexif()
+    assert np.array_equal(np.asarray(opened(frames.with_exif(plain, exif))), opened(plain))
+
+
+@pytest.mark.parametrize("orientation", [None, 0, 1, 2, 3, 6, 8])
+@pytest.mark.parametrize("order", ["II", "MM"])
+def test_turned_is_what_viewers_turn(orientation: int | None, order: str) -> None:
+    little = order == "II"
+    number = lambda n, size: n.to_bytes(size, "little" if little else "big")  # noqa: E731
+    entries = [(0x010F, 4, 77)] + ([] if orientation is None else [(0x0112, 3, orientation)])
+    table = number(len(entries), 2)
+    for tag, kind, value in entries:
+        table += number(tag, 2) + number(kind, 2) + number(1, 4)
+        table += number(value, 2) + bytes(2) if kind == 3 else number(value, 4)
+    tiff = order.encode() + number(42, 2) + number(8, 4) + table
+    segment = b"\xff\xe1" + (8 + len(tiff)).to_bytes(2) + b"Exif\0\0" + tiff
+
+    assert frames.is_turned(segment) == (orientation not in (None, 0, 1))
+    for size in range(len(segment)):
+        frames.is_turned(segment[:size])

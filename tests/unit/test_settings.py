@@ -11,6 +11,7 @@ import pytest
 
 from vevents import settings as settings_module
 from vevents.errors import ConfigurationError
+from vevents.pressure import Ladder, Step
 from vevents.settings import (
     ProxyUrl,
     Secret,
@@ -79,6 +80,13 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("media_size = 1048576", "VEVENTS_MEDIA_SIZE", "1048576", "media_size", 1 << 20),
         ('delivery_size = "4MB"', "VEVENTS_DELIVERY_SIZE", "4 MB", "delivery_size", 4_000_000),
         ('full = "refuse"', "VEVENTS_FULL", "refuse", "full", "refuse"),
+        (
+            'pressure = "0.9:none"',
+            "VEVENTS_PRESSURE",
+            "0.9:none",
+            "pressure",
+            Ladder([Step(0.9, "none")]),
+        ),
         ("sync_interval = 0", "VEVENTS_SYNC_INTERVAL", "0", "sync_interval_s", 0.0),
         ('connect_timeout = "3s"', "VEVENTS_CONNECT_TIMEOUT", "3s", "connect_timeout_s", 3.0),
         ('read_timeout = "2min"', "VEVENTS_READ_TIMEOUT", "2min", "read_timeout_s", 120.0),
