@@ -24,7 +24,7 @@ from vevents import _ffi, codec, frames
 from vevents._ffi import Moment
 from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
 from vevents.event import Event, FrameRef
-from vevents.pressure import Action, Gauge, Ladder, Pressure, Shedder, Step
+from vevents.pressure import Action, Filling, Gauge, Ladder, Pressure, Shedder, Step
 
 if TYPE_CHECKING:
     from vevents.event import Frame
@@ -442,9 +442,10 @@ class EventLog:
     def _is_stored(self, digest: bytes) -> bool:
         return self._stored(digest) is not None
 
-    def _measure_media(self) -> tuple[float, int]:
+    def _measure_media(self) -> Filling:
         stats = self.stats("media")
-        return stats.pending_share, stats.capacity
+        mean_size = stats.bytes_used / max(1, stats.last_seq - stats.first_seq + 1)
+        return Filling(stats.pending_share, stats.pending, mean_size, stats.capacity)
 
     # ---- read ----
 

@@ -60,6 +60,8 @@ _KEYS: Final = (STEP_KEY, COUNT_KEY, ORIGINAL_KEY)
 _REFRESH_S: Final = 2.0
 # Nothing is shed on a figure older than this: the backlog may have gone out since.
 _STALE_S: Final = 10.0
+# A ring with less than this in it is as good as empty.
+_EMPTY_SHARE: Final = 0.01
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -224,6 +226,22 @@ def _event_type(text: str) -> EventType:
         ) from None
 
 
+class Filling(NamedTuple):
+    """What one measurement of the ring shows.
+
+    Attributes:
+        share: Of the ring, that is not delivered, if all frames were of one size; 0 to 1.
+        pending: Frames that are not delivered.
+        mean_size: Bytes of a frame, delivered or not.
+        capacity: Bytes that the ring holds.
+    """
+
+    share: float
+    pending: int
+    mean_size: float
+    capacity: int
+
+
 class Gauge:
     """How full media.ring is, cheap enough to be asked before every frame.
 
@@ -232,23 +250,28 @@ class Gauge:
     between is added to the last figure. What other processes append and deliver shows after the
     next measurement.
 
+    The ring knows how many frames are not delivered, and not how large they are. Behind an outage
+    that ended with small frames, a few whole ones would look like nothing. So the frames that this
+    log appended since the ring was last empty count with their own sizes.
+
     Args:
-        measure: Returns the share of the ring that is not delivered, and how many bytes it holds.
+        measure: Looks at the ring.
         clock: Seconds that never go back.
     """
 
     def __init__(
-        self,
-        measure: Callable[[], tuple[float, int]],
-        clock: Callable[[], float] = time.monotonic,
+        self, measure: Callable[[], Filling], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._measure = measure
         self._clock = clock
         self._lock = threading.Lock()
-        self._appended = 0
+        self._count = 0
+        self._bytes = 0
+        self._count_when_empty = 0
+        self._bytes_when_empty = 0
         self._share = 0.0
         self._capacity = 1
-        self._appended_then = 0
+        self._bytes_then = 0
         self._measured_s = -math.inf
         self._thread: threading.Thread | None = None
 
@@ -260,20 +283,29 @@ class Gauge:
     def share(self) -> float:
         """Return the share of the ring that undelivered frames fill, 0 to 1."""
         with self._lock:
-            return min(1.0, self._share + (self._appended - self._appended_then) / self._capacity)
+            return min(1.0, self._share + (self._bytes - self._bytes_then) / self._capacity)
 
     def add(self, size: int) -> None:
-        """Count bytes that were appended to the ring."""
+        """Count a frame that was appended to the ring."""
         with self._lock:
-            self._appended += size
+            self._count += 1
+            self._bytes += size
 
     def refresh(self) -> None:
         """Measure now."""
-        began_s, appended = self._clock(), self._appended
-        share, capacity = self._measure()
         with self._lock:
+            began_s, count, size = self._clock(), self._count, self._bytes
+        share, pending, mean_size, capacity = self._measure()
+        with self._lock:
+            own = count - self._count_when_empty
+            if own > 0:
+                own_size = (size - self._bytes_when_empty) * min(1.0, pending / own)
+                others_size = max(0, pending - own) * mean_size
+                share = max(share, (own_size + others_size) / capacity)
+            if share < _EMPTY_SHARE:
+                self._count_when_empty, self._bytes_when_empty = count, size
             self._share, self._capacity = share, capacity
-            self._appended_then, self._measured_s = appended, began_s
+            self._bytes_then, self._measured_s = size, began_s
 
     def refresh_beside(self) -> None:
         """Measure on another thread if the figure is old and nobody is at it."""

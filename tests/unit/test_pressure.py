@@ -27,7 +27,7 @@ from vevents import (
     frames,
 )
 from vevents.errors import ConfigurationError, EventValidationError
-from vevents.pressure import Gauge, Ladder, Shedder, Step, parse_ladder
+from vevents.pressure import Filling, Gauge, Ladder, Shedder, Step, parse_ladder
 
 WIDTH, HEIGHT = 320, 240
 
@@ -54,7 +54,7 @@ def event(*images: Image, **fields: Any) -> Event:
 def at(action: Any, **values: Any) -> Shedder:
     """A shedder that has climbed a ladder of one step."""
     ladder = Ladder([Step(0.5, action, **values)])
-    return Shedder(ladder, Gauge(lambda: (0.6, 1 << 20)), 85)
+    return Shedder(ladder, Gauge(lambda: Filling(0.6, 60, 1000.0, 100_000)), 85)
 
 
 def shed(shedder: Shedder, given: Event, stored: bytes = b"") -> Event:
@@ -176,9 +176,9 @@ class Ring:
         self.measured = 0
         self.now_s = 100.0
 
-    def measure(self) -> tuple[float, int]:
+    def measure(self) -> Filling:
         self.measured += 1
-        return self.share, 1000
+        return Filling(self.share, round(self.share * 10), 100.0, 1000)
 
     def gauge(self) -> Gauge:
         return Gauge(self.measure, lambda: self.now_s)
@@ -187,7 +187,6 @@ class Ring:
 def test_the_gauge_goes_on_from_its_last_figure() -> None:
     ring = Ring(0.25)
     gauge = ring.gauge()
-    gauge.add(500)
     gauge.refresh()
     gauge.add(100)
     gauge.add(150)
@@ -200,13 +199,38 @@ def test_the_gauge_goes_on_from_its_last_figure() -> None:
     assert gauge.share() == 0.0
 
 
+def test_frames_count_with_their_own_sizes_where_they_are_known() -> None:
+    filling = Filling(0.0, 0, 10.0, 10_000)
+    gauge = Gauge(lambda: filling)
+    gauge.add(5_000)  # delivered before the first look
+    gauge.refresh()
+    assert gauge.share() == 0.0
+    # The ring is full of small delivered frames; five large ones have come, and ten of others.
+    for _ in range(5):
+        gauge.add(1_000)
+    filling = Filling(0.02, 15, 10.0, 10_000)
+    gauge.refresh()
+    assert gauge.share() == pytest.approx((5 * 1_000 + 10 * 10) / 10_000)
+    # Some were delivered: the oldest, whichever they were.
+    filling = Filling(0.02, 2, 10.0, 10_000)
+    gauge.refresh()
+    assert gauge.share() == pytest.approx(2 * 1_000 / 10_000)
+    # What fills a ring of large segments badly is not seen in bytes.
+    filling = Filling(0.9, 5, 10.0, 10_000)
+    gauge.refresh()
+    assert gauge.share() == 0.9
+    filling = Filling(0.001, 1, 10.0, 10_000)
+    gauge.refresh()
+    assert gauge.share() == 0.001
+
+
 def test_the_gauge_measures_beside_the_caller_and_not_too_often() -> None:
     ring = Ring(0.25)
     gauge = ring.gauge()
     caller, measured_on = threading.get_ident(), []
     may_measure = threading.Event()
 
-    def slow() -> tuple[float, int]:
+    def slow() -> Filling:
         measured_on.append(threading.get_ident())
         assert may_measure.wait(30)
         return ring.measure()
@@ -234,7 +258,7 @@ def test_the_gauge_measures_beside_the_caller_and_not_too_often() -> None:
 def test_a_ring_that_cannot_be_measured_does_not_trouble_the_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fails() -> tuple[float, int]:
+    def fails() -> Filling:
         raise OSError(5, "Input/output error")
 
     gauge = Gauge(fails)
@@ -564,12 +588,12 @@ def test_exempt_types_are_spared_at_every_step() -> None:
     for action in ("quality", "smaller", "crops", "none"):
         assert shed(at(action), alert) == alert
     everyone = Ladder([Step(0.5, "none")], exempt=frozenset())
-    shedder = Shedder(everyone, Gauge(lambda: (1.0, 1)), 85)
+    shedder = Shedder(everyone, Ring(1.0).gauge(), 85)
     assert shed(shedder, alert).images == ()
 
 
 def test_events_without_frames_are_not_looked_at() -> None:
-    def fails() -> tuple[float, int]:
+    def fails() -> Filling:
         raise AssertionError("measured")
 
     shedder = Shedder(Ladder([Step(0, "none")]), Gauge(fails), 85)
