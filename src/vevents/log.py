@@ -24,10 +24,10 @@ from vevents import _ffi, codec, frames
 from vevents._ffi import Moment
 from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
 from vevents.event import Event, FrameRef
-from vevents.pressure import Action, Filling, Gauge, Ladder, Pressure, Shedder, Step
 
 if TYPE_CHECKING:
     from vevents.event import Frame
+    from vevents.pressure import Action, Filling, Ladder, Pressure, Shedder, Step
 
 Stream = Literal["events", "media", "delivery"]
 State = Literal["pending", "delivered", "rejected", "lost"]
@@ -266,6 +266,7 @@ class EventLog:
         self._jpeg_quality = jpeg_quality
         self._recent: OrderedDict[bytes, FrameRef] = OrderedDict()
         self._recent_lock = threading.Lock()
+        self._shedder = self._make_shedder(pressure, jpeg_quality) if pressure else None
         self._handle = _ffi.Handle(
             os.fspath(self.directory),
             events_size=events_size,
@@ -277,10 +278,6 @@ class EventLog:
             level=level,
             read_only=read_only,
         )
-        ladder = pressure if isinstance(pressure, Ladder) else Ladder(pressure)
-        self._shedder: Shedder | None = None
-        if ladder.steps:
-            self._shedder = Shedder(ladder, Gauge(self._measure_media), jpeg_quality)
 
     def __enter__(self) -> EventLog:
         return self
@@ -442,7 +439,16 @@ class EventLog:
     def _is_stored(self, digest: bytes) -> bool:
         return self._stored(digest) is not None
 
+    def _make_shedder(self, pressure: Ladder | Sequence[Step], jpeg_quality: int) -> Shedder | None:
+        # Loaded here, because most logs have no ladder and `import vevents` is to be fast.
+        from vevents.pressure import Gauge, Ladder, Shedder
+
+        ladder = pressure if isinstance(pressure, Ladder) else Ladder(pressure)
+        return Shedder(ladder, Gauge(self._measure_media), jpeg_quality) if ladder.steps else None
+
     def _measure_media(self) -> Filling:
+        from vevents.pressure import Filling
+
         stats = self.stats("media")
         mean_size = stats.bytes_used / max(1, stats.last_seq - stats.first_seq + 1)
         return Filling(stats.pending_share, stats.pending, mean_size, stats.capacity)
@@ -576,6 +582,8 @@ class EventLog:
 
         Measures the ring, so that the next frame is judged by it: worth a call after a flush.
         """
+        from vevents.pressure import Pressure
+
         if self._shedder is None:
             return Pressure(self.stats("media").pending_share, None, {})
         return self._shedder.look()

@@ -316,6 +316,7 @@ def test_full_disk_at_creation(tmp_path: Path) -> None:
         ({"level": 20}, "level"),
         ({"sync_interval_s": -1}, "sync_interval_s"),
         ({"jpeg_quality": 0}, "jpeg_quality"),
+        ({"pressure": "0.5:none"}, "pressure"),
     ],
 )
 def test_bad_arguments_are_named(directory: Path, arguments: dict, named: str) -> None:

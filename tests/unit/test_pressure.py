@@ -219,9 +219,13 @@ def test_frames_count_with_their_own_sizes_where_they_are_known() -> None:
     filling = Filling(0.9, 5, 10.0, 10_000)
     gauge.refresh()
     assert gauge.share() == 0.9
+    # Empty again: what came before counts no more.
+    filling = Filling(0.0, 0, 10.0, 10_000)
+    gauge.refresh()
+    gauge.add(2_000)
     filling = Filling(0.001, 1, 10.0, 10_000)
     gauge.refresh()
-    assert gauge.share() == 0.001
+    assert gauge.share() == 0.2
 
 
 def test_the_gauge_measures_beside_the_caller_and_not_too_often() -> None:
