@@ -159,3 +159,15 @@ def test_full_log_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["append", "gone.jsonl"]) == ExitCode.USAGE
     assert "No such file" in capsys.readouterr().err
+
+
+def test_the_ladder_of_the_settings_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VEVENTS_PRESSURE", "0:none")
+    (tmp_path / "frame.jpg").write_bytes(JPEG)
+
+    assert append(tmp_path, lines(custom("one", images=[{"frame": "frame.jpg"}]))) == ExitCode.OK
+
+    [event] = events(tmp_path)
+    assert (event.images, (event.metadata or {})["vevents_frame_step"]) == ((), "none")

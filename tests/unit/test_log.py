@@ -22,6 +22,7 @@ from vevents.errors import (
     LogFullError,
     LogReadOnlyError,
 )
+from vevents.pressure import Filling, Step
 
 JPEG = b"\xff\xd8\xff\xe0" + b"frame" * 100
 
@@ -123,6 +124,52 @@ def test_evicted_frame_is_none_and_stored_again(directory: Path) -> None:
         again = log.append_frame(JPEG)
         assert again.seq > ref.seq
         assert log.frame(again) == JPEG
+
+
+def test_a_frame_that_is_stored_is_used_under_any_pressure(directory: Path) -> None:
+    with EventLog(directory, pressure=[Step(0, "none")]) as log:
+        kept = Event.safety_alert(alert_type="fire", images=[Image(JPEG)])
+        assert log.append(kept).shed is None
+        assert log.append(Event.custom(value="v", images=[Image(JPEG)])).shed is None
+        other = Event.custom(value="v", images=[Image(JPEG + b"x", label="door")])
+        assert log.append(other).shed == "none"
+        *_, last = log.read()
+        assert log.decode(last).images == (Image(label="door"),)
+        assert log.stats("media").appended == 1
+
+
+def test_pending_share_counts_a_ring_that_was_full_once_as_full(directory: Path) -> None:
+    with EventLog(directory, media_size=1 << 20) as log:
+        assert log.stats("media").pending_share == 0.0
+        # One of these to a segment: nearly half of each stays empty.
+        seqs = [log.append_frame(JPEG + os.urandom(30_000)).seq for _ in range(7)]
+        assert 0.2 < log.stats("media").pending_share < 0.5
+        seqs += [log.append_frame(JPEG + os.urandom(30_000)).seq for _ in range(20)]
+        stats = log.stats("media")
+        assert (stats.pending_share, stats.bytes_used < 0.6 * stats.capacity) == (1.0, True)
+        log.mark(range(stats.first_seq, stats.first_seq + stats.pending // 2), "delivered", "media")
+        assert log.stats("media").pending_share == pytest.approx(0.5, abs=0.05)
+        log.mark(seqs, "delivered", "media")
+        assert log.stats("media").pending_share == 0.0
+
+
+def test_close_waits_for_the_measurement(directory: Path) -> None:
+    started, closed, measured = threading.Event(), threading.Event(), []
+
+    class SlowLog(EventLog):
+        def _measure_media(self) -> Filling:
+            started.set()
+            closed.wait(0.2)
+            measured.append(super()._measure_media())
+            return measured[0]
+
+    log = SlowLog(directory, pressure=[Step(0.5, "none")])
+    assert log._shedder is not None
+    log._shedder.gauge.refresh_beside()
+    assert started.wait(30)
+    log.close()
+    closed.set()
+    assert len(measured) == 1
 
 
 def test_mark_and_stats(directory: Path) -> None:

@@ -299,6 +299,18 @@ def test_nothing_is_shed_on_an_old_figure() -> None:
     shedder.gauge.close()
 
 
+def test_the_ring_is_measured_again_while_frames_come() -> None:
+    ring = Ring(0.1)
+    shedder = Shedder(Ladder([Step(0.5, "none")]), ring.gauge(), 85)
+    assert shedder.shed(event(), lambda _: False)[1] is None
+    # Another process fills the ring.
+    ring.share = 0.9
+    ring.now_s += 3
+    assert shedder.shed(event(), lambda _: False)[1] is None
+    shedder.gauge.close()
+    assert shedder.shed(event(), lambda _: False)[1] == "none"
+
+
 # --- What the steps do -----------------------------------------------------------------------
 
 LISTS: dict[str, Any] = {
@@ -384,6 +396,24 @@ def test_crops_keeps_the_detections_alone(library: str, monkeypatch: pytest.Monk
         assert np.abs(now[y0:y1, x0:x1] - was[y0:y1, x0:x1]).mean() < 12
     assert np.abs(now[200:, :] - 128).max() <= 2
     assert np.abs(now[:, 280:] - 128).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"instance_segmentations": [InstanceSegmentation("b", 20, 20, 9, 9, 1, [(250, 20)] * 3)]},
+        {"instance_segmentations": [InstanceSegmentation("b", 250, 20, 9, 9, 1, [(20, 20)] * 3)]},
+        {"keypoints": [KeypointDetection("c", 20, 20, 9, 9, 1, [Keypoint(0, 250, 20)])]},
+    ],
+)
+def test_crops_keeps_outlines_and_keypoints(annotations: Any) -> None:
+    image = only(shed(at("crops", quality=95), event(Image(JPEG, **annotations))))
+
+    assert isinstance(image.frame, bytes)
+    now = np.asarray(PIL.Image.open(io.BytesIO(image.frame))).astype(int)
+    was = np.asarray(PIL.Image.open(io.BytesIO(JPEG))).astype(int)
+    assert np.abs(now[10:30, 10:260] - was[10:30, 10:260]).mean() < 12
+    assert np.abs(now[80:] - 128).max() <= 2
 
 
 @pytest.mark.parametrize(
