@@ -452,24 +452,21 @@ class Shedder:
         """Return what was made of the frames of one image entry; those left alone are not in it."""
         if step.action == "none":
             return [_Done(frame, "none", None, None) for frame in opened]
+        if step.action == "smaller" and _is_complete(image, opened):
+            # All or none: a viewer may draw the annotations on either of the two.
+            made = [self._remake(frame, step, "smaller", ()) for frame in opened]
+            if None not in made:
+                return [one for one in made if one is not None]
+        boxes = _boxes(image) if step.action == "crops" else []
         # The annotations refer to the input image; to the one that is shown if there is no other.
         has_input = image.input_frame is not None or image.input_source_id is not None
         reference = "input_frame" if has_input else "frame"
         seen = next((frame for frame in opened if reference in frame.names), None)
-        boxes = _boxes(image) if step.action == "crops" else []
-        action = step.action
-        if seen is None or (action == "crops" and not boxes):
-            action = "quality"
-        made: list[_Done] = []
-        for frame in sorted(opened, key=lambda one: one is not seen):
-            fits = action != "crops" or (seen is not None and self._lies_on(frame, seen))
-            one = self._remake(frame, step, action if fits else "quality", boxes)
-            if one is not None:
-                made.append(one)
-            elif frame is seen and action == "smaller":
-                # Both or none: a viewer may draw the annotations on either of the two.
-                action = "quality"
-        return made
+        made = []
+        for frame in opened:
+            cut = boxes and seen is not None and self._lies_on(frame, seen)
+            made.append(self._remake(frame, step, "crops" if cut else "quality", boxes))
+        return [one for one in made if one is not None]
 
     def _lies_on(self, frame: _Frame, seen: _Frame) -> bool:
         """Whether the boxes found on one frame mark the same places on another."""
@@ -597,6 +594,12 @@ def _open_frames(image: Image, index: int, is_stored: Callable[[bytes], bool]) -
     return found
 
 
+def _is_complete(image: Image, opened: Sequence[_Frame]) -> bool:
+    """Whether these are all the pictures of an entry: none is uploaded or in the ring already."""
+    pictures = (image.frame, image.source_id, image.input_frame, image.input_source_id)
+    return sum(len(one.names) for one in opened) == sum(one is not None for one in pictures)
+
+
 def _with_frames(image: Image, made: Sequence[_Done]) -> Image:
     """Return an image entry with what was made of its frames, its annotations scaled with them."""
     if not made:
@@ -607,11 +610,11 @@ def _with_frames(image: Image, made: Sequence[_Done]) -> Image:
         frame=new.get("frame", image.frame),
         input_frame=new.get("input_frame", image.input_frame),
     )
-    first = made[0]
-    # A smaller frame that the annotations refer to is made before all others.
-    if first.action != "smaller" or first.size is None or first.frame.size is None:
+    # The annotations refer to the last of the two: the input image if there is one.
+    seen = made[-1]
+    if seen.action != "smaller" or seen.size is None or seen.frame.size is None:
         return image
-    scale_x, scale_y = (new / old for new, old in zip(first.size, first.frame.size, strict=True))
+    scale_x, scale_y = (new / old for new, old in zip(seen.size, seen.frame.size, strict=True))
 
     def scaled(boxes: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(

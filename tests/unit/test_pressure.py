@@ -457,13 +457,14 @@ def test_none_leaves_no_empty_entries(position: int | None, expected: int | None
 
 
 def test_annotations_follow_the_input_frame() -> None:
-    shown = saved(textured(2)[:120, :160], "JPEG", quality=92)
-    image = only(
-        shed(at("smaller"), event(Image(shown, input_frame=JPEG, object_detections=[BOX])))
-    )
+    shown = saved(textured(2)[:99, :101], "JPEG", quality=92)
+    given = Image(shown, input_frame=JPEG, object_detections=[BOX])
+    image = only(shed(at("smaller", scale=0.3), event(given)))
 
-    assert (size_of(image.frame), size_of(image.input_frame)) == ((80, 60), (160, 120))
-    assert image.object_detections == (ObjectDetection("burr", 80, 60, 20, 10, 0.5),)
+    assert (size_of(image.frame), size_of(image.input_frame)) == ((30, 30), (96, 72))
+    [box] = image.object_detections
+    numbers = (box.x, box.y, box.width, box.height)
+    assert numbers == pytest.approx((48, 36, 12, 6))
 
 
 @pytest.mark.parametrize(
@@ -485,6 +486,26 @@ def test_annotations_stay_if_what_they_refer_to_stays(action: Any, fields: Any) 
     assert size_of(image.frame) == (WIDTH, HEIGHT)
     assert image.object_detections == given.object_detections
     assert (image.input_frame, image.input_source_id) == (given.input_frame, given.input_source_id)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source_id": "ve-img-1"},
+        {"frame": FrameRef(7, bytes(16), 1000)},
+        {"frame": saved(textured(3), "GIF")},
+    ],
+    ids=["uploaded", "in the log", "not to be decoded"],
+)
+def test_frames_of_one_moment_get_smaller_together_or_not_at_all(fields: Any) -> None:
+    given = Image(input_frame=JPEG, object_detections=[BOX], **fields)
+    result = shed(at("smaller"), event(given))
+
+    image = only(result)
+    assert (result.metadata or {})["vevents_frame_step"] == "quality"
+    assert size_of(image.input_frame) == (WIDTH, HEIGHT)
+    assert image.object_detections == given.object_detections
+    assert (image.frame, image.source_id) == (given.frame, given.source_id)
 
 
 def test_crops_cuts_the_shown_frame_if_it_has_the_same_pixels() -> None:
