@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,6 +66,104 @@ def test_example_links_and_python_reads_its_log(installed: Path, tmp_path: Path)
         frame = events[0].images[0].frame
         assert frame is not None
         assert log.frame(frame) == JPEG  # type: ignore[arg-type]
+
+
+def run_cpp(program: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.jpg"
+    image.write_bytes(JPEG)
+    log_dir = tmp_path / "log"
+    done = subprocess.run(
+        [program, log_dir, *[image] * 3], check=True, capture_output=True, text=True
+    )
+    assert "appended 3, pending 3, durable up to 3" in done.stdout
+    with EventLog(log_dir) as log:
+        events = [log.decode(record) for record in log.read()]
+        found = [event.images[0].object_detections for event in events]
+        assert [len(each) for each in found] == [0, 1, 2]
+        assert (found[2][1].class_name, found[2][1].x, found[2][1].y) == ("scratch", 180.5, 140)
+        assert [(e.data or {})["result"] for e in events] == ["pass", "fail", "fail"]
+        frame = events[0].images[0].frame
+        assert frame is not None
+        assert log.frame(frame) == JPEG  # type: ignore[arg-type]
+
+
+STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+
+
+def test_cpp_example_links(installed: Path, tmp_path: Path) -> None:
+    source = ROOT / "csrc" / "examples" / "cpp_loop.cpp"
+    command = ["c++", *STRICT, "-o", tmp_path / "cpp_loop", source, *flags(installed)]
+    subprocess.run(command, check=True)
+    run_cpp(tmp_path / "cpp_loop", tmp_path)
+
+
+def test_cpp_says_what_is_wrong_and_closes_what_it_opened(installed: Path, tmp_path: Path) -> None:
+    source = tmp_path / "errors.cpp"
+    source.write_text(
+        """
+        #include <cstdio>
+        #include <vevents/vevents.hpp>
+        int main(int, char **argv)
+        {
+            try {
+                vevents::Log missing(std::string(argv[1]) + "/a/b");
+            } catch (const vevents::Error &error) {
+                std::printf("%d %s\\n", error.status(), error.what());
+            }
+            vevents::Log first(argv[1]), log(std::move(first));
+            vevents::Event event(VEV_KIND_QUALITY_CHECK);
+            event.meta("n", 3).meta("ratio", 0.5).meta("ok", true).meta("text", "t");
+            try {
+                log.append(event);
+            } catch (const vevents::Error &error) {
+                std::printf("%d %s\\n", error.status(), error.what());
+            }
+            vevents::BasicEvent<64> small(VEV_KIND_CUSTOM);
+            small.data("value", "a text that is too long for a buffer of so few bytes");
+            try {
+                log.append(small);
+            } catch (const vevents::Error &error) {
+                std::printf("%d %s\\n", error.status(), error.what());
+            }
+            event.data("result", "pass");
+            vevents::Event again(VEV_KIND_QUALITY_CHECK);
+            again = event;
+            std::printf("%d\\n", (int)log.stats().appended);
+        }
+        """
+    )
+    program = tmp_path / "errors"
+    subprocess.run(["c++", *STRICT, "-o", program, source, *flags(installed)], check=True)
+    done = subprocess.run([program, tmp_path / "log"], check=True, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("2 ")
+    assert "No such file" in lines[0]
+    assert lines[1].startswith("-10 eventData.result: is missing")
+    assert lines[2].startswith("-11 event: does not fit into the buffer of 64 bytes")
+    assert lines[3] == "0"
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+@pytest.mark.parametrize(("wanted", "fits"), [("", True), ("0.1", True), ("0.99", False)])
+def test_cmake_finds_the_library(installed: Path, tmp_path: Path, wanted: str, fits: bool) -> None:
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.13)\nproject(demo CXX)\nset(CMAKE_CXX_STANDARD 17)\n"
+        f"find_package(vevents {wanted} REQUIRED)\n"
+        f"add_executable(cpp_loop {ROOT}/csrc/examples/cpp_loop.cpp)\n"
+        "target_link_libraries(cpp_loop vevents::vevents)\n"
+    )
+    build = tmp_path / "build"
+    configured = subprocess.run(
+        ["cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={installed}"],
+        capture_output=True,
+        text=True,
+    )
+    assert (configured.returncode == 0) == fits, configured.stderr
+    if fits:
+        subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
+        run_cpp(build / "cpp_loop", tmp_path)
+    else:
+        assert "0.1" in configured.stderr
 
 
 def test_library_exports_its_functions_only(installed: Path) -> None:
