@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vevents.emulator import Fault, FaultPlan
-from vevents.emulator.faults import plan_from_json
+from vevents.emulator.plan import plan_from_json
 from vevents.errors import ConfigurationError
 
 EVENTS, BATCH, UPLOAD = "/vision-events", "/vision-events/batch", "/vision-events/upload"
@@ -124,7 +124,8 @@ def test_a_plan_from_json() -> None:
         ({"path": 1, "faults": []}, "must be strings"),
         ({"faults": [{"status": "503"}]}, "status has the wrong type"),
         ({"faults": [{"stauts": 503}]}, "unknown field 'stauts'; known: status"),
-        ({"faults": ["503"]}, "must be an object"),
+        ({"faults": [503]}, "must be an object"),
+        ({"faults": ["503"]}, "no fault is called '503'"),
         ({"faults": [{"drop": True}], "repeat": 0}, "repeat"),
         ({"faults": [{"drop": True}], "repeat": 10**6}, "repeat"),
         ({"rate": 0.5}, "must be an object"),

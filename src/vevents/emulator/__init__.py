@@ -9,17 +9,26 @@ is in docs/emulator.md.
 
 from __future__ import annotations
 
-from vevents.emulator.config import ApiKey, EmulatorConfig
-from vevents.emulator.faults import Fault, FaultPlan
+from vevents.emulator.catalogue import CATALOGUE
+from vevents.emulator.config import ApiKey, EmulatorConfig, TlsFiles
+from vevents.emulator.faults import Content, Events, Fault, Flow, Which
+from vevents.emulator.plan import Chaos, FaultPlan
 from vevents.emulator.server import Listening, RunningEmulator, create_app, serve
 
 __all__ = [
+    "CATALOGUE",
     "ApiKey",
+    "Chaos",
+    "Content",
     "EmulatorConfig",
+    "Events",
     "Fault",
     "FaultPlan",
+    "Flow",
     "Listening",
     "RunningEmulator",
+    "TlsFiles",
+    "Which",
     "create_app",
     "serve",
 ]

@@ -10,8 +10,9 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from vevents.errors import ConfigurationError
 
@@ -22,6 +23,24 @@ _SCOPE_SPELLINGS = {
     "visionEvents.manage": "vision-events:manage",
     "device.update": "device:update",
     "device.read": "device:read",
+}
+
+# What may change while the emulator runs, with the types of its JSON.
+_CHANGEABLE: Final[dict[str, tuple[type, ...]]] = {
+    "api_keys": (list,),
+    "partial_batches": (bool,),
+    "strict_event_data": (bool,),
+    "strict_fields": (bool,),
+    "degrade_images": (bool,),
+    "require_known_images": (bool,),
+    "batch_count_max": (int,),
+    "json_size_max": (int,),
+    "image_size_max": (int,),
+    "bundle_size_max": (int,),
+    "bundle_unpacked_size_max": (int,),
+    "rate_limit_per_s": (int, float, type(None)),
+    "rate_limit_burst": (int,),
+    "lookback_days": (int,),
 }
 
 
@@ -50,6 +69,19 @@ class ApiKey:
         return self.scopes is None or not scopes_any.isdisjoint(self.scopes)
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What the emulator speaks TLS with.
+
+    Attributes:
+        certificate: PEM file: the certificate and what is between it and its root.
+        key: PEM file: its private key, without a passphrase.
+    """
+
+    certificate: str | os.PathLike[str]
+    key: str | os.PathLike[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorConfig:
     """Settings of one emulator.
@@ -70,6 +102,7 @@ class EmulatorConfig:
         degrade_images: Answer 201 to an event with invalid images and drop all of them, as the
             service is said to do, instead of refusing the event.
         require_known_images: Refuse an event that names a `sourceId` that was never uploaded.
+        batch_count_max: Events in a batch, at most the 100 that are documented.
         json_size_max: Bytes of a JSON body, unpacked.
         image_size_max: Bytes of one image.
         bundle_size_max: Bytes of a bundle as sent.
@@ -83,7 +116,7 @@ class EmulatorConfig:
         lookback_days: How far back a query sees.
         access_log: Log one line per request, without its query string, at INFO to the logger
             `vevents.emulator.access`.
-        clock: Seconds since 1970, for the window of timestamps.
+        clock: Seconds since 1970, for the window of timestamps and the `Date` of answers.
 
     Raises:
         ConfigurationError: A value makes no sense; the message names it.
@@ -104,6 +137,7 @@ class EmulatorConfig:
     strict_fields: bool = False
     degrade_images: bool = False
     require_known_images: bool = False
+    batch_count_max: int = 100
     json_size_max: int = 10_000_000
     image_size_max: int = 20_000_000
     bundle_size_max: int = 26_214_400
@@ -118,6 +152,7 @@ class EmulatorConfig:
 
     def __post_init__(self) -> None:
         for name in (
+            "batch_count_max",
             "json_size_max",
             "image_size_max",
             "bundle_size_max",
@@ -133,9 +168,28 @@ class EmulatorConfig:
         if rate is not None and not (0 < rate < math.inf):
             raise ConfigurationError("rate_limit_per_s must be more than 0")
         given = self.api_keys or (f"emulator-{secrets.token_hex(8)}",)
-        keys = tuple(key if isinstance(key, ApiKey) else ApiKey(key) for key in given)
+        keys = tuple(map(_api_key, given))
         object.__setattr__(self, "api_keys", keys)
         object.__setattr__(self, "use_cases", tuple(map(_use_case, self.use_cases)))
+
+    def changed(self, settings: Mapping[str, Any]) -> EmulatorConfig:
+        """Return the same settings but for those given, as far as they may change in mid-run.
+
+        Raises:
+            ConfigurationError: One of them may not, or makes no sense.
+        """
+        for name, value in settings.items():
+            if name not in _CHANGEABLE:
+                known = ", ".join(_CHANGEABLE)
+                raise ConfigurationError(f"{name} cannot be changed; what can: {known}")
+            if type(value) not in _CHANGEABLE[name]:
+                raise ConfigurationError(f"{name} has the wrong type")
+        return replace(self, **settings)
+
+    @property
+    def changeable(self) -> dict[str, Any]:
+        """What `changed` may change, as it is; without the keys."""
+        return {name: getattr(self, name) for name in _CHANGEABLE if name != "api_keys"}
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:
@@ -146,6 +200,20 @@ class EmulatorConfig:
     def named_use_cases(self) -> tuple[tuple[str, str], ...]:
         """The use cases to create, as `(id, name)`."""
         return tuple(pair for pair in self.use_cases if not isinstance(pair, str))
+
+
+def _api_key(given: object) -> ApiKey:
+    if isinstance(given, ApiKey):
+        return given
+    if isinstance(given, dict) and given.keys() <= {"value", "scopes"}:
+        value, scopes = given.get("value"), given.get("scopes")
+    else:
+        value, scopes = given, None
+    is_list = isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)
+    if not isinstance(value, str) or not (scopes is None or is_list):
+        # Without the value: it may be a key in the wrong place.
+        raise ConfigurationError("api_keys: a key is a string, or value and scopes")
+    return ApiKey(value, scopes)
 
 
 def _use_case(given: str | tuple[str, str]) -> tuple[str, str]:

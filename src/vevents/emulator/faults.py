@@ -1,36 +1,180 @@
-"""Failures on purpose: scripted and random, in front of every path of the API.
+"""What can go wrong with one request: plain data, made in Python or from JSON.
 
-One middleware asks one `FaultPlan` what shall go wrong with a request, so that a new kind of
-failure is a field of `Fault` and a line in `FaultMiddleware`. The emulator's own paths under
-`/__emulator__` never fail.
+    Flow      how the bytes of one direction run, and where they stop
+    Which     some of the events, by type, field, id or chance
+    Events    what becomes of some of the events of a request that would succeed
+    Content   what the body of an answer turns into on its way
+    Fault     all of it together, with the answer itself
+
+A new kind of failure is a field here and a line in `vevents.emulator.misbehaviour`, which carries
+it out.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fnmatch
-import json
+import math
 import random
-import threading
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
 from vevents.errors import ConfigurationError
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-# Where a server that can cut connections leaves the function that does it.
-ABORT_EXTENSION = "vevents.abort"
-
-_API_PREFIX = "/vision-events"
-_BODY_SIZE_MAX = 67_108_864
 _BODYLESS = (204, 205, 304)
+_CONTENT_SIZE_MAX = 1 << 30
+
+Ending = Literal["reset", "close", "stall"]
+Outcome = Literal["refused", "refused-unnamed", "partly", "unnamed", "lost"]
+ImageOutcome = Literal["lost", "unnamed"]
+
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """How the bytes of a request are read, or those of an answer are written.
+
+    Attributes:
+        bytes_per_s: How fast; None as fast as it goes. Of a request smaller than the buffers
+            between the two sides, all that the client sees is that it takes long.
+        stop_at: Share of the body after which it ends, 0 to 1; None for never. An answer that
+            stops at 0 has not even a head; at more than 0, the head is complete.
+        then: How it ends: `reset` (RST), `close` (FIN) or `stall` (nothing more happens; the
+            connection stays until the client gives up, the plan is cleared or the emulator stops).
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    bytes_per_s: float | None = None
+    stop_at: float | None = None
+    then: Ending = "reset"
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_s is not None and not 0 < self.bytes_per_s < math.inf:
+            raise ConfigurationError("fault: bytes_per_s must be more than 0")
+        _check_share("stop_at", self.stop_at)
+        _check_choice("then", self.then, get_args(Ending))
+
+    @property
+    def label(self) -> str:
+        """How it is counted."""
+        return "slow" if self.stop_at is None else self.then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Some of the events: those for which everything that is given holds.
+
+    Attributes:
+        event_type: Their `eventType`.
+        field: Path of a field, with dots: `eventData.value`.
+        value: What that field holds.
+        event_ids: They are among these.
+        share: That share of all ids, the same ones at every request, 0 to 1.
+        seed: Another seed chooses other ids.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    Example:
+        >>> bad = Which(field="eventData.value", value="x")
+        >>> bad.matches({"eventData": {"value": "x"}}), bad.matches({"eventData": {}})
+        (True, False)
+    """
+
+    event_type: str | None = None
+    field: str | None = None
+    value: Any = None
+    event_ids: Sequence[str] | None = None
+    share: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_share("share", self.share)
+        if self.event_ids is not None:
+            _check_strings("event_ids", self.event_ids)
+            object.__setattr__(self, "event_ids", frozenset(self.event_ids))
+
+    def matches(self, event: object) -> bool:
+        """Say whether it is one of them."""
+        if not isinstance(event, Mapping):
+            return False
+        event_id = event.get("eventId")
+        return (
+            (self.event_type is None or event.get("eventType") == self.event_type)
+            and (self.field is None or self._field_of(event) == self.value)
+            and (self.event_ids is None or event_id in self.event_ids)
+            and (
+                self.share is None or random.Random(f"{self.seed}:{event_id}").random() < self.share
+            )
+        )
+
+    def _field_of(self, event: Mapping[str, Any]) -> object:
+        found: object = event
+        for name in (self.field or "").split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What becomes of some events of a request to create one or a batch.
+
+    Attributes:
+        outcome: For the events that match:
+
+            `refused`          the whole request is refused, naming the first of them
+            `refused-unnamed`  the whole request is refused, naming none
+            `partly`           201; they are not stored, and the answer does not name them
+            `unnamed`          201; they are stored, and the answer does not name them
+            `lost`             201; the answer names them, and they are not stored: a lie
+
+        which: The events; all of them unless given.
+
+    Raises:
+        ConfigurationError: There is no such outcome.
+    """
+
+    outcome: Outcome
+    which: Which = field(default_factory=Which)
+
+    def __post_init__(self) -> None:
+        _check_choice("outcome", self.outcome, get_args(Outcome))
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the whole request is refused."""
+        return self.outcome in ("refused", "refused-unnamed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the body of an answer turns into.
+
+    Attributes:
+        keep: Share of it that is sent, as if it were all.
+        size: Bytes to which it grows, with blanks behind.
+        charset: Text in another encoding, which `Content-Type` names.
+        gzip: Packed, and `Content-Encoding` says so.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    keep: float = 1.0
+    size: int | None = None
+    charset: str | None = None
+    gzip: bool = False
+
+    def __post_init__(self) -> None:
+        _check_share("keep", self.keep)
+        if self.size is not None and not 0 <= self.size <= _CONTENT_SIZE_MAX:
+            raise ConfigurationError(f"fault: size is not in 0 to {_CONTENT_SIZE_MAX}")
+        try:
+            "".encode(self.charset or "utf-8")
+        except LookupError as unknown:
+            raise ConfigurationError(f"fault: unknown charset {self.charset!r}") from unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +183,22 @@ class Fault:
 
     Attributes:
         status: Answer with this status instead of the emulator's own; None leaves it alone.
-        headers: Headers of that answer.
+        headers: Headers of the answer, the emulator's own included. `{date+5}` in a value becomes
+            the date in 5 seconds, `{date-5}` the one 5 seconds ago.
         body: Body of that answer: a mapping goes out as JSON, text as text, bytes as they are;
             None for `{"error": "injected fault"}`, or nothing below 400.
         delay_s: Wait so long first, with the request read completely.
         drop: Cut the connection instead of answering.
         stored: Let the emulator handle the request first, and only keep its answer from the
-            client. Needs `status` or `drop`.
+            client. Needs `status`, `drop` or an answer that stops at 0.
+        request: How the request is read.
+        answer: How the answer is written.
+        events: What becomes of some of the events.
+        image: 201 to an upload, but the image is `lost`, or stored and its `sourceId` `unnamed`.
+        content: What the body of the answer turns into.
+        informational: Statuses below 200 to send before the answer.
+        http_1_0: Answer as HTTP/1.0 without a length: the body ends with the connection.
+        name: How the fault is counted; unless given, by what it does.
 
     Raises:
         ConfigurationError: The fields contradict each other.
@@ -54,6 +207,9 @@ class Fault:
         >>> Fault(status=503, headers={"Retry-After": "2"}).stored
         False
         >>> lost_answer = Fault(drop=True, stored=True)
+        >>> timeout = Fault(answer=Flow(stop_at=0, then="stall"))
+        >>> timeout.label
+        'answer stall'
     """
 
     status: int | None = None
@@ -62,27 +218,70 @@ class Fault:
     delay_s: float = 0.0
     drop: bool = False
     stored: bool = False
+    request: Flow | None = None
+    answer: Flow | None = None
+    events: Events | None = None
+    image: ImageOutcome | None = None
+    content: Content | None = None
+    informational: Sequence[int] = ()
+    http_1_0: bool = False
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.status is not None and not 200 <= self.status <= 599:
             raise ConfigurationError(f"fault: status {self.status} is not in 200 to 599")
-        if self.delay_s < 0:
+        if not 0 <= self.delay_s < math.inf:
             raise ConfigurationError("fault: delay_s must not be negative")
         if self.drop and self.status is not None:
             raise ConfigurationError("fault: a dropped connection has no status")
-        if self.stored and not self.drop and self.status is None:
-            raise ConfigurationError("fault: stored needs a status or drop")
+        if self.stored and self.status is None and not self.silent:
+            raise ConfigurationError(
+                "fault: stored needs a status, drop, or an answer that stops at 0"
+            )
         if not all(isinstance(text, str) for pair in self.headers.items() for text in pair):
             raise ConfigurationError("fault: names and values of headers must be strings")
         if self.body is not None and (self.status is None or self.status in _BODYLESS):
             raise ConfigurationError("fault: there is no answer that could have this body")
+        if self.image is not None:
+            _check_choice("image", self.image, get_args(ImageOutcome))
+        if not all(type(status) is int and 100 <= status < 200 for status in self.informational):
+            raise ConfigurationError("fault: informational statuses are 100 to 199")
+        refuses = self.events is not None and self.events.refuses
+        succeeds = self.image is not None or (self.events is not None and not refuses)
+        if succeeds and (self.status is not None or self.silent):
+            raise ConfigurationError("fault: events and image change an answer of 201")
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no answer at all."""
+        return self.drop or (self.answer is not None and self.answer.stop_at == 0)
+
+    @property
+    def bodyless(self) -> bool:
+        """Whether its status allows no body."""
+        return self.status in _BODYLESS
 
     @property
     def label(self) -> str:
-        """How the fault is counted: its status, `drop` or `delay`."""
+        """How the fault is counted: its name, else its status, else what it does."""
+        if self.name:
+            return self.name
         if self.drop:
             return "drop"
-        return "delay" if self.status is None else str(self.status)
+        if self.status is not None:
+            return str(self.status)
+        parts = {
+            "events": self.events and self.events.outcome,
+            "image": self.image,
+            "request": self.request and self.request.label,
+            "answer": self.answer and self.answer.label,
+        }
+        for what, how in parts.items():
+            if how:
+                return f"{what} {how}"
+        if self.headers or self.content or self.informational or self.http_1_0:
+            return "answer changed"
+        return "delay"
 
     @classmethod
     def from_json(cls, given: Any) -> Fault:
@@ -91,266 +290,82 @@ class Fault:
         Raises:
             ConfigurationError: It is not an object, or a field is unknown or of the wrong kind.
         """
-        if not isinstance(given, dict):
-            raise ConfigurationError("fault: must be an object")
-        for name, value in given.items():
-            kinds = _JSON_KINDS.get(name)
-            if kinds is None:
-                known = ", ".join(each.name for each in fields(cls))
-                raise ConfigurationError(f"fault: unknown field {name!r}; known: {known}")
-            if type(value) not in kinds:
-                raise ConfigurationError(f"fault: {name} has the wrong type")
-        return cls(**given)
+        return _from_json(cls, given, "fault")
 
 
-_JSON_KINDS: dict[str, tuple[type, ...]] = {
-    "status": (int, type(None)),
-    "headers": (dict,),
-    "body": (dict, str, type(None)),
-    "delay_s": (int, float),
-    "drop": (bool,),
-    "stored": (bool,),
-}
+def _check_share(name: str, share: float | None) -> None:
+    if share is not None and not 0 <= share <= 1:
+        raise ConfigurationError(f"fault: {name} must be between 0 and 1")
 
 
-@dataclass(slots=True)
-class _Rule:
-    path: str
-    method: str
-    queue: deque[Fault | None] = field(default_factory=deque)
-    rate: float = 0.0
-    fault: Fault | None = None
-    dice: random.Random = field(default_factory=random.Random)
-
-    def matches(self, method: str, path: str) -> bool:
-        return self.method in ("*", method) and fnmatch.fnmatchcase(path, self.path)
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"fault: {name} must be one of {', '.join(choices)}")
 
 
-class FaultPlan:
-    """What is still to go wrong. May be changed at any time, from any thread.
-
-    Example:
-        >>> plan = FaultPlan()
-        >>> plan.script("/vision-events/batch", Fault(status=503), None, Fault(drop=True))
-        >>> plan.take("POST", "/vision-events/batch").status
-        503
-        >>> plan.take("POST", "/vision-events/batch") is None
-        True
-        >>> plan.pending
-        1
-    """
-
-    def __init__(self) -> None:
-        # Reentrant: a signal handler that stops the server comes in between anything.
-        self._lock = threading.RLock()
-        self._over = False
-        self._scripts: list[_Rule] = []
-        self._chances: list[_Rule] = []
-        self._injected: Counter[str] = Counter()
-        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-
-    def script(self, path: str, *faults: Fault | None, method: str = "*") -> None:
-        """Let the next requests fail in this order.
-
-        Args:
-            path: A path of the API, `*` and `?` as in file names: `/vision-events/*`.
-            faults: One per request; None lets that request pass.
-            method: Only requests with this method; `*` for all.
-        """
-        with self._lock:
-            self._scripts.append(_Rule(path, method, deque(faults)))
-
-    def at_random(
-        self, rate: float, fault: Fault, *, path: str = "*", method: str = "*", seed: int = 0
-    ) -> None:
-        """Let a share of the requests fail, where no script says otherwise.
-
-        Args:
-            rate: Probability, 0 to 1.
-            fault: What goes wrong.
-            path: As for `script`.
-            method: As for `script`.
-            seed: The same seed gives the same failures for the same order of requests.
-
-        Raises:
-            ConfigurationError: The rate is not a probability.
-        """
-        if not 0 <= rate <= 1:
-            raise ConfigurationError("fault: rate must be between 0 and 1")
-        with self._lock:
-            rule = _Rule(path, method, rate=rate, fault=fault, dice=random.Random(seed))
-            self._chances.append(rule)
-
-    def take(self, method: str, path: str) -> Fault | None:
-        """Decide about one request; the oldest script that matches goes first."""
-        with self._lock:
-            fault = self._next(method, path)
-            if fault is not None:
-                self._injected[fault.label] += 1
-            return fault
-
-    def clear(self) -> None:
-        """Let nothing go wrong from now on; what is counted stays counted."""
-        with self._lock:
-            self._scripts.clear()
-            self._chances.clear()
-
-    @property
-    def pending(self) -> int:
-        """Scripted requests that have not come yet, those that shall pass included."""
-        with self._lock:
-            return sum(len(rule.queue) for rule in self._scripts)
-
-    @property
-    def injected(self) -> dict[str, int]:
-        """Faults so far, by status, `drop` and `delay`."""
-        with self._lock:
-            return dict(sorted(self._injected.items()))
-
-    async def wait(self, delay_s: float) -> None:
-        """Sleep, unless `release` comes first."""
-        held = (asyncio.get_running_loop(), asyncio.Event())
-        with self._lock:
-            if self._over:
-                return
-            self._waiting.add(held)
-        try:
-            await asyncio.wait_for(held[1].wait(), delay_s)
-        except TimeoutError:
-            pass
-        finally:
-            with self._lock:
-                self._waiting.discard(held)
-
-    def release(self, *, for_good: bool = False) -> None:
-        """End every delay at once.
-
-        Args:
-            for_good: End those to come as well: a stopping server must not wait for a request
-                that is just about to be delayed.
-        """
-        with self._lock:
-            self._over |= for_good
-            for loop, event in self._waiting:
-                loop.call_soon_threadsafe(event.set)
-
-    def _next(self, method: str, path: str) -> Fault | None:
-        for rule in self._scripts:
-            if rule.queue and rule.matches(method, path):
-                fault = rule.queue.popleft()
-                self._scripts = [rule for rule in self._scripts if rule.queue]
-                return fault
-        for rule in self._chances:
-            if rule.matches(method, path) and rule.dice.random() < rule.rate:
-                return rule.fault
-        return None
+def _check_strings(name: str, values: Sequence[object]) -> None:
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        raise ConfigurationError(f"fault: {name} must be a list of strings")
 
 
-class FaultMiddleware:
-    """Carries a plan out, in front of the application."""
-
-    def __init__(self, app: App, plan: FaultPlan) -> None:
-        self._app = app
-        self._plan = plan
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection as ASGI wants it."""
-        fault = None
-        if scope["type"] == "http" and scope["path"].startswith(_API_PREFIX):
-            fault = self._plan.take(scope["method"], scope["path"])
-        if fault is None:
-            await self._app(scope, receive, send)
-            return
-        # A request that fails halfway through its body would fail differently on every run.
-        receive = await _read_ahead(receive)
-        if fault.delay_s:
-            await self._plan.wait(fault.delay_s)
-        if fault.stored:
-            await self._app(scope, receive, _nobody_listens)
-        if fault.drop:
-            await _abort(scope, receive)
-        elif fault.status is not None:
-            await _answer(fault, send)
+def _from_json(kind: type[_Part], given: Any, what: str) -> _Part:
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{what}: must be an object")
+    kinds = _JSON_KINDS[kind]
+    made = {}
+    for name, value in given.items():
+        if name not in kinds:
+            known = ", ".join(each.name for each in fields(kind))  # type: ignore[arg-type]
+            raise ConfigurationError(f"{what}: unknown field {name!r}; known: {known}")
+        accepted = kinds[name]
+        if isinstance(accepted, tuple):
+            if accepted and type(value) not in accepted:
+                raise ConfigurationError(f"{what}: {name} has the wrong type")
+            made[name] = value
         else:
-            await self._app(scope, receive, send)
+            made[name] = _from_json(accepted, value, f"{what}: {name}")
+    if kind is Events and "outcome" not in made:
+        raise ConfigurationError(f"{what}: needs an outcome")
+    build: Callable[..., _Part] = kind
+    return build(**made)
 
 
-async def _read_ahead(receive: Receive) -> Receive:
-    messages: deque[Message] = deque()
-    size = 0
-    while size <= _BODY_SIZE_MAX:
-        messages.append(await receive())
-        size += len(messages[-1].get("body", b""))
-        if not messages[-1].get("more_body", False):
-            break
-
-    async def replay() -> Message:
-        return messages.popleft() if messages else await receive()
-
-    return replay
-
-
-async def _nobody_listens(_message: Message) -> None:
-    return
-
-
-async def _abort(scope: Scope, receive: Receive) -> None:
-    abort = scope.get("extensions", {}).get(ABORT_EXTENSION)
-    if abort is None:
-        raise ConnectionAbortedError("this server cannot cut a connection")
-    abort()
-    # The server would take a return before the connection is gone for a missing answer.
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _answer(fault: Fault, send: Send) -> None:
-    assert fault.status is not None
-    body, headers = fault.body, {}
-    if body is None:
-        body = {"error": "injected fault"} if fault.status >= 400 else b""
-    if isinstance(body, str):
-        body, headers["content-type"] = body.encode(), "text/plain; charset=utf-8"
-    elif not isinstance(body, bytes):
-        body, headers["content-type"] = json.dumps(dict(body)).encode(), "application/json"
-    if fault.status not in _BODYLESS:
-        headers["content-length"] = str(len(body))
-    headers |= {name.lower(): value for name, value in fault.headers.items()}
-    await send(
-        {
-            "type": "http.response.start",
-            "status": fault.status,
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-def plan_from_json(plan: FaultPlan, given: Mapping[str, Any]) -> None:
-    """Add to a plan what a request to `/__emulator__/faults` asks for.
-
-    Args:
-        plan: To be extended.
-        given: `path`, optionally `method`, and either `faults` (a list, null lets a request pass;
-            optionally `repeat`) or `rate` with `fault` and optionally `seed`.
-
-    Raises:
-        ConfigurationError: Something is missing or of the wrong kind.
-    """
-    path, method = given.get("path", "*"), given.get("method", "*")
-    if not isinstance(path, str) or not isinstance(method, str):
-        raise ConfigurationError("faults: path and method must be strings")
-    if isinstance(given.get("faults"), list):
-        script = [None if each is None else Fault.from_json(each) for each in given["faults"]]
-        plan.script(path, *_repeated(script, given.get("repeat", 1)), method=method)
-        return
-    rate, seed = given.get("rate"), given.get("seed", 0)
-    if type(rate) not in (int, float) or rate is None or type(seed) is not int:
-        raise ConfigurationError("faults: give a list of faults, or a rate with one fault")
-    plan.at_random(rate, Fault.from_json(given.get("fault")), path=path, method=method, seed=seed)
-
-
-def _repeated(script: list[Fault | None], repeat: object) -> Iterable[Fault | None]:
-    if type(repeat) is not int or not 1 <= repeat <= 100_000:
-        raise ConfigurationError("faults: repeat must be an integer from 1 to 100000")
-    return script * repeat
+# By class and field: the types of its JSON, none for anything; or the class that it becomes.
+_JSON_KINDS: dict[type, dict[str, tuple[type, ...] | type]] = {
+    Flow: {
+        "bytes_per_s": (int, float, type(None)),
+        "stop_at": (int, float, type(None)),
+        "then": (str,),
+    },
+    Which: {
+        "event_type": (str, type(None)),
+        "field": (str, type(None)),
+        "value": (),
+        "event_ids": (list, type(None)),
+        "share": (int, float, type(None)),
+        "seed": (int,),
+    },
+    Events: {"outcome": (str,), "which": Which},
+    Content: {
+        "keep": (int, float),
+        "size": (int, type(None)),
+        "charset": (str, type(None)),
+        "gzip": (bool,),
+    },
+    Fault: {
+        "status": (int, type(None)),
+        "headers": (dict,),
+        "body": (dict, str, type(None)),
+        "delay_s": (int, float),
+        "drop": (bool,),
+        "stored": (bool,),
+        "request": Flow,
+        "answer": Flow,
+        "events": Events,
+        "image": (str, type(None)),
+        "content": Content,
+        "informational": (list,),
+        "http_1_0": (bool,),
+        "name": (str,),
+    },
+}

@@ -1,4 +1,4 @@
-"""The emulator's own paths, under `/__emulator__`: look at what it got, script failures, empty it.
+"""The emulator's own paths, under `/__emulator__`: look at it, let it fail, change it, empty it.
 
 They are no part of the API. On loopback they need no key; elsewhere any of the configured keys.
 """
@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from vevents.emulator import gate
 from vevents.emulator.bodies import RequestRefusedError, read_json_object
-from vevents.emulator.faults import plan_from_json
+from vevents.emulator.plan import plan_from_json
 from vevents.emulator.validation import schema
 from vevents.errors import ConfigurationError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _PREFIX = "/__emulator__"
 _LIMIT_DEFAULT = 100
 _LIMIT_MAX = 10_000
+# Of our own, because the API's may just have been made very small.
+_BODY_SIZE_MAX = 10_000_000
 
 
 def introspection_routes(emulator: Emulator, *, open_to_all: bool) -> list[Route]:
@@ -55,6 +57,8 @@ def introspection_routes(emulator: Emulator, *, open_to_all: bool) -> list[Route
         route("/faults", "GET", functools.partial(_faults, emulator)),
         route("/faults", "POST", functools.partial(_add_faults, emulator)),
         route("/faults", "DELETE", functools.partial(_clear_faults, emulator)),
+        route("/settings", "GET", functools.partial(_settings, emulator)),
+        route("/settings", "PATCH", functools.partial(_change_settings, emulator)),
     ]
 
 
@@ -113,11 +117,19 @@ async def _image(emulator: Emulator, request: Request) -> Response:
 
 
 async def _faults(emulator: Emulator, _request: Request) -> Response:
-    return JSONResponse({"pending": emulator.faults.pending, "injected": emulator.faults.injected})
+    plan = emulator.faults
+    return JSONResponse(
+        {
+            "pending": plan.pending,
+            "injected": plan.injected,
+            "chaos": None if plan.chaos is None else str(plan.chaos),
+            "history": plan.history,
+        }
+    )
 
 
 async def _add_faults(emulator: Emulator, request: Request) -> Response:
-    body = await read_json_object(request, emulator.config.json_size_max)
+    body = await read_json_object(request, _BODY_SIZE_MAX)
     try:
         plan_from_json(emulator.faults, body)
     except ConfigurationError as wrong:
@@ -128,6 +140,19 @@ async def _add_faults(emulator: Emulator, request: Request) -> Response:
 async def _clear_faults(emulator: Emulator, _request: Request) -> Response:
     emulator.faults.clear()
     return JSONResponse({"success": True})
+
+
+async def _settings(emulator: Emulator, _request: Request) -> Response:
+    return JSONResponse(emulator.config.changeable)
+
+
+async def _change_settings(emulator: Emulator, request: Request) -> Response:
+    body = await read_json_object(request, _BODY_SIZE_MAX)
+    try:
+        emulator.change(body)
+    except ConfigurationError as wrong:
+        raise RequestRefusedError(400, str(wrong)) from wrong
+    return JSONResponse(emulator.config.changeable)
 
 
 def _number(request: Request, name: str, default: int, maximum: int) -> int:

@@ -1,4 +1,4 @@
-"""Where uvicorn is bent: cutting a connection, saying when it listens, its log, its signals."""
+"""Where uvicorn is bent: ends of connections, the date, when it listens, its log, its signals."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vevents.emulator.faults import ABORT_EXTENSION, App, Receive, Scope, Send
+from vevents.emulator.config import TlsFiles
+from vevents.emulator.connection import App, Connection, Message, Receive, Scope, Send
 
 # A request that is being answered may finish; nobody waits longer for a stand-in to stop.
 _GRACE_S = 2
@@ -19,31 +21,64 @@ _GRACE_S = 2
 _KEEP_ALIVE_S = 65
 
 
-class _AbortableProtocol(H11Protocol):
-    """Lets the application cut the connection, which ASGI has no word for."""
+class _BendableProtocol(H11Protocol):
+    """Gives the application its connection, which ASGI has no word for, and dates the answers."""
+
+    date: Callable[[], str]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # The switch of uvicorn's configuration is overruled by any handler on its logger, and
         # its access log shows query strings, which may hold a key.
         self.access_log = False
+        connection = Connection(transport, self.date)
         inner: Any = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.setdefault("extensions", {})[ABORT_EXTENSION] = transport.abort
-            await inner(scope, receive, send)
+            async def send_dated(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = list(message.get("headers", ()))
+                    if not any(name == b"date" for name, _ in headers):
+                        message = {
+                            **message,
+                            "headers": [*headers, (b"date", connection.date().encode())],
+                        }
+                await send(message)
+
+            connection.offer(scope)
+            await inner(scope, receive, send_dated)
 
         self.app: Any = app
 
 
 class Listener(uvicorn.Server):
-    """A server that tells when it listens and leaves signals to its owner."""
+    """A server that tells when it listens and leaves signals to its owner.
 
-    def __init__(self, app: App, on_listening: Callable[[], None]) -> None:
+    Args:
+        app: What it serves.
+        on_listening: Called once, when connections are accepted.
+        clock: Seconds since 1970, for the `Date` of its answers.
+        tls: Certificate and key to speak TLS with.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        on_listening: Callable[[], None],
+        *,
+        clock: Callable[[], float],
+        tls: TlsFiles | None,
+    ) -> None:
+        def date() -> str:
+            return formatdate(clock(), usegmt=True)
+
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_AbortableProtocol,
+                http=type("_Protocol", (_BendableProtocol,), {"date": staticmethod(date)}),
+                ssl_certfile=None if tls is None else tls.certificate,
+                ssl_keyfile=None if tls is None else tls.key,
+                date_header=False,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -28,9 +28,11 @@ from vevents.emulator import gate
 from vevents.emulator.bodies import RequestRefusedError, parse_json, read_body, read_json_object
 from vevents.emulator.bundle import unpack_bundle
 from vevents.emulator.config import EmulatorConfig
-from vevents.emulator.faults import App, FaultMiddleware, FaultPlan, Message, Receive, Scope, Send
+from vevents.emulator.connection import App, Message, Receive, Scope, Send
 from vevents.emulator.images import ACCEPTED_FORMATS, image_mime
 from vevents.emulator.introspection import introspection_routes
+from vevents.emulator.misbehaviour import FaultMiddleware
+from vevents.emulator.plan import FaultPlan
 from vevents.emulator.query import read_query, write_cursor
 from vevents.emulator.storage import NameTakenError, NewEvent, NewImage, Storage, source_ids_of
 from vevents.emulator.validation import EventRules, Problem, Verdict, first_problem, judge_event
@@ -66,16 +68,14 @@ class Emulator:
             image_kept_size_max=config.image_kept_size_max,
             clock=config.clock,
         )
-        self._rate_limit = None
-        if config.rate_limit_per_s is not None:
-            self._rate_limit = gate.RateLimit(config.rate_limit_per_s, config.rate_limit_burst)
+        self._rate_limit = _rate_limit(config)
         self.app = Starlette(
             routes=[
                 *self._routes(),
                 *introspection_routes(self, open_to_all=open_introspection),
             ],
             middleware=[
-                Middleware(FaultMiddleware, plan=self.faults),
+                Middleware(FaultMiddleware, plan=self.faults, clock=config.clock),
                 Middleware(_Accounts, emulator=self),
             ],
             exception_handlers={
@@ -86,6 +86,17 @@ class Emulator:
             lifespan=self._lifespan,
         )
         self.app.state.emulator = self
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Go on with other settings, from the next request on.
+
+        Raises:
+            ConfigurationError: One of them makes no sense, or cannot change in mid-run.
+        """
+        config = self.config.changed(settings)
+        if not settings.keys().isdisjoint(("rate_limit_per_s", "rate_limit_burst")):
+            self._rate_limit = _rate_limit(config)
+        self.config = config
 
     def close(self) -> None:
         """Close the database; `counts()` goes on answering."""
@@ -127,8 +138,9 @@ class Emulator:
             raise RequestRefusedError(401, "The API key is missing or not valid.")
         if not key.allows(scopes):
             raise RequestRefusedError(403, "Insufficient permissions for this resource.")
-        if self._rate_limit is not None:
-            wait_s = self._rate_limit.wait_s(key)
+        rate_limit = self._rate_limit
+        if rate_limit is not None:
+            wait_s = rate_limit.wait_s(key)
             if wait_s:
                 error = {"error": "Too many requests."}
                 return JSONResponse(error, 429, headers={"Retry-After": str(wait_s)})
@@ -166,6 +178,9 @@ class Emulator:
         problem = first_problem("batch", body)
         if problem is not None:
             raise RequestRefusedError(400, str(problem))
+        count, count_max = len(body["events"]), self.config.batch_count_max
+        if count > count_max:
+            raise RequestRefusedError(400, f"events: has {count} items, more than {count_max}")
         rules = self._rules()
         verdicts = [self._judge(each, rules) for each in body["events"]]
         refused = [
@@ -379,6 +394,12 @@ class _Accounts:
         # A client that left during its own request needs no answer and is no failure.
         with contextlib.suppress(ClientDisconnect):
             await self._app(scope, receive, counting_send)
+
+
+def _rate_limit(config: EmulatorConfig) -> gate.RateLimit | None:
+    if config.rate_limit_per_s is None:
+        return None
+    return gate.RateLimit(config.rate_limit_per_s, config.rate_limit_burst)
 
 
 def _endpoint(handler: Handler) -> Handler:

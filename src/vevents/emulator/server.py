@@ -8,20 +8,21 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from vevents.emulator.config import EmulatorConfig
+from vevents.emulator.config import EmulatorConfig, TlsFiles
 from vevents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from vevents.emulator.faults import FaultPlan
     from vevents.emulator.listener import Listener
+    from vevents.emulator.plan import Chaos, FaultPlan
     from vevents.emulator.routes import Emulator
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -70,7 +71,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8080,
     on_ready: Callable[[Listening], None] | None = None,
-) -> None:
+    *,
+    tls: TlsFiles | None = None,
+    chaos: Chaos | None = None,
+) -> FaultPlan:
     """Serve in the foreground until SIGINT or SIGTERM, then return.
 
     Args:
@@ -78,20 +82,26 @@ def serve(
         host: Address to bind; away from loopback, `/__emulator__` asks for a key.
         port: Port to bind, 0 for any free one.
         on_ready: Called once, when connections are accepted.
+        tls: Speak HTTPS with this certificate and key.
+        chaos: What requests meet from the start.
+
+    Returns:
+        The plan of failures, with its `injected` and `history`.
 
     Raises:
-        ConfigurationError: As `create_app`.
+        ConfigurationError: As `create_app`; or the certificate or key cannot be used.
         OSError: The address cannot be bound.
     """
     with _bind(host, port) as bound, contextlib.ExitStack() as stack:
         emulator = stack.enter_context(contextlib.closing(_make_for(config, bound)))
-        listening = _describe(config, bound)
+        emulator.faults.chaos = chaos
+        listening = _describe(config, bound, tls)
 
         def tell() -> None:
             if on_ready is not None:
                 on_ready(listening)
 
-        listener = _listener(emulator, tell)
+        listener = _listener(emulator, tell, tls)
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             # The second time is meant: do not wait for requests that are being answered.
@@ -102,6 +112,7 @@ def serve(
         for number in _STOP_SIGNALS:
             stack.callback(signal.signal, number, signal.signal(number, stop))
         asyncio.run(listener.serve(sockets=[bound]))
+        return emulator.faults
 
 
 class RunningEmulator:
@@ -111,6 +122,7 @@ class RunningEmulator:
         config: Settings; defaults when None.
         host: Address to bind.
         port: Port to bind, 0 for any free one.
+        tls: Speak HTTPS with this certificate and key.
 
     Attributes:
         url: Base URL, without a slash at the end.
@@ -118,7 +130,7 @@ class RunningEmulator:
         faults: What shall go wrong; a `FaultPlan`.
 
     Raises:
-        ConfigurationError: As `create_app`.
+        ConfigurationError: As `create_app`; or the certificate or key cannot be used.
         OSError: The address cannot be bound.
 
     Example:
@@ -128,18 +140,23 @@ class RunningEmulator:
     """
 
     def __init__(
-        self, config: EmulatorConfig | None = None, *, host: str = "127.0.0.1", port: int = 0
+        self,
+        config: EmulatorConfig | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: TlsFiles | None = None,
     ) -> None:
         config = EmulatorConfig() if config is None else config
         with contextlib.ExitStack() as undo:
             bound = undo.enter_context(_bind(host, port))
             self._emulator = undo.enter_context(contextlib.closing(_make_for(config, bound)))
-            listening = _describe(config, bound)
+            listening = _describe(config, bound, tls)
             self.url: str = listening.url
             self.api_key: str = listening.api_key
             self.faults: FaultPlan = self._emulator.faults
             ready = threading.Event()
-            self._listener = _listener(self._emulator, ready.set)
+            self._listener = _listener(self._emulator, ready.set, tls)
             self._thread = threading.Thread(
                 target=self._run, args=(bound, ready), name="vevents-emulator", daemon=True
             )
@@ -194,6 +211,18 @@ class RunningEmulator:
         """
         return self._emulator.storage.list_images(orphaned=orphaned, after=after, limit=limit)
 
+    def change(self, **settings: Any) -> None:
+        """Go on with other settings from the next request on, as `PATCH /__emulator__/settings`.
+
+        Raises:
+            ConfigurationError: One of them makes no sense, or cannot change in mid-run.
+
+        Example:
+            >>> with RunningEmulator() as emulator:
+            ...     emulator.change(api_keys=["another-key"], json_size_max=50_000)
+        """
+        self._emulator.change(settings)
+
     def clear(self) -> None:
         """Forget events, images and counters, as `DELETE /__emulator__/events` does."""
         self._emulator.storage.clear()
@@ -245,10 +274,25 @@ def _make_for(config: EmulatorConfig, bound: socket.socket) -> Emulator:
     return _make(config, open_introspection=_is_loopback(bound))
 
 
-def _listener(emulator: Emulator, on_listening: Callable[[], None]) -> Listener:
+def _listener(
+    emulator: Emulator, on_listening: Callable[[], None], tls: TlsFiles | None
+) -> Listener:
     from vevents.emulator.listener import Listener
 
-    return Listener(emulator.app, on_listening)
+    if tls is not None:
+        _check_tls(tls)
+    return Listener(emulator.app, on_listening, clock=emulator.config.clock, tls=tls)
+
+
+def _check_tls(tls: TlsFiles) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # With no passphrase at hand, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    except OSError as failed:
+        raise ConfigurationError(
+            f"TLS with {tls.certificate} and {tls.key}: {failed.strerror or failed}"
+        ) from failed
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -274,11 +318,11 @@ def _is_loopback(bound: socket.socket) -> bool:
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
 
 
-def _describe(config: EmulatorConfig, bound: socket.socket) -> Listening:
+def _describe(config: EmulatorConfig, bound: socket.socket, tls: TlsFiles | None) -> Listening:
     host, port = bound.getsockname()[:2]
     shown = f"[{host}]" if bound.family == socket.AF_INET6 else host
     return Listening(
-        url=f"http://{shown}:{port}",
+        url=f"{'http' if tls is None else 'https'}://{shown}:{port}",
         host=host,
         port=port,
         api_key=config.keys[0].value,
