@@ -25,10 +25,13 @@ from typing import Any, Final, Literal, NoReturn
 
 from vevents.emulator.bodies import RequestRefusedError, gunzip
 from vevents.emulator.connection import App, Connection, Message, Receive, Scope, Send
-from vevents.emulator.faults import Ending, Events, Fault, Flow
+from vevents.emulator.faults import Ending, Events, Fault, Flow, ImageOutcome
 from vevents.emulator.plan import FaultPlan
 
 _OWN_PREFIX: Final = "/__emulator__"
+_SINGLE: Final = "/vision-events"
+_BATCH: Final = "/vision-events/batch"
+_UPLOAD: Final = "/vision-events/upload"
 _BODY_SIZE_MAX: Final = 67_108_864
 _PIECE_SIZE: Final = 65_536
 _PIECES_PER_S: Final = 10
@@ -129,6 +132,7 @@ class _Exchange:
         """
         announced = int(self._header("content-length") or 0)
         stop_size = None if flow.stop_at is None else flow.stop_at * announced
+        slow_s = 0.0 if flow.bytes_per_s is None else 1 / flow.bytes_per_s
         size, more = 0, True
         while more and size <= _BODY_SIZE_MAX:
             if stop_size is not None and size >= stop_size:
@@ -139,8 +143,8 @@ class _Exchange:
             self._read.append(message)
             piece = len(message.get("body", b""))
             size, more = size + piece, message.get("more_body", False)
-            if flow.bytes_per_s is not None:
-                await self._plan.wait(piece / flow.bytes_per_s)
+            if slow_s:
+                slow_s = slow_s if await self._plan.wait(piece * slow_s) else 0.0
         if stop_size is not None:
             # So small that it came in one piece.
             await self._end_reading(flow.then)
@@ -161,15 +165,22 @@ class _Exchange:
         fault = self._fault
         if fault.events is not None:
             return await self._answer_about(fault.events)
-        if fault.image == "lost":
-            source_id = f"ve-img-{secrets.token_hex(8)}"
-            return _Answer.of_json(201, {"success": True, "sourceId": source_id, "url": ""})
+        if fault.image is not None:
+            return await self._answer_about_image(fault.image)
         if fault.status is None:
-            answer = await self._handle()
-            return _without(answer, "sourceId") if fault.image == "unnamed" else answer
+            return await self._handle()
         if fault.stored:
             await self._handle()
         return self._planned_answer(fault.status)
+
+    async def _answer_about_image(self, outcome: ImageOutcome) -> _Answer:
+        if self._scope["path"] != _UPLOAD:
+            return await self._handle()
+        self._plan.count(self._scope["method"], self._scope["path"], self._fault)
+        if outcome == "unnamed":
+            return _without(await self._handle(), "sourceId")
+        source_id = f"ve-img-{secrets.token_hex(8)}"
+        return _Answer.of_json(201, {"success": True, "sourceId": source_id, "url": ""})
 
     def _planned_answer(self, status: int) -> _Answer:
         body = self._fault.body
@@ -208,7 +219,7 @@ class _Exchange:
         posted = self._posted_events()
         if posted is None:
             return await self._handle()
-        is_batch = self._scope["path"].endswith("/batch")
+        is_batch = self._scope["path"] == _BATCH
         struck = [index for index, event in enumerate(posted) if events.which.matches(event)]
         if not struck:
             return await self._handle()
@@ -240,6 +251,8 @@ class _Exchange:
 
     def _posted_events(self) -> list[dict[str, Any]] | None:
         """The events of the request, or None when it holds none that can be read."""
+        if self._scope["path"] not in (_SINGLE, _BATCH):
+            return None
         try:
             body = self._body()
             if self._header("content-encoding") is not None:
@@ -312,8 +325,8 @@ class _Exchange:
             # A write past the server is not held up by a client that does not read.
             while connection.unsent_size > _PIECE_SIZE and await self._plan.wait(_DRAIN_S):
                 pass
-            if pause_s and start + piece_size < size:
-                await self._plan.wait(pause_s)
+            if pause_s and start + piece_size < size and not await self._plan.wait(pause_s):
+                pause_s = 0.0
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -165,8 +165,8 @@ class FaultPlan:
         with self._lock:
             self._requests[method, path] += 1
             fault = self._next(method, path)
-            # Whether it strikes any of the events is known when the request has been read.
-            if fault is not None and fault.events is None:
+            # Whether it strikes an event or an image is known when the request has been read.
+            if fault is not None and fault.events is None and fault.image is None:
                 self.count(method, path, fault)
             return fault
 
