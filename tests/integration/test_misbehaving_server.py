@@ -45,8 +45,9 @@ KEY = "rf_secret_0123456789"
 USE_CASE = "uc-1"
 API, BATCH, UPLOAD = "/vision-events*", "/vision-events/batch", "/vision-events/upload"
 EVENT_COUNT, FRAME_COUNT = 14, 3
-# A server that stalls costs a read timeout in earnest.
-TIMEOUTS = Timeouts(connect_s=2.0, read_s=0.25, write_s=0.25)
+TIMEOUTS = Timeouts(connect_s=5.0, read_s=5.0, write_s=5.0)
+# A server that stalls costs a timeout in earnest.
+IMPATIENT = Timeouts(connect_s=5.0, read_s=0.2, write_s=0.2)
 RETRY = RetryPolicy(attempts=2, first_wait_s=1.0, wait_s_max=30.0)
 
 
@@ -143,22 +144,37 @@ class Site:
             return flusher.flush(**limits)
 
 
-@pytest.fixture
-def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """Parametrized, with a ring of that many bytes for frames."""
+# As EmulatorConfig has them; tests change them in mid-run.
+SETTINGS: dict[str, Any] = {
+    "api_keys": [KEY],
+    "batch_count_max": 100,
+    "json_size_max": 10_000_000,
+    "image_size_max": 20_000_000,
+    "rate_limit_per_s": None,
+    "require_known_images": False,
+}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RunningEmulator]:
     config = EmulatorConfig(
-        database=":memory:", api_keys=[KEY], use_cases=[USE_CASE], strict_fields=True
+        database=":memory:", use_cases=[USE_CASE], strict_fields=True, **SETTINGS
     )
-    sizes: dict[str, int] = {
-        "events_size": 2 << 20,
-        "media_size": getattr(request, "param", 8 << 20),
-        "delivery_size": 1 << 20,
-    }
-    with (
-        RunningEmulator(config) as emulator,
-        EventLog(tmp_path / "log", **sizes) as log,  # type: ignore[arg-type]
-    ):
-        yield Site(log, emulator)
+    with RunningEmulator(config) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def site(tmp_path: Path, shared: RunningEmulator, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Parametrized, with a ring of that many bytes for frames."""
+    shared.faults.clear()
+    shared.change(**SETTINGS)
+    shared.clear()
+    media_size = getattr(request, "param", 4 << 20)
+    with EventLog(
+        tmp_path / "log", events_size=1 << 20, media_size=media_size, delivery_size=1 << 20
+    ) as log:
+        yield Site(log, shared)
 
 
 # --- the oracle ---------------------------------------------------------------------------------
@@ -239,6 +255,7 @@ class Outcome:
         times: So many requests meet the fault; None for all.
         path: Only requests to this path do.
         slept_s_min: The pass waits so long at least.
+        timeouts: Of the client.
         retry_after_s: From and to: what the server asked for, passed on in the report.
     """
 
@@ -250,6 +267,7 @@ class Outcome:
     times: int | None = None
     path: str = API
     slept_s_min: float = 0.0
+    timeouts: Timeouts = TIMEOUTS
     retry_after_s: tuple[float, float] | None = None
 
 
@@ -261,7 +279,9 @@ AT_ONCE = Outcome(stops=(StopReason.OFFLINE,), requests_max=6)
 KEY_REFUSED = replace(AT_ONCE, stops=(StopReason.UNAUTHORIZED,))
 SLOW_DOWN = Outcome(stops=(StopReason.THROTTLED,), requests_max=12)
 # Only the first requests: each costs a read timeout. The pass goes on behind what is passed over.
-STALLS = replace(KEEPS_FAILING, times=4, stops=(StopReason.SERVER,), delivered_min=1)
+STALLS = replace(
+    KEEPS_FAILING, times=4, stops=(StopReason.SERVER,), delivered_min=1, timeouts=IMPATIENT
+)
 REFUSES_ALL = Outcome(stops=(None,), rejected=EVENT_COUNT)
 IMAGES_TOO = replace(REFUSES_ALL, images_rejected=FRAME_COUNT)
 
@@ -353,15 +373,16 @@ def test_every_fault_with_a_name_is_tried() -> None:
 )
 def test_what_a_pass_makes_of(name: str, site: Site) -> None:
     expected, plan = OUTCOMES[name], site.emulator.faults
+    met_before = plan.injected.get(name, 0)
     site.append()
     if expected.times is None:
         plan.at_random(1.0, CATALOGUE[name], path=expected.path)
     else:
         plan.script(expected.path, *[CATALOGUE[name]] * expected.times)
 
-    report = site.flush()
+    report = site.flush(timeouts=expected.timeouts)
 
-    assert name in plan.injected
+    assert plan.injected[name] > met_before
     assert report.stopped_reason in expected.stops, report.message
     assert report.delivered >= expected.delivered_min
     assert (report.rejected, report.images_rejected) == (
@@ -558,7 +579,7 @@ def test_a_large_image_that_is_cut_on_its_way(site: Site, then: Any) -> None:
     fault = Fault(request=Flow(stop_at=0.1, then=then))
     site.emulator.faults.script(UPLOAD, *[fault] * 2)
 
-    report = site.flush()
+    report = site.flush(timeouts=IMPATIENT)
 
     assert (report.stopped_reason, report.delivered) == (StopReason.SERVER, 1)
     lift_and_pass_again(site)
@@ -569,7 +590,7 @@ def test_events_are_appended_while_a_pass_hangs(site: Site) -> None:
     site.append()
     site.emulator.faults.script(API, CATALOGUE["no-answer"])
     report: list[FlushReport] = []
-    passing = threading.Thread(target=lambda: report.append(site.flush()))
+    passing = threading.Thread(target=lambda: report.append(site.flush(timeouts=IMPATIENT)))
     passing.start()
     while site.emulator.faults.pending:
         time.sleep(0.001)
@@ -594,7 +615,7 @@ def test_an_answer_that_trickles_is_given_up(site: Site) -> None:
     passing = threading.Thread(target=site.flush, kwargs={"timeout_s": 0.5})
     passing.start()
     try:
-        passing.join(3.0)
+        passing.join(2.0)
         assert not passing.is_alive()
     finally:
         site.emulator.faults.clear()
@@ -723,12 +744,12 @@ def test_http_spoken_where_https_is(site: Site, self_signed: TlsFiles) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_chaos(site: Site, seed: int) -> None:
-    site.append(30, frames=6)
+    site.append(20, frames=4)
     site.emulator.faults.chaos = Chaos(seed, "high")
     site.clock = FastTime(seed)
     reasons: Counter[StopReason | None] = Counter()
     for _ in range(50):
-        report = site.flush()
+        report = site.flush(timeouts=IMPATIENT)
         reasons[report.stopped_reason] += 1
         assert site.log.stats().conserved
         assert site.log.stats("media").conserved
@@ -738,5 +759,5 @@ def test_chaos(site: Site, seed: int) -> None:
     told = f"chaos {site.emulator.faults.chaos}: {site.emulator.faults.history}"
     assert reasons[None] == 1, told
     assert report.rejected == 0, told
-    assert site.log.stats().delivered == 30, told
+    assert site.log.stats().delivered == 20, told
     assert_all_is_where_it_belongs(site)

@@ -52,6 +52,24 @@ if TYPE_CHECKING:
     metavar="N",
     help="Answer 429 beyond N requests per second.",
 )
+@click.option(
+    "--chaos",
+    metavar="SEED[:SEVERITY]",
+    help="Let requests fail at random: 1 in 20 with severity low, 1 in 5 with medium (the "
+    "default), 1 in 2 with high. The same seed gives the same failures.",
+)
+@click.option(
+    "--tls-certificate",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Speak HTTPS with this certificate (PEM). Needs --tls-key.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Its private key (PEM, without a passphrase).",
+)
 @click.option("--access-log", is_flag=True, help="Print a line for every request.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON object.")
 def command(
@@ -64,6 +82,9 @@ def command(
     degrade_images: bool,
     strict: bool,
     rate_limit: float | None,
+    chaos: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
     access_log: bool,
     as_json: bool,
 ) -> int:
@@ -72,20 +93,28 @@ def command(
     It runs until Ctrl-C, takes events and images as the API does, and refuses what the API refuses.
     Needs `pip install "vevents[emulate]"`.
     """
-    from vevents.emulator import EmulatorConfig, serve
+    from vevents.emulator import Chaos, EmulatorConfig, TlsFiles, serve
 
     setup_messages("info" if access_log else "warning")
+    tls = None
+    if tls_certificate is not None and tls_key is not None:
+        tls = TlsFiles(tls_certificate, tls_key)
+    elif tls_certificate is not None or tls_key is not None:
+        raise click.UsageError("--tls-certificate and --tls-key need each other")
+    drawn = None if chaos is None else Chaos.parse(chaos)
 
     def show(listening: Listening) -> None:
         shown = {"API_URL": listening.url}
         if not api_keys:
             shown["ROBOFLOW_API_KEY"] = listening.api_key
+        if drawn is not None:
+            click.echo(f"chaos {drawn}: requests will fail on purpose", err=True)
         if as_json:
-            click.echo(json.dumps(shown))
+            click.echo(json.dumps(shown if drawn is None else {**shown, "chaos": str(drawn)}))
         else:
             click.echo("\n".join(f"export {name}={value}" for name, value in shown.items()))
 
-    serve(
+    plan = serve(
         EmulatorConfig(
             database=database,
             api_keys=api_keys,
@@ -100,5 +129,11 @@ def command(
         host=host,
         port=port,
         on_ready=show,
+        tls=tls,
+        chaos=drawn,
     )
+    if drawn is not None:
+        met = ", ".join(f"{name} {count}" for name, count in plan.injected.items())
+        struck = sum(plan.injected.values())
+        click.echo(f"chaos {drawn}: {struck} of {plan.requests} requests: {met}", err=True)
     return ExitCode.OK

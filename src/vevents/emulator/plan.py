@@ -152,13 +152,17 @@ class FaultPlan:
 
     @property
     def chaos(self) -> Chaos | None:
-        """What the requests meet for which nothing else is planned; None for nothing."""
+        """What the requests meet for which nothing else is planned; None for nothing.
+
+        Setting it begins to count the requests anew.
+        """
         return self._chaos
 
     @chaos.setter
     def chaos(self, chaos: Chaos | None) -> None:
         with self._lock:
             self._chaos = chaos
+            self._requests.clear()
 
     def take(self, method: str, path: str) -> Fault | None:
         """Decide about one request; the oldest script that matches goes first."""
@@ -190,6 +194,12 @@ class FaultPlan:
         """Scripted requests that have not come yet, those that shall pass included."""
         with self._lock:
             return sum(len(rule.queue) for rule in self._scripts)
+
+    @property
+    def requests(self) -> int:
+        """Requests since the chaos began, if there is one; those that passed included."""
+        with self._lock:
+            return sum(self._requests.values())
 
     @property
     def injected(self) -> dict[str, int]:
