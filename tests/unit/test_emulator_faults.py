@@ -1,4 +1,4 @@
-"""The plan of failures: order, matching, chance, and what a request may ask for."""
+"""Faults as data: what contradicts itself, how they are counted, JSON."""
 
 from __future__ import annotations
 
@@ -6,73 +6,8 @@ from typing import Any
 
 import pytest
 
-from vevents.emulator import Fault, FaultPlan
-from vevents.emulator.plan import plan_from_json
+from vevents.emulator import Content, Events, Fault, Flow, Which
 from vevents.errors import ConfigurationError
-
-EVENTS, BATCH, UPLOAD = "/vision-events", "/vision-events/batch", "/vision-events/upload"
-BUSY, GONE = Fault(status=503), Fault(drop=True)
-
-
-def test_a_script_is_taken_in_order_and_then_over() -> None:
-    plan = FaultPlan()
-    plan.script(BATCH, BUSY, None, GONE)
-
-    assert [plan.take("POST", BATCH) for _ in range(4)] == [BUSY, None, GONE, None]
-    assert plan.pending == 0
-
-
-def test_scripts_know_their_path_and_method() -> None:
-    plan = FaultPlan()
-    plan.script("/vision-events/*", BUSY, method="POST")
-    plan.script("*", GONE)
-
-    assert plan.take("GET", BATCH) == GONE
-    assert plan.take("POST", EVENTS) is None
-    assert plan.take("POST", UPLOAD) == BUSY
-    assert plan.take("POST", UPLOAD) is None
-
-
-def test_a_pass_in_the_first_script_goes_before_the_second() -> None:
-    plan = FaultPlan()
-    plan.script(BATCH, None)
-    plan.script(BATCH, BUSY)
-
-    assert [plan.take("POST", BATCH) for _ in range(2)] == [None, BUSY]
-
-
-def test_chance_is_repeatable() -> None:
-    def outcome(seed: int) -> list[bool]:
-        plan = FaultPlan()
-        plan.at_random(0.3, BUSY, path=BATCH, seed=seed)
-        return [plan.take("POST", BATCH) is BUSY for _ in range(1000)]
-
-    assert outcome(1) == outcome(1)
-    assert outcome(1) != outcome(2)
-    assert 200 < sum(outcome(1)) < 400
-
-
-def test_chance_at_its_ends_and_elsewhere() -> None:
-    plan = FaultPlan()
-    plan.at_random(0, GONE, path=BATCH)
-    plan.at_random(1, BUSY, path=BATCH)
-
-    assert plan.take("POST", BATCH) == BUSY
-    assert plan.take("POST", UPLOAD) is None
-
-
-def test_what_was_injected_is_counted_and_stays_counted() -> None:
-    plan = FaultPlan()
-    plan.script(BATCH, BUSY, None, GONE, GONE, Fault(delay_s=0.1))
-    for _ in range(5):
-        plan.take("POST", BATCH)
-    plan.script(BATCH, BUSY)
-
-    plan.clear()
-
-    assert plan.pending == 0
-    assert plan.take("POST", BATCH) is None
-    assert plan.injected == {"503": 1, "drop": 2, "delay": 1}
 
 
 @pytest.mark.parametrize(
@@ -81,12 +16,19 @@ def test_what_was_injected_is_counted_and_stays_counted() -> None:
         {"status": 99},
         {"status": 600},
         {"delay_s": -1},
+        {"delay_s": float("inf")},
         {"status": 503, "drop": True},
         {"stored": True},
         {"stored": True, "delay_s": 1},
+        {"stored": True, "answer": Flow(stop_at=0.5)},
         {"status": 429, "headers": {"Retry-After": 2}},
         {"status": 204, "body": "x"},
         {"drop": True, "body": "x"},
+        {"image": "burnt"},
+        {"image": "lost", "status": 500},
+        {"events": Events(outcome="partly"), "drop": True},
+        {"informational": [200]},
+        {"informational": ["103"]},
     ],
 )
 def test_faults_that_contradict_themselves(fields: Any) -> None:
@@ -94,46 +36,119 @@ def test_faults_that_contradict_themselves(fields: Any) -> None:
         Fault(**fields)
 
 
-def test_a_plan_from_json() -> None:
-    plan = FaultPlan()
-    fault = {
-        "status": 429,
-        "headers": {"Retry-After": "2"},
-        "body": {"error": "slow down"},
-        "delay_s": 1,
-        "stored": True,
-    }
-    plan_from_json(plan, {"path": BATCH, "method": "POST", "faults": [fault, None], "repeat": 2})
-    plan_from_json(plan, {"path": UPLOAD, "rate": 1, "fault": {"drop": True}, "seed": 3})
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Flow, {"bytes_per_s": 0}),
+        (Flow, {"stop_at": 1.5}),
+        (Flow, {"then": "explode"}),
+        (Which, {"share": -0.1}),
+        (Which, {"event_ids": "evt-1"}),
+        (Which, {"event_ids": [1]}),
+        (Events, {"outcome": "eaten"}),
+        (Content, {"keep": 2}),
+        (Content, {"size": -1}),
+        (Content, {"size": 1 << 40}),
+        (Content, {"charset": "klingon"}),
+    ],
+)
+def test_parts_out_of_range(kind: Any, fields: Any) -> None:
+    with pytest.raises(ConfigurationError, match="fault: "):
+        kind(**fields)
 
-    made = Fault(
-        status=429,
-        headers={"Retry-After": "2"},
-        body={"error": "slow down"},
-        delay_s=1,
-        stored=True,
+
+@pytest.mark.parametrize(
+    ("fault", "label"),
+    [
+        (Fault(status=503, name="busy"), "busy"),
+        (Fault(drop=True), "drop"),
+        (Fault(status=503, delay_s=1), "503"),
+        (Fault(events=Events(outcome="partly")), "events partly"),
+        (Fault(image="lost"), "image lost"),
+        (Fault(request=Flow(stop_at=0.5, then="close")), "request close"),
+        (Fault(answer=Flow(bytes_per_s=5)), "answer slow"),
+        (Fault(content=Content(gzip=True)), "answer changed"),
+        (Fault(delay_s=1), "delay"),
+    ],
+)
+def test_how_a_fault_is_counted(fault: Fault, label: str) -> None:
+    assert fault.label == label
+
+
+EVENT = {
+    "eventId": "e-1",
+    "eventType": "custom",
+    "eventData": {"value": "x"},
+    "customMetadata": {"line": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("which", "matches"),
+    [
+        (Which(), True),
+        (Which(event_type="custom"), True),
+        (Which(event_type="quality_check"), False),
+        (Which(field="eventData.value", value="x"), True),
+        (Which(field="eventData.value", value="y"), False),
+        (Which(field="eventData.value.deeper"), True),
+        (Which(field="customMetadata.line", value=3), True),
+        (Which(event_ids=["e-1", "e-2"]), True),
+        (Which(event_ids=["e-2"]), False),
+        (Which(event_type="custom", event_ids=["e-2"]), False),
+        (Which(share=1), True),
+        (Which(share=0), False),
+    ],
+)
+def test_which_events(which: Which, matches: bool) -> None:
+    assert which.matches(EVENT) is matches
+    assert not which.matches("no event")
+
+
+def test_a_share_of_the_events_is_always_the_same_one() -> None:
+    events = [{"eventId": f"e-{number}"} for number in range(1000)]
+
+    def struck(seed: int) -> list[bool]:
+        return [Which(share=0.1, seed=seed).matches(event) for event in events]
+
+    assert struck(1) == struck(1) != struck(2)
+    assert 60 < sum(struck(1)) < 140
+
+
+def test_a_fault_from_json() -> None:
+    given = {
+        "request": {"bytes_per_s": 5},
+        "answer": {"stop_at": 0.5, "then": "stall"},
+        "events": {"outcome": "refused", "which": {"event_ids": ["e-1"], "value": [1, None]}},
+        "content": {"keep": 0.5, "charset": "utf-16"},
+        "informational": [103],
+        "http_1_0": True,
+        "name": "all of it",
+    }
+
+    assert Fault.from_json(given) == Fault(
+        request=Flow(bytes_per_s=5),
+        answer=Flow(stop_at=0.5, then="stall"),
+        events=Events(outcome="refused", which=Which(event_ids=["e-1"], value=[1, None])),
+        content=Content(keep=0.5, charset="utf-16"),
+        informational=[103],
+        http_1_0=True,
+        name="all of it",
     )
-    assert [plan.take("POST", BATCH) for _ in range(5)] == [made, None, made, None, None]
-    assert plan.take("PUT", UPLOAD) == GONE
 
 
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({}, "a list of faults, or a rate"),
-        ({"path": 1, "faults": []}, "must be strings"),
-        ({"faults": [{"status": "503"}]}, "status has the wrong type"),
-        ({"faults": [{"stauts": 503}]}, "unknown field 'stauts'; known: status"),
-        ({"faults": [503]}, "must be an object"),
-        ({"faults": ["503"]}, "no fault is called '503'"),
-        ({"faults": [{"drop": True}], "repeat": 0}, "repeat"),
-        ({"faults": [{"drop": True}], "repeat": 10**6}, "repeat"),
-        ({"rate": 0.5}, "must be an object"),
-        ({"rate": 1.5, "fault": {"drop": True}}, "rate must be between"),
-        ({"rate": True, "fault": {"drop": True}}, "a list of faults, or a rate"),
-        ({"rate": 0.5, "fault": {"drop": True}, "seed": "a"}, "a list of faults, or a rate"),
+        ({"answer": {"stop": 1}}, "fault: answer: unknown field 'stop'; known: bytes_per_s"),
+        ({"answer": {"stop_at": True}}, "fault: answer: stop_at has the wrong type"),
+        ({"answer": "stall"}, "fault: answer: must be an object"),
+        ({"answer": None}, "fault: answer: must be an object"),
+        ({"events": {}}, "fault: events: needs an outcome"),
+        ({"events": {"outcome": "lost", "which": {"seed": 1.5}}}, "events: which: seed has the wr"),
+        ({"informational": 103}, "informational has the wrong type"),
     ],
 )
 def test_json_that_is_refused(given: Any, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
-        plan_from_json(FaultPlan(), given)
+        Fault.from_json(given)

@@ -368,13 +368,14 @@ def test_every_field_of_a_fault_is_documented() -> None:
 
 
 def test_the_requests_of_the_document_work() -> None:
-    bodies = re.findall(r"-d '(.*)'", DOCUMENT)
+    requests = re.findall(r"-X (\w+) .*?\$API_URL(/\S+?)\" \\\n  -d '(.*)'", DOCUMENT)
     with RunningEmulator(config()) as emulator, client_of(emulator.url) as client:
-        for body in bodies:
-            answer = client.post("/__emulator__/faults", json=json.loads(body))
-            assert answer.status_code == 201, answer.text
-        assert len(bodies) == 2
-        assert emulator.faults.pending == 3
+        for method, path, body in requests:
+            answer = client.request(method, path, json=json.loads(body))
+            assert answer.status_code in (200, 201), answer.text
+        assert DOCUMENT.count("curl -X") == len(requests) == 6
+        assert emulator.faults.pending == 6
+        assert str(emulator.faults.chaos) == "7:high"
 
 
 def test_the_example_of_the_document_works() -> None:
