@@ -136,7 +136,7 @@ class _Exchange:
         size, more = 0, True
         while more and size <= _BODY_SIZE_MAX:
             if stop_size is not None and size >= stop_size:
-                await self._end_reading(flow.then)
+                await self._end_reading(flow.then, more=True)
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise _OverError
@@ -147,7 +147,7 @@ class _Exchange:
                 slow_s = slow_s if await self._plan.wait(piece * slow_s) else 0.0
         if stop_size is not None:
             # So small that it came in one piece.
-            await self._end_reading(flow.then)
+            await self._end_reading(flow.then, more=False)
 
     def _body(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self._read)
@@ -330,16 +330,16 @@ class _Exchange:
 
     # --- the end -----------------------------------------------------------------------------
 
-    async def _end_reading(self, how: Ending) -> NoReturn:
+    async def _end_reading(self, how: Ending, *, more: bool) -> NoReturn:
+        """End the connection; `more` says whether there is more of the request to come."""
         if how == "stall":
             # Asking the server for more would let it read on.
             await self._plan.wait(_STALL_S)
         elif how == "close":
             Connection.of(self._scope).close_writing()
             # Closing with the rest unread would become a reset.
-            message: Message = {"more_body": True}
-            while message.get("more_body", False):
-                message = await self._receive()
+            while more:
+                more = (await self._receive()).get("more_body", False)
             await self._end("close")
         await self._end("reset")
 
