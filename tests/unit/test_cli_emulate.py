@@ -8,17 +8,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
+import trustme
 from cli_site import clean_environment
 
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.delivery.client import Client
-from vevents.errors import RefusedError, ThrottledError
+from vevents.errors import RefusedError, ThrottledError, UnreachableError
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +121,64 @@ def test_rate_limit_and_access_log() -> None:
         _, err = process.communicate(timeout=30)
 
     assert err.count("/vision-events/use-cases") == 2
+
+
+def test_chaos_says_its_seed_and_what_it_did() -> None:
+    def run() -> tuple[list[str], str]:
+        options = ("--api-key", "k", "--json", "--chaos", "7:high")
+        with emulate(*options) as process:
+            shown = first_object(process)
+            assert shown["chaos"] == "7:high"
+            url = f"{shown['API_URL']}/vision-events/use-cases"
+            with httpx.Client(trust_env=False, timeout=0.3) as client:
+                for _ in range(30):
+                    with suppress(httpx.HTTPError):
+                        client.get(url)
+                faults = client.get(f"{shown['API_URL']}/__emulator__/faults").json()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        assert faults["chaos"] == "7:high"
+        return faults["history"], err
+
+    history, err = run()
+
+    assert len(history) > 5
+    assert history[0].startswith("GET /vision-events/use-cases ")
+    first, last = err.splitlines()
+    assert first == "chaos 7:high: requests will fail on purpose"
+    assert last.startswith(f"chaos 7:high: {len(history)} of 30 requests: ")
+    assert run() == (history, err)
+
+
+@pytest.mark.parametrize("given", ["seven", "7:extreme", ":high"])
+def test_chaos_that_makes_no_sense(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["emulate", "--port", "0", "--chaos", given]) == ExitCode.USAGE
+    assert "chaos: " in capsys.readouterr().err
+
+
+def test_tls(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    files = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+
+    with emulate("--json", *files) as process:
+        url = first_object(process)["API_URL"]
+        assert url.startswith("https://127.0.0.1:")
+        with Client("k", api_url=url) as client, pytest.raises(UnreachableError, match="certific"):
+            client.list_use_cases()
+
+
+def test_tls_with_half_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.pem"
+    file.write_text("nothing")
+    for option in ("--tls-certificate", "--tls-key"):
+        assert main(["emulate", "--port", "0", option, str(file)]) == ExitCode.USAGE
+        assert "need each other" in capsys.readouterr().err
+    both = ["--tls-certificate", str(file), "--tls-key", str(file)]
+    assert main(["emulate", "--port", "0", *both]) == ExitCode.USAGE
+    assert str(file) in capsys.readouterr().err
 
 
 def test_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
