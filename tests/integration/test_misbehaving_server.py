@@ -84,6 +84,7 @@ class Site:
     # These by the digest that the log knows frames by.
     frames: dict[bytes, str] = field(default_factory=dict)
     clock: FastTime = field(default_factory=FastTime)
+    faults_before: int = 0
 
     def append(
         self, count: int = EVENT_COUNT, frames: int = FRAME_COUNT, size: int = 3_000
@@ -174,7 +175,7 @@ def site(tmp_path: Path, shared: RunningEmulator, request: pytest.FixtureRequest
     with EventLog(
         tmp_path / "log", events_size=1 << 20, media_size=media_size, delivery_size=1 << 20
     ) as log:
-        yield Site(log, shared)
+        yield Site(log, shared, faults_before=sum(shared.faults.injected.values()))
 
 
 # --- the oracle ---------------------------------------------------------------------------------
@@ -226,6 +227,9 @@ def assert_all_is_where_it_belongs(site: Site) -> None:
     assert counts["events"] == len(stored)
     assert counts["overwrites_changed"] == 0
     assert counts["images_missing"] == 0
+    plan = site.emulator.faults
+    # An upload is repeated only where its answer went wrong.
+    assert counts["images_duplicate"] <= sum(plan.injected.values()) - site.faults_before
 
 
 def lift_and_pass_again(site: Site, passes_max: int = 1) -> None:
@@ -291,6 +295,9 @@ OUTCOMES = {
     "bad-gateway": KEEPS_FAILING,
     "unavailable": replace(KEEPS_FAILING, slept_s_min=2.0),
     "unavailable-until": replace(KEEPS_FAILING, slept_s_min=2.0),
+    "unavailable-for-years": Outcome(
+        stops=(StopReason.SERVER,), requests_max=6, retry_after_s=(1e10, 1e11)
+    ),
     "gateway-timeout": KEEPS_FAILING,
     "request-timeout": KEEPS_FAILING,
     "throttled": replace(SLOW_DOWN, slept_s_min=1.0, retry_after_s=(1.0, 1.0)),
@@ -332,6 +339,9 @@ OUTCOMES = {
     "empty-201": KEEPS_FAILING,
     "no-content": AT_ONCE,
     "half-json": KEEPS_FAILING,
+    "answer-without-ids": KEEPS_FAILING,
+    "length-too-long": KEEPS_FAILING,
+    "length-too-short": KEEPS_FAILING,
     "wrong-type": AT_ONCE,
     "wrong-charset": GOES_THROUGH,
     "utf-16": GOES_THROUGH,
@@ -344,6 +354,7 @@ OUTCOMES = {
     "redirect": AT_ONCE,
     "captive-portal": AT_ONCE,
     "captive-portal-511": AT_ONCE,
+    "another-api": AT_ONCE,
     "proxy-login": AT_ONCE,
     "date-ahead": GOES_THROUGH,
     "date-behind": GOES_THROUGH,
@@ -396,6 +407,82 @@ def test_what_a_pass_makes_of(name: str, site: Site) -> None:
         low, high = expected.retry_after_s
         assert report.retry_after_s is not None
         assert low <= report.retry_after_s <= high
+    lift_and_pass_again(site)
+    assert_all_is_where_it_belongs(site)
+
+
+@pytest.mark.parametrize(
+    ("value", "waits_s"),
+    [
+        ("7", (7.0, 8.0)),
+        ("1.5", (1.5, 2.5)),
+        ("{date+9}", (6.0, 10.0)),
+        ("0", (0.0, 1.0)),
+        ("-1", (0.0, 1.0)),
+        ("{date-999999999}", (0.0, 1.0)),
+        ("31", None),
+        ("1e9", None),
+        ("{date+999999999999}", None),
+        ("", (0.0, 1.0)),
+        ("nan", (0.0, 1.0)),
+        ("inf", (0.0, 1.0)),
+        ("1e999", (0.0, 1.0)),
+        ("9" * 500, (0.0, 1.0)),
+        ("Sun, 99 Foo 2026 99:99:99 GMT", (0.0, 1.0)),
+        ("1, 2", (0.0, 1.0)),
+    ],
+)
+def test_how_long_a_pass_waits_for_a_server_that_asks(
+    site: Site, value: str, waits_s: tuple[float, float] | None
+) -> None:
+    for status in (429, 503, 529):
+        site.append(4, frames=0)
+        site.clock = FastTime()
+        site.emulator.faults.script(BATCH, Fault(status=status, headers={"Retry-After": value}))
+
+        report = site.flush()
+
+        if waits_s is not None:
+            assert (report.stopped_reason, report.requests) == (None, 2)
+            assert waits_s[0] <= site.clock.slept_s <= waits_s[1]
+            continue
+        # Longer than it may wait: it leaves, and says how long to stay away.
+        assert report.stopped_reason in (StopReason.THROTTLED, StopReason.SERVER)
+        assert (report.requests, site.clock.slept_s) == (1, 0.0)
+        assert (report.retry_after_s or 0.0) > RETRY.wait_s_max
+        lift_and_pass_again(site)
+    assert_all_is_where_it_belongs(site)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"null",
+        b"7",
+        b"{}",
+        b'{"eventIds": null, "eventId": null, "sourceId": null}',
+        b'{"eventIds": {}, "eventId": {}, "sourceId": {}}',
+        b'{"eventIds": [1, null, {}, []], "eventId": 1, "sourceId": 1}',
+        b'{"eventIds": ["x"], "eventId": "x", "sourceId": ""}',
+        b'{"eventIds": [], "eventId": "", "sourceId": ""}',
+        b'{"eventIds": NaN, "eventId": NaN, "sourceId": NaN}',
+        b"[" * 100_000,
+        b"\xff\xfe\xfd",
+        b"\0" * 1_000,
+        b'{"error": "all is well"}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_an_answer_of_201_that_makes_no_sense(site: Site, body: bytes) -> None:
+    site.append()
+    headers = {"Content-Type": "application/json"}
+    site.emulator.faults.at_random(1.0, Fault(status=201, headers=headers, body=body))
+
+    report = site.flush()
+
+    assert report.stopped_reason in (StopReason.SERVER, StopReason.OFFLINE)
+    assert (report.delivered, report.rejected, report.images_delivered) == (0, 0, 0)
     lift_and_pass_again(site)
     assert_all_is_where_it_belongs(site)
 

@@ -443,6 +443,17 @@ def test_http_1_0_and_statuses_below_200(emulator: RunningEmulator) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [7, 100_000])
+def test_a_length_that_is_not_so(emulator: RunningEmulator, size: int) -> None:
+    emulator.faults.script(EVENTS, Fault(headers={"Content-Length": str(size), "X-Odd": "\xfc"}))
+
+    head, _, rest = raw_answer(emulator, json.dumps(event("a")).encode()).partition(b"\r\n\r\n")
+
+    assert f"content-length: {size}\r\n".encode() in head
+    assert b"x-odd: \xfc" in head
+    assert rest == b'{"eventId":"a","created":true}'
+
+
 def test_a_huge_answer_waits_for_its_reader(
     emulator: RunningEmulator, client: httpx.Client
 ) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
@@ -22,6 +23,10 @@ from vevents.errors import ConfigurationError
 
 _BODYLESS = (204, 205, 304)
 _CONTENT_SIZE_MAX = 1 << 30
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~\xa0-\xff](?:[ -~\xa0-\xff]*[!-~\xa0-\xff])?)?")
+# The server would not let out a length that is not so.
+_FRAMING_HEADERS = frozenset({"connection", "content-length", "transfer-encoding"})
 
 Ending = Literal["reset", "close", "stall"]
 Outcome = Literal["refused", "refused-unnamed", "partly", "unnamed", "lost"]
@@ -240,6 +245,9 @@ class Fault:
             )
         if not all(isinstance(text, str) for pair in self.headers.items() for text in pair):
             raise ConfigurationError("fault: names and values of headers must be strings")
+        for name, value in self.headers.items():
+            if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+                raise ConfigurationError(f"fault: {name[:100]!r} is no header that can be written")
         if self.body is not None and (self.status is None or self.status in _BODYLESS):
             raise ConfigurationError("fault: there is no answer that could have this body")
         if self.image is not None:
@@ -255,6 +263,12 @@ class Fault:
     def silent(self) -> bool:
         """Whether there is no answer at all."""
         return self.drop or (self.answer is not None and self.answer.stop_at == 0)
+
+    @property
+    def raw(self) -> bool:
+        """Whether its answer is one that HTTP would not let out, or not like this."""
+        framing = not _FRAMING_HEADERS.isdisjoint(map(str.lower, self.headers))
+        return framing or bool(self.answer or self.informational or self.http_1_0)
 
     @property
     def bodyless(self) -> bool:

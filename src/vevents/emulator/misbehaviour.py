@@ -118,7 +118,7 @@ class _Exchange:
                 await self._handle()
             await self._end("cut" if fault.answer is None else fault.answer.then)
         answer = self._changed(await self._make_answer())
-        if fault.answer or fault.informational or fault.http_1_0:
+        if fault.raw:
             await self._write_raw(answer, fault.answer or Flow())
         else:
             await self._write(answer)
@@ -292,7 +292,10 @@ class _Exchange:
         return _DATE.sub(date, value)
 
     async def _write(self, answer: _Answer) -> None:
-        headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in answer.headers.items()
+        ]
         await self._send(
             {"type": "http.response.start", "status": answer.status, "headers": headers}
         )
@@ -306,7 +309,7 @@ class _Exchange:
         connection = Connection.of(self._scope)
         for status in self._fault.informational:
             connection.write(_head("1.1", status, {}))
-        headers = {"date": connection.date(), **answer.headers, "connection": "close"}
+        headers = {"date": connection.date(), "connection": "close", **answer.headers}
         if self._fault.http_1_0:
             headers.pop("content-length", None)
         version = "1.0" if self._fault.http_1_0 else "1.1"
@@ -385,7 +388,7 @@ def _head(version: str, status: int, headers: Mapping[str, str]) -> bytes:
     phrases = {each.value: each.phrase for each in http.HTTPStatus}
     lines = [f"HTTP/{version} {status} {phrases.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def _plain_headers(headers: list[tuple[bytes, bytes]], size: int) -> list[tuple[bytes, bytes]]:
