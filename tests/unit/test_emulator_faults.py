@@ -31,6 +31,7 @@ from vevents.errors import ConfigurationError
         {"image": "burnt"},
         {"image": "lost", "status": 500},
         {"events": Events(outcome="partly"), "drop": True},
+        {"events": Events(outcome="refused"), "status": 400, "stored": True},
         {"informational": [200]},
         {"informational": ["103"]},
     ],

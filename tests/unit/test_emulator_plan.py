@@ -121,6 +121,18 @@ def test_chaos_begins_to_count_when_it_is_set_and_ends_when_cleared() -> None:
     assert [plan.take("POST", BATCH) for _ in range(50)] == [None] * 50
 
 
+def test_a_plan_stays_small_whatever_is_asked_for() -> None:
+    plan = FaultPlan()
+    plan.at_random(1, BUSY)
+
+    for number in range(5_000):
+        plan.take("GET", f"/vision-events/{number}")
+
+    assert plan.requests == 5_000
+    assert len(plan._requests) <= 1_001
+    assert len(plan.history) == 1_000
+
+
 def test_a_script_goes_before_chance_and_chance_before_chaos() -> None:
     plan = FaultPlan()
     plan.chaos = Chaos(1, "high")

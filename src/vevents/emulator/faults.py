@@ -255,6 +255,8 @@ class Fault:
         if not all(type(status) is int and 100 <= status < 200 for status in self.informational):
             raise ConfigurationError("fault: informational statuses are 100 to 199")
         refuses = self.events is not None and self.events.refuses
+        if refuses and self.stored:
+            raise ConfigurationError("fault: events that are refused are not stored")
         succeeds = self.image is not None or (self.events is not None and not refuses)
         if succeeds and (self.status is not None or self.silent):
             raise ConfigurationError("fault: events and image change an answer of 201")

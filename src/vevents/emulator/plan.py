@@ -17,6 +17,7 @@ from vevents.emulator.faults import Fault
 from vevents.errors import ConfigurationError
 
 _HISTORY_COUNT_MAX = 1_000
+_PATH_COUNT_MAX = 1_000
 
 
 @dataclass(slots=True)
@@ -167,7 +168,7 @@ class FaultPlan:
     def take(self, method: str, path: str) -> Fault | None:
         """Decide about one request; the oldest script that matches goes first."""
         with self._lock:
-            self._requests[method, path] += 1
+            self._requests[self._counted_as(method, path)] += 1
             fault = self._next(method, path)
             # Whether it strikes an event or an image is known when the request has been read.
             if fault is not None and fault.events is None and fault.image is None:
@@ -178,7 +179,7 @@ class FaultPlan:
         """Count a fault that befell a request."""
         with self._lock:
             self._injected[fault.label] += 1
-            number = self._requests[method, path]
+            number = self._requests[self._counted_as(method, path)]
             self._history.append(f"{method} {path} {number}: {fault.label}")
 
     def clear(self) -> None:
@@ -255,8 +256,14 @@ class FaultPlan:
             if rule.matches(method, path) and rule.strikes():
                 return rule.fault
         if self._chaos is not None:
-            return self._chaos.fault(method, path, self._requests[method, path])
+            number = self._requests[self._counted_as(method, path)]
+            return self._chaos.fault(method, path, number)
         return None
+
+    def _counted_as(self, method: str, path: str) -> tuple[str, str]:
+        """Count paths beyond so many as one: whoever tries them all must not fill the memory."""
+        known = (method, path) in self._requests or len(self._requests) < _PATH_COUNT_MAX
+        return (method, path) if known else ("*", "*")
 
 
 def plan_from_json(plan: FaultPlan, given: Mapping[str, Any]) -> None:
