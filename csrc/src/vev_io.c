@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -15,12 +13,6 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-
-_Noreturn void vev__assert_fail(const char *expr, const char *file, int line)
-{
-    fprintf(stderr, "vevents: assertion failed: %s (%s:%d)\n", expr, file, line);
-    abort();
-}
 
 static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
 {
