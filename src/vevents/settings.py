@@ -186,6 +186,9 @@ class Settings:
         client_key: The key of it, or None when it is in the same file.
         client_key_password: What that key is locked with, or None.
         windows: When delivery may run; empty means always.
+        agent_interval_s: How long a fresh event waits for company before the agent sends it.
+        agent_spread_s: The agent begins at a random moment within so many seconds after a start
+            or a reconnect.
         log_level: `debug`, `info`, `warning` or `error`.
         config_file: The TOML file that was read, or None.
     """
@@ -217,6 +220,8 @@ class Settings:
     client_key: Path | None = None
     client_key_password: Secret | None = None
     windows: tuple[Window, ...] = ()
+    agent_interval_s: float = 5.0
+    agent_spread_s: float = 10.0
     log_level: str = "warning"
     config_file: Path | None = None
 
@@ -655,5 +660,7 @@ _SOURCES = (
     _Source("client_key", "client_key", "VEVENTS_CLIENT_KEY", _path),
     _Source("client_key_password", None, "VEVENTS_CLIENT_KEY_PASSWORD", _password),
     _Source("windows", "window", "VEVENTS_WINDOW", parse_windows),
+    _Source("agent_interval_s", "agent_interval", "VEVENTS_AGENT_INTERVAL", parse_duration),
+    _Source("agent_spread_s", "agent_spread", "VEVENTS_AGENT_SPREAD", parse_duration),
     _Source("log_level", "log_level", "VEVENTS_LOG_LEVEL", _one_of(*_LOG_LEVELS)),
 )

@@ -23,6 +23,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
     "settings": ({"errors", "pressure"}, set()),
+    "installation": ({"errors"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
     # Its judgement of events must not come from the code that it judges.
     "emulator": (
@@ -43,6 +44,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "delivery",
             "emulator",
             "demo",
+            "installation",
             "errors",
             "",
         },

@@ -23,12 +23,15 @@ _COMMANDS = {
     "check": "Try the connection, the key and the use case; send nothing.",
     "pause": "Stop every delivery from the log.",
     "resume": "Let deliveries go on after a pause.",
+    "agent": "Deliver for as long as it runs, as a service.",
     "status": "Show what the log holds.",
     "verify": "Read everything and name what is damaged.",
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
     "append": "Append events given as JSON lines.",
     "tail": "Print the newest events as JSON lines.",
     "emulate": "Run a local stand-in for the API.",
+    "install": "Write the files that run the agent as a service.",
+    "uninstall": "Remove the files that install wrote.",
     "demo": "Show the whole way, from photographs through an outage to the API.",
 }
 
@@ -72,7 +75,7 @@ Exit codes:
   3    the API is not reachable, overloaded or failing; nothing is lost, try later
   4    the API does not accept the key
   5    some events were refused and set aside (flush), or not written (append)
-  6    another flush of the same log is running
+  6    another flush, or another agent, of the same log is running
   7    a limit was reached (--timeout, --max-events, --max-bytes); events are left
   8    verify, recover: some records are damaged, the others are good
   9    verify, recover: a file is no ring, or cannot be read

@@ -102,10 +102,11 @@ def load_settings(
     return settings
 
 
-def setup_messages(level: str) -> None:
+def setup_messages(level: str, formatter: logging.Formatter | None = None) -> None:
     """Let the library's messages of this level and above appear on standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("vevents: %(levelname)s: %(message)s"))
+    usual = logging.Formatter("vevents: %(levelname)s: %(message)s")
+    handler.setFormatter(usual if formatter is None else formatter)
     logger = logging.getLogger("vevents")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
