@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from typing import Any
 
 import pytest
 
@@ -19,23 +21,17 @@ def report(
     retry_after_s: float | None = None,
     duration_s: float = 0.1,
 ) -> FlushReport:
-    return FlushReport(
-        delivered=delivered,
-        rejected=0,
-        passed_over=0,
-        images_delivered=0,
-        images_rejected=0,
-        images_missing=0,
-        orphans=0,
-        bytes_sent=0,
-        requests=0,
-        retries=0,
-        pending_after=pending_after,
-        duration_s=duration_s,
-        stopped_reason=reason,
-        message=None if reason is None else str(reason),
-        retry_after_s=retry_after_s,
-    )
+    values: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(FlushReport)}
+    values |= {
+        "rejected_by_reason": {},
+        "delivered": delivered,
+        "pending_after": pending_after,
+        "duration_s": duration_s,
+        "stopped_reason": reason,
+        "message": None if reason is None else str(reason),
+        "retry_after_s": retry_after_s,
+    }
+    return FlushReport(**values)
 
 
 class Dice:

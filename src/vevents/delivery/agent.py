@@ -479,7 +479,8 @@ class Agent:
             self._say_trouble(wait.why, level, report.message)
         elif report.stopped_reason is None and self._is_over(*_TROUBLES):
             _LOGGER.warning("delivery works again; %s", self._figures())
-        _LOGGER.info(
+        _LOGGER.log(
+            logging.INFO if report.delivered or report.images_delivered else logging.DEBUG,
             "%d events and %d images delivered, %d pending",
             report.delivered,
             report.images_delivered,
