@@ -183,17 +183,34 @@ def test_what_others_append_is_delivered(site: Site, emulator: RunningEmulator) 
         assert_everything_arrived_once(log, emulator, 281)
 
 
+def test_an_alert_does_not_wait_until_the_backlog_has_gone(
+    site: Site, emulator: RunningEmulator
+) -> None:
+    emulator.faults.at_random(1.0, Fault(delay_s=0.01))
+    with open_log(site.log_directory) as log:
+        fill(log, 500, frames=500)
+        site.start()
+        eventually(lambda: len(emulator.images()) > 5, "nothing goes")
+        alert = log.append(Event.safety_alert(alert_type="smoke", use_case_id=USE_CASE)).event_id
+        eventually(lambda: emulator.events(event_id=alert), "the alert did not go")
+        left = log.stats().pending
+        eventually(lambda: log.stats().pending == 0, "the rest did not go")
+
+        assert left > 100
+        assert_everything_arrived_once(log, emulator, 501)
+
+
 def test_events_go_together(site: Site, emulator: RunningEmulator) -> None:
     site.environ["VEVENTS_AGENT_INTERVAL"] = "2"
     emulator.faults.at_random(1.0, Fault(delay_s=0.001))
     with open_log(site.log_directory) as log:
         site.start()
-        for _ in range(4):
-            fill(log, 5)
+        for _ in range(10):
+            fill(log, 2)
             time.sleep(0.2)
         eventually(lambda: log.stats().pending == 0, "they did not go")
 
-        assert emulator.counts()["injected"]["delay"] <= 2
+        assert emulator.counts()["injected"]["delay"] <= 3
         assert_everything_arrived_once(log, emulator, 20)
 
 
@@ -221,16 +238,17 @@ def _offline(site: Site, _: RunningEmulator) -> None:
     eventually(lambda: site.heard("offline"), "not offline")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("reached", "fault"),
+    ("reached", "fault", "number"),
     [
-        (_idle, None),
-        (_without_a_log, None),
-        (_slow_answer, Fault(delay_s=60.0)),
-        (_asked_to_wait, Fault(status=429, headers={"Retry-After": "50"})),
-        (_sent_away, Fault(status=429, headers={"Retry-After": "3600"})),
-        (_offline, Fault(status=302, headers={"Location": "http://login.test"})),
+        (_idle, None, signal.SIGTERM),
+        (_idle, None, signal.SIGINT),
+        (_without_a_log, None, signal.SIGTERM),
+        (_slow_answer, Fault(delay_s=60.0), signal.SIGTERM),
+        (_slow_answer, Fault(delay_s=60.0), signal.SIGINT),
+        (_asked_to_wait, Fault(status=429, headers={"Retry-After": "50"}), signal.SIGTERM),
+        (_sent_away, Fault(status=429, headers={"Retry-After": "3600"}), signal.SIGTERM),
+        (_offline, Fault(status=302, headers={"Location": "http://login.test"}), signal.SIGTERM),
     ],
 )
 def test_a_signal_is_obeyed_in_every_phase(

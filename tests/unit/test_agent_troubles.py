@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
+import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,13 @@ from vevents.delivery.agent import Agent
 from vevents.delivery.flusher import FlushReport
 from vevents.delivery.sdnotify import ServiceManager
 from vevents.delivery.sender import StopReason, Time
-from vevents.errors import ConfigurationError, FlushLockedError, LogDegradedError
+from vevents.errors import (
+    ConfigurationError,
+    FlushLockedError,
+    LogBusyError,
+    LogDegradedError,
+    LogVersionError,
+)
 from vevents.event import Event
 from vevents.log import EventLog
 from vevents.settings import Secret, Settings
@@ -56,6 +67,7 @@ class Bench:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory / "log"
         self.now_s = 1_000.0
+        self.unusable: Exception | None = None
         self.flusher = ScriptedFlusher([])
         self.manager = Manager(watchdog_s=20.0)
         self.settings = Settings(
@@ -76,6 +88,8 @@ class Bench:
         self.agent._open()
 
     def open(self, _: Settings) -> EventLog:
+        if self.unusable is not None:
+            raise self.unusable
         return EventLog(
             self.directory, events_size=1 << 20, media_size=1 << 20, delivery_size=1 << 20
         )
@@ -260,6 +274,91 @@ def test_a_log_that_is_gone_is_waited_for(bench: Bench, caplog: pytest.LogCaptur
     assert sum("there is no log" in text for text in warnings(caplog)) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        LogVersionError("events.ring: written by a newer vevents"),
+        LogBusyError("too many processes have the log open"),
+        PermissionError(13, "Permission denied", "events.ring"),
+        OSError(23, "Too many open files in system"),
+    ],
+)
+def test_a_log_that_cannot_be_opened_is_tried_again(
+    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.agent._close_log()
+    bench.unusable = error
+    tries = []
+    monkeyed = bench.agent._open_log
+
+    def counting(settings: Settings) -> EventLog:
+        tries.append(bench.now_s)
+        return monkeyed(settings)
+
+    bench.agent._open_log = counting
+    for _ in range(600):
+        bench.turn(after_s=0.5)
+    bench.unusable = None
+    bench.append()
+    for _ in range(120):
+        bench.turn(after_s=0.5)
+
+    assert bench.flusher.passes == 1
+    assert 10 < len(tries) < 20
+    assert len(warnings(caplog)) == 2
+    assert str(error) in warnings(caplog)[0]
+
+
+def test_a_hook_that_knows_of_the_network_is_listened_to(bench: Bench) -> None:
+    bench.flusher.steps += [report(StopReason.OFFLINE)] * 8
+    bench.append(100)
+    bench.turn()
+    for _ in range(7):
+        bench.turn(after_s=300.0)
+    assert bench.flusher.passes == 8
+    bench.turn(after_s=1.0)
+    assert bench.flusher.passes == 8
+    bench.agent._handle_signal(signal.SIGUSR2)
+    bench.turn()
+    assert bench.flusher.passes == 9
+
+
+def test_news_from_the_kernel_wake_it_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, kernel = socket.socketpair()
+
+    class Watch:
+        fileno = here.fileno
+        close = here.close
+
+        def read(self) -> bool:
+            with contextlib.suppress(BlockingIOError):
+                return bool(here.recv(10))
+            return False
+
+    def end(**_: Any) -> FlushReport:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return report()
+
+    def fail(**_: Any) -> FlushReport:
+        # It comes while the pass is under way: the clock stands, so nothing else can wake it.
+        kernel.send(b"news")
+        bench.flusher.steps.append(end)
+        return report(StopReason.OFFLINE)
+
+    here.setblocking(False)
+    monkeypatch.setattr(agent_module, "NetworkWatch", Watch)
+    bench.agent._close_log()
+    bench.flusher.steps.append(fail)
+    bench.append(100)
+    patience = threading.Timer(30.0, os.kill, (os.getpid(), signal.SIGTERM))
+    patience.start()
+    with kernel:
+        assert bench.agent.run()
+    patience.cancel()
+
+    assert bench.flusher.passes == 2
+
+
 def test_it_never_spins(bench: Bench) -> None:
     assert bench.agent._idle_s() > 0.1
     bench.append(100)
@@ -300,7 +399,7 @@ def test_the_watchdog_is_told_while_there_is_progress_and_not_when_a_request_han
         return "WATCHDOG=1" in bench.manager.told
 
     options: dict[str, Any] = {}
-    hanging, hangs = agent_module.threading.Event(), agent_module.threading.Event()
+    hanging, hangs = threading.Event(), threading.Event()
 
     def hang(**given: Any) -> FlushReport:
         options.update(given)
@@ -332,7 +431,7 @@ def test_a_signal_during_a_pass_stops_it(bench: Bench) -> None:
             if given["should_stop"]():
                 stopped.append(True)
                 break
-            agent_module.threading.Event().wait(0.01)
+            threading.Event().wait(0.01)
         return report(StopReason.INTERRUPTED)
 
     bench.flusher.steps.append(until_stopped)
@@ -346,7 +445,7 @@ def test_a_pass_that_does_not_stop_is_left_behind(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent_module, "_GRACE_S", 0.01)
-    ends = agent_module.threading.Event()
+    ends = threading.Event()
 
     def hang(**_: Any) -> FlushReport:
         ends.wait(timeout=60)
@@ -364,8 +463,6 @@ def test_a_pass_that_does_not_stop_is_left_behind(
 def test_the_disks_trouble_is_reported(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import dataclasses
-
     assert bench.agent._opened is not None
     log = bench.agent._opened.log
     stats = dataclasses.replace(log.stats(), degraded=28)

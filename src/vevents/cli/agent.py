@@ -96,7 +96,8 @@ def command(
     from vevents.delivery.agent import Agent
 
     if not Agent(load, open_existing).run():
-        # A thread still waits for the network, and the interpreter would wait for it.
+        # A thread still waits for the network. The interpreter's own end would wait for some of
+        # its threads, and close the log under the others.
         logging.shutdown()
         os._exit(ExitCode.OK)
     return ExitCode.OK

@@ -53,7 +53,7 @@ _POLL_S = 0.5
 _POLL_COUNT_MAX = 256
 # How often all of the log's figures are added up, and its files looked at.
 _SURVEY_S = 60.0
-_STATUS_S = 2.0
+_STATUS_S = 1.0
 _REOPEN_S_MIN, _REOPEN_S_MAX = 1.0, 30.0
 # A pass that is told to stop may finish its request if that takes no longer.
 _GRACE_S = 1.0
