@@ -327,7 +327,6 @@ def test_news_from_the_kernel_wake_it_up(bench: Bench, monkeypatch: pytest.Monke
     here, kernel = socket.socketpair()
 
     class Watch:
-        fileno = here.fileno
         close = here.close
 
         def read(self) -> bool:

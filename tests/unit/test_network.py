@@ -136,7 +136,7 @@ def test_without_rtnetlink_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(socket, "socket", refuse)
     watch = NetworkWatch()
 
-    assert watch.fileno() is None
+    assert watch._socket is None
     assert not watch.read()
     watch.close()
 
@@ -144,18 +144,18 @@ def test_without_rtnetlink_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None
 def test_on_another_system_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.sys, "platform", "darwin")
 
-    assert NetworkWatch().fileno() is None
+    assert NetworkWatch()._socket is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rtnetlink is Linux's")
 def test_the_kernel_is_heard_and_closing_twice_is_fine() -> None:
     watch = NetworkWatch()
-    if watch.fileno() is None:
+    if watch._socket is None:
         pytest.skip("rtnetlink is not permitted here")
     assert not watch.read()
     watch.close()
     watch.close()
-    assert watch.fileno() is None
+    assert watch._socket is None
 
 
 _IN_A_NAMESPACE = """
@@ -168,7 +168,7 @@ def news(*command, within_s=10.0):
     good = False
     # The kernel takes up to a second to find out that a link carries.
     while not good and (left_s := until_s - time.monotonic()) > 0:
-        select.select([watch.fileno()], [], [], left_s)
+        select.select([watch._socket], [], [], left_s)
         good = watch.read()
     return good
 assert not news("link", "set", "lo", "up", within_s=0.1)

@@ -184,9 +184,6 @@ class Agent:
         ):
             self._wake = partial(_poke, mouth)
             selector.register(ears, selectors.EVENT_READ)
-            heard = network.fileno()
-            if heard is not None:
-                selector.register(heard, selectors.EVENT_READ)
             self._open(first=True)
             self._manager.ready()
             _LOGGER.info("delivering %s to %s", directory, self._settings.api_url)

@@ -31,7 +31,7 @@ _MESSAGES_MAX = 1_000
 
 
 class NetworkWatch:
-    """A socket that becomes readable when the network changes. Where there is none, it is silent.
+    """Listens to the kernel. Where that cannot be done, it is silent.
 
     Without rtnetlink (another system, a sandbox that forbids it) nothing is announced, and the
     agent goes by its waits alone.
@@ -60,10 +60,6 @@ class NetworkWatch:
         kernel, self._socket = self._socket, None
         if kernel is not None:
             kernel.close()
-
-    def fileno(self) -> int | None:
-        """What to select on, or None."""
-        return None if self._socket is None else self._socket.fileno()
 
     def read(self) -> bool:
         """Take what the kernel has said since the last call.
