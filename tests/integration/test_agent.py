@@ -504,7 +504,7 @@ def test_a_log_that_cannot_be_opened_is_tried_again(site: Site, emulator: Runnin
         site.stop(agent)
 
         assert_everything_arrived_once(log, emulator, 5)
-        assert "the log is open" in site.said()
+        assert "the log can be used again" in site.said()
 
 
 def test_the_watchdog_is_fed(site: Site) -> None:

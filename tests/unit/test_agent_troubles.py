@@ -188,7 +188,7 @@ def test_a_disk_that_fails_is_reported_and_survived(
     said = warnings(caplog)
     assert sum("Input/output error" in text for text in said) == 1
     assert sum("the disk failed" in text for text in said) == 1
-    assert "the log is open" in said
+    assert "the log can be used again" in said
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("odd"), SystemExit(3), MemoryError()])
@@ -205,6 +205,39 @@ def test_a_fault_in_the_program_does_not_end_it(
     said = warnings(caplog)
     assert sum("unexpected error" in text for text in said) == 1
     assert any("delivery works again" in text for text in said)
+
+
+def test_a_disk_that_can_be_opened_and_not_read_is_reported_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(EventLog, "read_batch", fail)
+    for _ in range(1_000):
+        bench.turn(after_s=0.5)
+
+    assert len(warnings(caplog)) == 1
+    assert sum("Input/output" in one.getMessage() for one in caplog.records) < 30
+
+
+def test_a_system_without_threads_to_give_is_survived(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    bench.append(100)
+    for _ in range(10):
+        bench.turn(after_s=0.5)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    bench.turn(after_s=300.0)
+
+    assert bench.flusher.passes == 1
+    assert len(warnings(caplog)) == 2
 
 
 def test_trouble_is_told_once_and_its_end_as_well(
@@ -305,6 +338,7 @@ def test_a_log_that_cannot_be_opened_is_tried_again(
 
     assert bench.flusher.passes == 1
     assert 10 < len(tries) < 20
+    assert "the log can be used again" in warnings(caplog)[1]
     assert len(warnings(caplog)) == 2
     assert str(error) in warnings(caplog)[0]
 

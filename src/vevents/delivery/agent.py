@@ -63,7 +63,8 @@ _STALL_S = 1_800.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _URGENT_KINDS = frozenset({KIND_OF[EventType.SAFETY_ALERT]})
 _LOG_TROUBLE = "log: "
-_TROUBLES = [why for why in Why if why is not Why.LOCKED]
+_STALLED = "stalled"
+_TROUBLES: list[str] = [why for why in Why if why is not Why.LOCKED]
 _WORDS = {
     Why.START: "starting",
     Why.RECONNECTED: "network changed",
@@ -80,23 +81,17 @@ _WORDS = {
 
 
 @dataclass(slots=True)
-class Totals:
+class _Totals:
     """What the agent did since it began; see `FlushReport` for what is counted."""
 
-    passes: int = 0
     delivered: int = 0
     rejected: int = 0
-    images_delivered: int = 0
-    bytes_sent: int = 0
     delivered_at_s: float | None = None
 
     def add(self, report: FlushReport, now_s: float) -> None:
         """Count one pass that ended at `now_s`, seconds since 1970."""
-        self.passes += 1
         self.delivered += report.delivered
         self.rejected += report.rejected
-        self.images_delivered += report.images_delivered
-        self.bytes_sent += report.bytes_sent
         if report.delivered:
             self.delivered_at_s = now_s
 
@@ -142,7 +137,7 @@ class Agent:
         self._time = Time() if time is None else time
         self._settings = load_settings()
         self._planner = Planner(_rhythm_of(self._settings), self._time.draw)
-        self._totals = Totals()
+        self._totals = _Totals()
         self._opened: _Open | None = None
         self._reopen_s = 0.0
         self._reopen_wait_s = _REOPEN_S_MIN
@@ -258,9 +253,6 @@ class Agent:
         except (VeventsError, OSError) as error:
             self._lose_log(error)
         else:
-            self._reopen_wait_s = _REOPEN_S_MIN
-            if self._is_over(_LOG_TROUBLE):
-                _LOGGER.warning("the log is open")
             if self._opened.pending:
                 self._planner.saw_leftovers(self._now())
 
@@ -269,6 +261,9 @@ class Agent:
         file = directory / "events.ring"
         if not file.exists():
             raise LogError(f"there is no log in {directory} yet; waiting for what appends to it")
+        # Before it is opened: a file that takes its place from now on is noticed.
+        identity = _identity(file)
+        gate = Gate(directory, settings.windows, clock=self._time.clock)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_lock(directory))
             log = stack.enter_context(self._open_log(settings))
@@ -276,8 +271,8 @@ class Agent:
             return _Open(
                 log,
                 stack.pop_all(),
-                Gate(directory, settings.windows, clock=self._time.clock),
-                _identity(file),
+                gate,
+                identity,
                 stats.last_seq + 1,
                 stats.pending,
                 self._now(),
@@ -344,6 +339,13 @@ class Agent:
             )
         if stats.pending:
             self._planner.saw_leftovers(now_s)
+        self._trust_log()
+
+    def _trust_log(self) -> None:
+        """Note that the log works; that it could be opened says little about its disk."""
+        self._reopen_wait_s = _REOPEN_S_MIN
+        if self._is_over(_LOG_TROUBLE):
+            _LOGGER.warning("the log can be used again")
 
     # --- passes --------------------------------------------------------------------------------
 
@@ -362,10 +364,17 @@ class Agent:
         self._stop_pass.clear()
         self._progress_s = self._now()
         # A daemon, because the process must be able to end without it.
-        self._pass = threading.Thread(
+        thread = threading.Thread(
             target=self._deliver, args=(opened.log,), name="vevents-pass", daemon=True
         )
-        self._pass.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # No more threads, or no memory for one: others may end.
+            self._planner.failed(self._now())
+            self._say_trouble(Why.FAILED, logging.ERROR, str(error))
+        else:
+            self._pass = thread
 
     def _deliver(self, log: EventLog) -> None:
         """Make one pass; the only method that runs in a thread of its own."""
@@ -396,6 +405,7 @@ class Agent:
         self._pass.join()
         self._pass = None
         self._done.clear()
+        self._is_over(_STALLED)
         outcome, self._outcome = self._outcome, None
         now_s = self._now()
         match outcome:
@@ -419,6 +429,7 @@ class Agent:
                 self._planner.ended(now_s, report)
                 if self._opened is not None:
                     self._opened.pending = report.pending_after
+                self._trust_log()
                 self._say_report(report)
         if self._reopen_s > now_s and self._opened is not None:
             self._close_log()
@@ -470,10 +481,10 @@ class Agent:
                 "%d events were refused and set aside; see vevents status", report.rejected
             )
         self._is_over(Why.LOCKED)
-        wait = self._planner.wait
-        if report.message is not None and wait is not None and wait.why is not Why.ALLOWED:
-            level = logging.ERROR if wait.why is Why.UNAUTHORIZED else logging.WARNING
-            self._say_trouble(wait.why, level, report.message)
+        if report.stopped_reason in _TROUBLES and report.message is not None:
+            why = Why(report.stopped_reason)
+            level = logging.ERROR if why is Why.UNAUTHORIZED else logging.WARNING
+            self._say_trouble(why, level, report.message)
         elif report.stopped_reason is None and self._is_over(*_TROUBLES):
             _LOGGER.warning("delivery works again; %s", self._figures())
         _LOGGER.log(
@@ -528,7 +539,7 @@ class Agent:
                 self._manager.alive()
                 self._alive_s = now_s
             else:
-                self._say("stalled", logging.ERROR, "a request hangs; no sign of life any more")
+                self._say(_STALLED, logging.ERROR, "a request hangs; no sign of life any more")
 
     def _state(self, now_s: float) -> str:
         if self._opened is None:
