@@ -36,6 +36,7 @@ _GIVEN = {
     "kill",
     "ls",
     "meson",
+    "mv",
     "ninja",
     "pip",
     "pkg-config",
@@ -136,8 +137,15 @@ def _known_options(program: str, arguments: list[str]) -> set[str]:
     if program == "./dev" and arguments[0] != "demo":
         pytest.skip("options of pytest")
     named = [word for word in arguments if not word.startswith("-")]
-    command = group.get_command(click.Context(group), named[0]) if named else None
-    parameters = [*group.params, *(command.params if command else [])]
+    command: click.Command = group
+    parameters = [*group.params]
+    for name in named:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"{command.name} has no command {name}"
+        command = found
+        parameters += command.params
     options = {name for one in parameters for name in [*one.opts, *one.secondary_opts]}
     return options | {"--help"}
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from vevents import codec
+from vevents._ffi import Moment
 from vevents.errors import EventTooLargeError
 from vevents.event import Event, FrameRef
 from vevents.frames import digest
@@ -75,6 +76,10 @@ class FakeStats:
     lost: int
     first_seq: int
     last_seq: int
+    segment_size: int = 1 << 18
+    segment_count: int = 15
+    max_payload: int = 237_496
+    bytes_used: int = 0
 
 
 @dataclass
@@ -199,6 +204,9 @@ class FakeLog:
         self.tripwire.step(f"after note {note['kind']}")
         return len(self.written_notes)
 
+    def now(self) -> Moment:
+        return Moment(int(self.clock() * 1e9), 0, 1)
+
     def notes(self, from_seq: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         self.tripwire.step("read notes")
         first = max(1, from_seq)
@@ -207,17 +215,17 @@ class FakeLog:
     def stats(self, stream: str = "events") -> FakeStats:
         counts = Counter(
             "evicted" if (stream, record.seq) in self.evicted else record.state
-            for record in self.streams[stream]
+            for record in self.streams.get(stream, [])
         )
         return FakeStats(
-            appended=len(self.streams[stream]),
+            appended=len(self.streams.get(stream, [])),
             delivered=counts["delivered"],
             pending=counts["pending"],
             rejected=counts["rejected"],
             evicted=counts["evicted"],
             lost=counts["lost"],
             first_seq=1,
-            last_seq=len(self.streams[stream]),
+            last_seq=len(self.streams.get(stream, [])),
         )
 
     def sync(self) -> int:

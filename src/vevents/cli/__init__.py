@@ -25,6 +25,7 @@ _COMMANDS = {
     "resume": "Let deliveries go on after a pause.",
     "agent": "Deliver for as long as it runs, as a service.",
     "status": "Show what the log holds.",
+    "rejected": "Show, retry, export or drop what was refused for good.",
     "verify": "Read everything and name what is damaged.",
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
     "append": "Append events given as JSON lines.",
@@ -80,6 +81,7 @@ Exit codes:
   8    verify, recover: some records are damaged, the others are good
   9    verify, recover: a file is no ring, or cannot be read
   10   not now: delivery is paused, or it is outside the time windows
+  11   status --check: something needs attention
   130  interrupted with Ctrl-C (129: by SIGHUP, 143: by SIGTERM); nothing is lost
 """,
 )

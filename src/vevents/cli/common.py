@@ -35,7 +35,7 @@ _OPTIONS = (
 )
 
 
-class _Parsed(click.ParamType[Any]):
+class Parsed(click.ParamType[Any]):
     """An option that a function of `vevents.settings` parses."""
 
     def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
@@ -49,8 +49,8 @@ class _Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
-SIZE = _Parsed("size", parse_size)
-DURATION = _Parsed("duration", parse_duration)
+SIZE = Parsed("size", parse_size)
+DURATION = Parsed("duration", parse_duration)
 
 
 class GroupedOptions(click.Command):

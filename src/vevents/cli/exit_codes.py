@@ -29,6 +29,8 @@ class ExitCode(IntEnum):
     """`verify`, `recover`: a file is no ring, or not one that can be read."""
     HELD = 10
     """Not now: delivery is paused, or it is outside the time windows. Nothing is lost."""
+    ATTENTION = 11
+    """`status --check`: something needs attention."""
     HUNG_UP = 129
     """Stopped by SIGHUP. Nothing is lost."""
     INTERRUPTED = 130

@@ -61,6 +61,8 @@ from vevents.delivery.backlog import (
 )
 from vevents.delivery.client import batch_body
 from vevents.delivery.lanes import Lanes
+from vevents.delivery.losses import append_loss_report
+from vevents.delivery.notes import Notes
 from vevents.delivery.pace import Pace
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.delivery.uploads import ReadAhead, Upload, Uploads
@@ -209,6 +211,8 @@ class Flusher:
             fast as it goes. A request larger than that is sent, and the ones behind it wait.
         event_age_s_max: Older events are set aside as rejected; at most 364 days, since the
             server refuses what is older than a year.
+        loss_report_s: How often in seconds, at most, an event says what was evicted, lost or
+            rejected (`vevents.delivery.losses`); None for never.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -234,6 +238,7 @@ class Flusher:
         uploads: int = 4,
         bytes_per_s: float | None = None,
         event_age_s_max: float = EVENT_AGE_S_MAX,
+        loss_report_s: float | None = None,
     ) -> None:
         _check_options(order, uploads, bytes_per_s, event_age_s_max)
         self._priorities = parse_priorities(priorities)
@@ -246,8 +251,10 @@ class Flusher:
         self._live_first = live_first
         self._upload_count = uploads
         self._event_age_s_max = event_age_s_max
+        self._loss_report_s = loss_report_s
         # What stays known from one pass to the next.
         self._pace = Pace(bytes_per_s)
+        self._notes = Notes(log)
         self._uploaded = _UploadedImages(log)
         self._shared = SharedIds(log)
         self._default_accepted = False
@@ -287,7 +294,16 @@ class Flusher:
             timeout_s=timeout_s,
             max_bytes=max_bytes,
         )
-        with _lock(self._log.directory):
+        with flush_lock(self._log.directory):
+            self._notes.expire()
+            if self._loss_report_s is not None:
+                append_loss_report(
+                    self._log,
+                    self._notes,
+                    period_s=self._loss_report_s,
+                    use_case_id=self._use_case_id,
+                    now_ns=int(self._time.clock() * 1e9),
+                )
             return _Pass(self, limits, max_events, progress).run()
 
 
@@ -416,6 +432,7 @@ class _Pass:
         progress: Callable[[FlushProgress], object] | None,
     ) -> None:
         self._log = flusher._log
+        self._notes = flusher._notes
         self._client = flusher._client
         self._use_case_id = flusher._use_case_id
         self._retry = flusher._retry
@@ -472,6 +489,8 @@ class _Pass:
         self._total = self._log.stats("events").pending
         try:
             if self._total:
+                # Now, since nothing may delay a note once the server has spoken.
+                self._notes.update()
                 self._drain()
             stop = self._left_behind()
             if stop is None and self._backlog.complete:
@@ -690,7 +709,7 @@ class _Pass:
             return
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with log_lock:
-            self._log.append_note({"kind": "upload", "sourceId": source_id} | note)
+            self._notes.append({"kind": "upload", "sourceId": source_id} | note)
             self._log.mark([frame.seq], "delivered", stream="media")
             self._counts.images_delivered += 1
         upload.source_id = source_id
@@ -773,7 +792,7 @@ class _Pass:
                 self._confirm_api()
             note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
             note |= {"status": error.status_code, "reason": str(error)}
-            self._log.append_note({"kind": "image-rejected"} | note)
+            self._notes.append({"kind": "image-rejected"} | note)
             self._refused.put(frame.digest, str(error))
             self._counts.images_rejected += 1
 
@@ -905,6 +924,7 @@ class _Pass:
     def _accept(self, items: Sequence[_Item]) -> None:
         if not items:
             return
+        self._notes.settle({item.record.seq: item.event_id for item in items})
         self._log.ack([item.record.seq for item in items])
         self._counts.delivered += len(items)
         self._refused_in_a_row = 0
@@ -973,11 +993,11 @@ class _Pass:
             "payload": record.payload,
         }
         try:
-            self._log.append_note(note)
+            self._notes.append(note)
         except EventTooLargeError:
             # delivery.ring may take smaller records than events.ring. The reason matters most, and
             # the event itself stays readable in events.ring until that is overwritten.
-            self._log.append_note(note | {"payload": None})
+            self._notes.append(note | {"payload": None})
         self._log.mark([record.seq], "rejected")
         self._counts.rejected[str(code)] += 1
         self._report_progress()
@@ -1036,7 +1056,7 @@ class _Pass:
                 orphans.append(record.seq)
         for start in range(0, len(orphans), _ORPHANS_PER_NOTE):
             seqs = orphans[start : start + _ORPHANS_PER_NOTE]
-            self._log.append_note({"kind": "orphan", "media": seqs, "at": self._now_ns()})
+            self._notes.append({"kind": "orphan", "media": seqs, "at": self._now_ns()})
             self._log.mark(seqs, "rejected", stream="media")
             self._counts.orphans += len(seqs)
 
@@ -1116,8 +1136,12 @@ def _is_final(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Hold the log's flush lock. The system takes it back when the process dies."""
+def flush_lock(directory: Path) -> Iterator[None]:
+    """Hold the log's flush lock. The system takes it back when the process dies.
+
+    Raises:
+        FlushLockedError: Another process holds it.
+    """
     path = directory / _LOCK_NAME
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
