@@ -6,9 +6,11 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from cli_site import USE_CASE, clean_environment, small_log
 from vevents.cli import main, status
 from vevents.cli.common import human_duration, human_size
 from vevents.cli.exit_codes import ExitCode
+from vevents.delivery.notes import Notes
 from vevents.event import Event
 from vevents.log import EventLog, StreamStats
 
@@ -41,15 +44,15 @@ def test_law_of_every_stream(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["status", "--dir", str(directory)]) == ExitCode.OK
 
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == str(directory)
+    assert printed[0].startswith(f"{directory}: 2 events pending, the oldest ")
+    assert printed[0].endswith(" old; events: 1 rejected")
     assert printed[1] == (
         "events    5 appended = 2 delivered + 2 pending + 1 rejected + 0 evicted + 0 lost  ✓"
     )
     assert printed[2].startswith("          durable up to 5 of 5; ")
-    assert printed[3].startswith("media     0 appended")
-    assert printed[5].startswith("delivery  0 appended")
-    assert printed[7].startswith("oldest pending event: ")
-    assert "rejected" not in "".join(printed[2:3])
+    assert printed[3] == "          rejected: 1 unknown unknown"
+    assert printed[4].startswith("media     0 appended")
+    assert printed[6].startswith("delivery  0 appended")
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,13 +157,16 @@ def test_description_of_trouble() -> None:
             appended=9,
             evicted=9,
             evicted_by_kind=[2, 4, 0, 3, 0, 0, 0, 0],
+            lost_unfinished=1,
+            lost_missing=3,
             degraded=5,
             set_aside=1,
         ),
         True,
     )
 
-    assert "evicted: 2 of unknown type, 4 quality_check, 3 safety_alert" in text
+    assert "evicted: 2 other, 4 quality_check, 3 safety_alert" in text
+    assert "lost: 1 unfinished, 3 missing" in text
     assert "the disk failed (errno 5)" in text
     assert "an unusable file was found and set aside" in text
 
@@ -186,3 +192,154 @@ def test_sizes_for_people(size: int, text: str) -> None:
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
+
+
+# --- by reason ------------------------------------------------------------------------------
+
+
+def refuse(directory: Path) -> None:
+    """Let events of two types be refused for two reasons, and one without a note."""
+    with EventLog(directory) as log:
+        notes = Notes(log)
+        for seq, code in ((1, "refused"), (2, "refused"), (3, "too-old")):
+            payload = next(log.read(from_seq=seq)).payload
+            note = {"kind": "rejected", "seq": seq, "eventId": f"evt-{seq}", "status": 400}
+            notes.append(note | {"code": code, "reason": "x", "at": seq, "payload": payload})
+        log.mark([1, 2, 3, 4], "rejected")
+
+
+def test_rejections_by_reason_and_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = small_log(tmp_path / "log", events=5)
+    refuse(directory)
+
+    assert main(["status", "--dir", str(directory)]) == ExitCode.OK
+    assert (
+        "          rejected: 2 refused custom, 1 too-old custom, 1 unknown unknown"
+        in capsys.readouterr().out.splitlines()
+    )
+    assert main(["status", "--json", "--dir", str(directory)]) == ExitCode.OK
+    events = json.loads(capsys.readouterr().out)["streams"]["events"]
+    assert events["rejected_by_reason"][0] == {"code": "refused", "type": "custom", "count": 2}
+    assert sum(reason["count"] for reason in events["rejected_by_reason"]) == events["rejected"]
+    assert events["evicted_by_kind"] == {}
+
+
+# --- for monitoring -------------------------------------------------------------------------
+
+
+def check(directory: Path, *arguments: str) -> int:
+    return main(["status", "--check", "--dir", str(directory), *arguments])
+
+
+def test_check_of_a_healthy_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = small_log(tmp_path / "log", events=2)
+
+    assert check(directory, "--json") == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+
+
+def test_check_of_old_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = small_log(tmp_path / "log")
+    with EventLog(directory) as log:
+        old = datetime.now(UTC) - timedelta(hours=30)
+        log.append(Event.custom(value="v", use_case_id=USE_CASE, timestamp=old))
+
+    assert check(directory) == ExitCode.ATTENTION
+    assert "the oldest pending event is 30 h old, more than 24 h" in capsys.readouterr().err
+    assert check(directory, "--max-age", "31h") == ExitCode.OK
+    assert main(["status", "--dir", str(directory)]) == ExitCode.OK
+
+
+def test_check_of_a_file_that_was_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = small_log(tmp_path / "log", events=2)
+    (directory / "media.ring").write_bytes(b"no ring")
+    with EventLog(directory):
+        pass
+
+    assert check(directory) == ExitCode.ATTENTION
+    printed = capsys.readouterr()
+    assert printed.err == "vevents: damaged and set aside: media.ring.damaged-1\n"
+    assert printed.out.endswith("damaged and set aside: media.ring.damaged-1\n")
+
+
+def test_check_of_a_disk_that_failed() -> None:
+    healthy = stats()
+    report = status.Report(
+        Path(),
+        {"events": stats(degraded=5), "media": healthy, "delivery": healthy},
+        {},
+        None,
+    )
+
+    assert list(status.problems_of(report, max_age_s=1)) == ["events: the disk failed (errno 5)"]
+
+
+def test_check_against_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = small_log(tmp_path / "log", events=5)
+    baseline = ["--baseline", str(tmp_path / "before.json")]
+    assert check(directory, *baseline) == ExitCode.OK
+    refuse(directory)
+
+    assert check(directory, *baseline, "--json") == ExitCode.ATTENTION
+    printed = capsys.readouterr()
+    assert printed.err == "vevents: events: 4 rejected since the last check\n"
+    problems = json.loads(printed.out.splitlines()[-1])["problems"]
+    assert problems == ["events: 4 rejected since the last check"]
+    assert check(directory, *baseline) == ExitCode.OK
+
+    for path in directory.glob("*.ring"):
+        path.unlink()
+    small_log(directory)
+    assert check(directory, *baseline) == ExitCode.ATTENTION
+    assert "began anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"events": 3}'])
+def test_a_baseline_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    directory = small_log(tmp_path / "log")
+    (tmp_path / "before.json").write_text(text)
+
+    assert check(directory, "--baseline", str(tmp_path / "before.json")) == ExitCode.USAGE
+    assert "holds no figures" in capsys.readouterr().err
+    assert (tmp_path / "before.json").read_text() == text
+
+
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    directory = str(small_log(tmp_path / "log"))
+
+    assert main(["status", "--dir", directory, "--json", "--prometheus"]) == ExitCode.USAGE
+    assert main(["status", "--dir", directory, "--baseline", "x"]) == ExitCode.USAGE
+
+
+def test_prometheus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = small_log(tmp_path / 'a "log"', events=5)
+    refuse(directory)
+
+    assert main(["status", "--prometheus", "--dir", str(directory)]) == ExitCode.OK
+
+    lines = capsys.readouterr().out.splitlines()
+    samples = {}
+    for line in lines:
+        if line.startswith("#"):
+            assert re.fullmatch(r"# (HELP vevents_\w+ .+|TYPE vevents_\w+ (gauge|counter))", line)
+            continue
+        match = re.fullmatch(
+            r'(vevents_\w+)\{((?:\w+="(?:[^"\\\n]|\\.)*",?)+)\} ([0-9.e+-]+)', line
+        )
+        assert match is not None, line
+        assert match[2].startswith(r'dir="') and r"a \"log\"" in match[2]
+        labels = match[2].partition(r'log\""')[2].strip(",")
+        samples[match[1], labels] = float(match[3])
+    assert samples["vevents_records", 'stream="events",state="pending"'] == 1
+    assert samples["vevents_records", 'stream="events",state="rejected"'] == 4
+    assert samples["vevents_appended_total", 'stream="events"'] == 5
+    reason = 'stream="events",code="refused",type="custom"'
+    assert samples["vevents_rejected_by_reason", reason] == 2
+    assert samples["vevents_conserved", ""] == 1
+    assert 0 <= samples["vevents_oldest_pending_seconds", ""] < 3600
+    typed = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(set(typed)) == len(typed)
