@@ -189,6 +189,7 @@ class Settings:
         agent_interval_s: How long a fresh event waits for company before the agent sends it.
         agent_spread_s: The agent begins at a random moment within so many seconds after a start
             or a reconnect.
+        loss_report_s: Least seconds between two reports of what was lost; None for no reports.
         log_level: `debug`, `info`, `warning` or `error`.
         config_file: The TOML file that was read, or None.
     """
@@ -222,6 +223,7 @@ class Settings:
     windows: tuple[Window, ...] = ()
     agent_interval_s: float = 5.0
     agent_spread_s: float = 10.0
+    loss_report_s: float | None = 86_400.0
     log_level: str = "warning"
     config_file: Path | None = None
 
@@ -624,6 +626,12 @@ def _event_age(value: object) -> float:
     return seconds
 
 
+def _loss_report(value: object) -> float | None:
+    if value is False or value == "off":
+        return None
+    return _timeout(value)
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     field: str  # of Settings
@@ -662,5 +670,6 @@ _SOURCES = (
     _Source("windows", "window", "VEVENTS_WINDOW", parse_windows),
     _Source("agent_interval_s", "agent_interval", "VEVENTS_AGENT_INTERVAL", parse_duration),
     _Source("agent_spread_s", "agent_spread", "VEVENTS_AGENT_SPREAD", parse_duration),
+    _Source("loss_report_s", "loss_report", "VEVENTS_LOSS_REPORT", _loss_report),
     _Source("log_level", "log_level", "VEVENTS_LOG_LEVEL", _one_of(*_LOG_LEVELS)),
 )

@@ -115,6 +115,8 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
             "windows",
             (Window(frozenset(range(7)), 1320, 1440),),
         ),
+        ('loss_report = "12h"', "VEVENTS_LOSS_REPORT", "12h", "loss_report_s", 43_200.0),
+        ("loss_report = false", "VEVENTS_LOSS_REPORT", "off", "loss_report_s", None),
         ('log_level = "debug"', "VEVENTS_LOG_LEVEL", "debug", "log_level", "debug"),
     ],
 )
@@ -261,6 +263,8 @@ def test_config_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
         ('events_size = "64M"', "use B, kB, MB"),
         ("events_size = -1", "out of range"),
         ("read_timeout = 0", "more than 0"),
+        ("loss_report = 0", "more than 0"),
+        ("loss_report = true", "expected a number"),
         ("sync_interval = inf", "out of range"),
         ('order = "random"', "order in .*: 'random' is none of oldest, newest, priority"),
         ("priorities = []", "priorities in .*: expected names"),

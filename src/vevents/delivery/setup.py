@@ -70,6 +70,7 @@ def make_flusher(
         live_first=settings.live_first,
         uploads=settings.uploads,
         bytes_per_s=settings.bytes_per_s,
+        loss_report_s=settings.loss_report_s,
         **options,
     )
 
