@@ -32,7 +32,8 @@ const char *block_prepare(void)
     if (access("/dev/loop-control", R_OK | W_OK) != 0)
         return "/dev/loop-control";
     outer_namespace = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-    if (outer_namespace < 0 || unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+    if (outer_namespace < 0 || unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         return "the right to mount (CAP_SYS_ADMIN)";
     if (mount("block-lab", PLACE, "tmpfs", 0, "mode=0700") != 0)
         return "a folder " PLACE;
@@ -136,9 +137,7 @@ static int serve(int fd, recording *r)
             break;
         }
         case FUSE_GETATTR:
-        case FUSE_SETATTR:
-            told = answer(fd, in->unique, 0, &attributes, sizeof attributes);
-            break;
+        case FUSE_SETATTR: told = answer(fd, in->unique, 0, &attributes, sizeof attributes); break;
         case FUSE_OPEN: {
             /* No page cache of its own between the loop device and us. */
             const struct fuse_open_out out = {.open_flags = FOPEN_DIRECT_IO};
@@ -154,10 +153,9 @@ static int serve(int fd, recording *r)
         }
         case FUSE_WRITE: {
             const struct fuse_write_in *given = body;
-            error = record(r,
-                           (block_entry){
-                               .kind = BLOCK_WRITE, .offset = given->offset, .size = given->size},
-                           given + 1);
+            error = record(
+                r, (block_entry){.kind = BLOCK_WRITE, .offset = given->offset, .size = given->size},
+                given + 1);
             const struct fuse_write_out out = {.size = given->size};
             told = answer(fd, in->unique, error, &out, sizeof out);
             break;
@@ -309,7 +307,9 @@ uint64_t block_replay_cut(block_replay *replay, const block_cut *cut)
 
 int block_image(const uint8_t *image)
 {
-    int fd = memfd_create("block-lab", MFD_CLOEXEC);
+    char name[32]; /* shown as the file of the loop device */
+    snprintf(name, sizeof name, "block-lab-%d", (int)getpid());
+    int fd = memfd_create(name, MFD_CLOEXEC);
     if (fd < 0)
         return -errno;
     static const uint8_t zeros[65536];

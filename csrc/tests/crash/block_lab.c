@@ -262,8 +262,8 @@ static void append_one(vev_log *log, int stream)
     known *k = &w->of[stream][entry.seq];
     if (k->content)
         fail("ring %d: record %llu was given twice", stream, LLU(entry.seq));
-    *k = (known){
-        .content = content, .begun = begun, .meant = NEVER, .kept = NEVER, .marked = NEVER};
+    *k =
+        (known){.content = content, .begun = begun, .meant = NEVER, .kept = NEVER, .marked = NEVER};
     memcpy(k->id, entry.id, sizeof k->id);
     if (entry.flags & VEV_APPEND_SYNC) {
         k->kept = atomic_load(&rec->now);
@@ -408,8 +408,8 @@ static void check_record(int stream, const vev_record *r, const uint8_t *payload
     if (k->lost)
         fail("ring %d: record %llu was lost and came back", stream, LLU(r->seq));
     size_t size = make_payload(expected, k->content);
-    if (size != r->size || memcmp(expected, payload, size) != 0 ||
-        kind_of(k->content) != r->kind || memcmp(k->id, r->id, sizeof k->id) != 0)
+    if (size != r->size || memcmp(expected, payload, size) != 0 || kind_of(k->content) != r->kind ||
+        memcmp(k->id, r->id, sizeof k->id) != 0)
         fail("ring %d: record %llu is not what was appended", stream, LLU(r->seq));
     if (r->state != VEV_PENDING && (k->meant > moment || r->state != mark_of(k->content)))
         fail("ring %d: record %llu is in state %u; that was never meant", stream, LLU(r->seq),
@@ -427,8 +427,8 @@ static uint64_t read_ring(vev_log *log, int stream)
     uint64_t next = 0, previous = 0, total = 0;
     for (;;) {
         size_t count;
-        vev_status status = vev_log_read(log, stream, next, 15, records, 512, buffer, sizeof buffer,
-                                         &count, &next);
+        vev_status status =
+            vev_log_read(log, stream, next, 15, records, 512, buffer, sizeof buffer, &count, &next);
         if (status)
             fail("read: %s", vev_strerror(status));
         if (count == 0)
@@ -479,7 +479,8 @@ static void check_ring(vev_log *log, int stream)
             !w->of[stream][seq].lost)
             fail("ring %d: record %llu was %s (up to %llu) and is gone; the ring is %llu .. "
                  "%llu, %llu lost",
-                 stream, LLU(seq), seq <= durable ? "durable" : "urgent", LLU(durable), LLU(s.first_seq), LLU(s.last_seq), LLU(s.lost));
+                 stream, LLU(seq), seq <= durable ? "durable" : "urgent", LLU(durable),
+                 LLU(s.first_seq), LLU(s.last_seq), LLU(s.lost));
     if (s.lost > w->lost_before[stream] + (s.last_seq - durable))
         fail("ring %d: %llu lost, %llu of them earlier, and only %llu were not durable", stream,
              LLU(s.lost), LLU(w->lost_before[stream]), LLU(s.last_seq - durable));
@@ -694,15 +695,21 @@ static void make_file_system(void)
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     fcntl(fd, F_SETFD, 0);
-    char *tool[] = {(char[]){"mkfs.ext4"}, (char[]){"-qF"},
-                    (char[]){"-b"},        small ? (char[]){"1024"} : (char[]){"4096"},
-                    (char[]){"-J"},        small ? (char[]){"size=1"} : (char[]){"size=4"},
-                    (char[]){"-N"},        (char[]){"64"},
-                    (char[]){"-m"},        (char[]){"0"},
-                    (char[]){"-E"},        (char[]){"lazy_itable_init=0,lazy_journal_init=0"},
-                    path,                  NULL};
-    if (!run_tool(tool) ||
-        pread(fd, rec->base, sizeof rec->base, 0) != (ssize_t)sizeof rec->base) {
+    char *tool[] = {(char[]){"mkfs.ext4"},
+                    (char[]){"-qF"},
+                    (char[]){"-b"},
+                    small ? (char[]){"1024"} : (char[]){"4096"},
+                    (char[]){"-J"},
+                    small ? (char[]){"size=1"} : (char[]){"size=4"},
+                    (char[]){"-N"},
+                    (char[]){"64"},
+                    (char[]){"-m"},
+                    (char[]){"0"},
+                    (char[]){"-E"},
+                    (char[]){"lazy_itable_init=0,lazy_journal_init=0"},
+                    path,
+                    NULL};
+    if (!run_tool(tool) || pread(fd, rec->base, sizeof rec->base, 0) != (ssize_t)sizeof rec->base) {
         fprintf(stderr, "block_lab: mkfs.ext4 does not work here (e2fsprogs)\n");
         exit(SKIP);
     }
