@@ -214,6 +214,9 @@ static vev_stats stats_of(vev_log *log, int stream)
              "%llu rejected, %llu evicted, %llu lost",
              stream, LLU(s.appended), LLU(s.last_seq), LLU(s.delivered), LLU(s.pending),
              LLU(s.rejected), LLU(s.evicted), LLU(s.lost));
+    if (s.lost != s.lost_unfinished + s.lost_damaged + s.lost_missing)
+        fail("ring %d: %llu lost; %llu unfinished, %llu damaged, %llu missing", stream, LLU(s.lost),
+             LLU(s.lost_unfinished), LLU(s.lost_damaged), LLU(s.lost_missing));
     if (s.set_aside || s.degraded)
         fail("ring %d: %s (%d)", stream, s.set_aside ? "set aside" : "degraded", s.degraded);
     return s;

@@ -1,10 +1,10 @@
 /* Hostile dictionaries: what a caller hands over, and what stands in a segment on the disk.
  *
- * The input is: what to do (1 byte), zstd level (1 byte), then the dictionary. With bit 3 of the
- * first byte that is a list of patches to the built-in one, which zstd trained: place (2 bytes), size
- * (1 byte), bytes; with bit 4 as well they all hit its first 256 bytes, where its tables are. Bits 0
- * to 2 say who uses it: 1 a caller's log, 2 a log whose newest segment has it on the disk with good
- * checksums, else the codec alone, which is fastest and therefore most often.
+ * The input is: what to do (1 byte), zstd level and size of a record (1 byte), then the dictionary.
+ * With bit 3 of the first byte that is a list of patches to the built-in one, which zstd trained:
+ * place (2 bytes), size (1 byte), bytes; with bit 4 as well they all hit its first 256 bytes, where
+ * its tables are. Bits 0 to 2 say who uses it: 1 a caller's log, 2 a log whose newest segment has it
+ * on the disk with good checksums, else the codec alone, which is fastest.
  *
  * A dictionary is refused or it works: what is compressed with it comes back, in bounded memory. */
 #include <stdio.h>
@@ -53,13 +53,17 @@ static size_t make_record(uint8_t *out, size_t size, uint32_t n, const uint8_t *
 
 /* ---- the codec alone ---- */
 
-static void use_codec(const uint8_t *dict_bytes, size_t dict_size, int level)
+static void use_codec(const uint8_t *dict_bytes, size_t dict_size, int level, size_t large)
 {
     static uint8_t record[LARGEST_RECORD], back[LARGEST_RECORD];
-    static const size_t sizes[] = {1, 60, 700, 5000, 20000, LARGEST_RECORD};
-    vev_zdict *dict = vev_zdict_create(dict_bytes, dict_size, level);
-    if (!dict)
+    /* Three small ones and a large one: contexts differ by the size of the record. */
+    static const size_t larger[] = {5000, 20000, LARGEST_RECORD};
+    const size_t sizes[] = {1, 60, 700, larger[large % 3]};
+    vev_zdict *dict;
+    vev_status created = vev_zdict_create(dict_bytes, dict_size, level, &dict);
+    if (created == VEV_E_CORRUPT)
         return;
+    must(created, "create");
     VEV_ASSERT(vev_zdict_memory(dict) <= DICTIONARY_MEMORY);
     vev_zctx *ctx = vev_zctx_create();
     size_t capacity = vev_zstd_bound(LARGEST_RECORD), frame_size = 0;
@@ -224,6 +228,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     uint8_t what = data[0];
     int level = (int)(data[1] % 17) - 7;
+    size_t large = data[1] / 17u;
     data += 2;
     size -= 2;
     size_t dict_size = VEV_MIN(size, (size_t)VEV_DICTIONARY_MAX);
@@ -244,7 +249,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     switch (what & 7) {
     case 1: use_as_callers(dict, dict_size, level); break;
     case 2: use_from_disk(dict, dict_size, level); break;
-    default: use_codec(dict, dict_size, level);
+    default: use_codec(dict, dict_size, level, large);
     }
     free(dict);
     return 0;
