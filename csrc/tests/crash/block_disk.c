@@ -243,7 +243,11 @@ int block_start(recording *r, const char *file_system, const char *options)
          * namespace, which writes to the device, and waits for the answers. The end of the mount is
          * the end of the server. */
         setsid();
-        _exit(setns(outer_namespace, CLONE_NEWNS) == 0 ? serve(fuse, r) : 1);
+        if (unshare(CLONE_FS) != 0 || setns(outer_namespace, CLONE_NEWNS) != 0) {
+            perror("block_lab: setns");
+            _exit(1);
+        }
+        _exit(serve(fuse, r));
     }
     close(fuse);
     if (server < 0)

@@ -19,7 +19,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { LARGEST_RECORD = 70000, DICTIONARY_MEMORY = 4 << 20, CONTEXT_MEMORY = 16 << 20 };
+enum { LARGEST_RECORD = 70000, DICTIONARY_MEMORY = 1 << 20, CONTEXT_MEMORY = 4 << 20 };
 
 static lab_disk *good;
 
