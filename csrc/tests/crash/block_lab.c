@@ -41,7 +41,7 @@ enum {
     WRITERS_MAX = 2,
     STATES_A_ROUND = 30,
     ROUNDS_MAX = 4,
-    HANG_S = 120,
+    HANG_S = 300,
     PAYLOAD_MAX = 26000
 };
 #define FILE_SYSTEM "ext4"
@@ -50,9 +50,9 @@ enum {
 
 /* What is known of a sequence number. Moments are of the recording in hand. */
 typedef struct known {
-    uint64_t content;
-    uint64_t begun;  /* its append was not called before this moment */
-    uint64_t meant;  /* nor was it marked */
+    _Atomic uint64_t content; /* 0: not appended; set last, since the other process may look */
+    uint64_t begun;           /* its append was not called before this moment */
+    uint64_t meant;           /* nor was it marked */
     uint64_t kept;   /* from here on a power cut must leave it, whatever durable_seq says */
     uint64_t marked; /* from here on a power cut must leave it marked */
     uint8_t id[16];
@@ -265,9 +265,10 @@ static void append_one(vev_log *log, int stream)
     known *k = &w->of[stream][entry.seq];
     if (k->content)
         fail("ring %d: record %llu was given twice", stream, LLU(entry.seq));
-    *k =
-        (known){.content = content, .begun = begun, .meant = NEVER, .kept = NEVER, .marked = NEVER};
+    k->begun = begun;
+    k->meant = k->kept = k->marked = NEVER;
     memcpy(k->id, entry.id, sizeof k->id);
+    atomic_store(&k->content, content);
     if (entry.flags & VEV_APPEND_SYNC) {
         k->kept = atomic_load(&rec->now);
         /* Of two, the other one may just be writing a record before this one. */
@@ -279,7 +280,7 @@ static void append_one(vev_log *log, int stream)
     }
 }
 
-static void mark_some(vev_log *log, marks *m)
+static void mark_some(vev_log *log, unsigned index, marks *m)
 {
     int stream = (int)draw(VEV_STREAM_COUNT);
     vev_stats s = stats_of(log, stream);
@@ -289,8 +290,8 @@ static void mark_some(vev_log *log, marks *m)
     for (int i = 0; i < 16 && s.last_seq >= s.first_seq; i++) {
         uint64_t seq = s.first_seq + draw(s.last_seq - s.first_seq + 1);
         known *k = &w->of[stream][seq];
-        /* Not those of which the other process is just being told. */
-        if (!k->content || k->meant != NEVER || seq % w->writers != random_state % w->writers)
+        /* Each process has numbers of its own to mark, so that the first moment is the one noted. */
+        if (!k->content || k->meant != NEVER || seq % w->writers != index)
             continue;
         k->meant = moment;
         bool rejected = mark_of(k->content) == VEV_REJECTED;
@@ -374,7 +375,7 @@ _Noreturn static void work(unsigned index)
         else if (choice < 850)
             append_one(log, VEV_DELIVERY);
         else if (choice < 920)
-            mark_some(log, &m);
+            mark_some(log, index, &m);
         else if (choice < 940)
             sync_all(log, &m);
         else if (choice < 980)
@@ -694,7 +695,7 @@ static void carry_on(const block_cut *cut)
             known *k = &w->of[s][seq];
             uint8_t present = f->present[seq];
             if (seq > f->last) {
-                *k = (known){0};
+                memset(k, 0, sizeof *k);
                 continue;
             }
             k->begun = 0;
