@@ -1,6 +1,6 @@
 /* A block device that remembers what it was told, and can be put back to any moment.
  *
- * The device is a loop device over a file that this process itself serves to the kernel through
+ * The device is a loop device over a file that a process of the lab serves to the kernel through
  * /dev/fuse. So every write of the file system on it, and every flush, passes by here in order. A
  * disk keeps what it was sent before a flush that it answered; what came later it may have kept or
  * not, in any order and sector by sector.
