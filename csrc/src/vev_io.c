@@ -215,11 +215,28 @@ static bool posix_is_locked(void *ctx, int fd, uint64_t offset)
     return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
-static vev_status posix_make_dir(void *ctx, const char *path)
+static vev_status posix_sync_dir(void *ctx, const char *path)
 {
     (void)ctx;
-    if (mkdir(path, 0700) == 0)
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return error == EINVAL ? 0 : error; /* some file systems cannot, and need not */
+}
+
+static vev_status posix_make_dir(void *ctx, const char *path)
+{
+    if (mkdir(path, 0700) == 0) {
+        /* The name is as durable as the directory that it stands in. Best effort: that one need
+         * not be readable to us. */
+        char parent[4096];
+        int length = snprintf(parent, sizeof parent, "%s/..", path);
+        if (length < (int)sizeof parent)
+            (void)posix_sync_dir(ctx, parent);
         return 0;
+    }
     int error = errno;
     struct stat st;
     if (error == EEXIST && stat(path, &st) == 0)
@@ -244,17 +261,6 @@ static vev_status posix_lock_dir(void *ctx, const char *path, int *fd_out)
     }
     *fd_out = fd;
     return 0;
-}
-
-static vev_status posix_sync_dir(void *ctx, const char *path)
-{
-    (void)ctx;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    int error = fsync(fd) == 0 ? 0 : errno;
-    close(fd);
-    return error == EINVAL ? 0 : error; /* some file systems cannot, and need not */
 }
 
 static vev_status posix_rename(void *ctx, const char *from, const char *to)

@@ -267,8 +267,8 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_read(vev_log *log, int stream, uint64_
 
 /** Set the delivery state of records, e.g. acknowledge what the server accepted.
  *
- *  Survives the death of the process at once and a power cut after the next sync; until then a
- *  power cut makes the records pending again, never the other way round.
+ *  Survives the death of the process at once and a power cut after the next sync of the process that
+ *  set it; until then a power cut makes the records pending again, never the other way round.
  *
  *  @param seqs         sequence numbers, any order; ones reclaimed already, or not appended
  *                     yet, are passed over.
