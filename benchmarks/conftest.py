@@ -1,8 +1,17 @@
-"""Prints the latencies and sizes that pytest-benchmark's own table has no column for."""
+"""Prints what pytest-benchmark's own table has no column for; `--scale` makes a run shorter."""
 
 from __future__ import annotations
 
 from typing import Any
+
+
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="size of the backlogs of test_flush.py: 0.01 takes seconds",
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
