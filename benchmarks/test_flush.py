@@ -102,8 +102,7 @@ with open(Path(directory, "events.jsonl"), "rb") as lines, ThreadPoolExecutor(th
         api.write_batch(key, batch)
         events += len(batch)
         size += sum(os.path.getsize(path) for path in paths)
-        size += sum(len(json.dumps(event)) for event in batch) if not paths else 0
-    report(begun, events, size)
+    report(begun, events, size or os.path.getsize(Path(directory, "events.jsonl")))
 """
 
 

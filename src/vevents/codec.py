@@ -11,6 +11,7 @@ not as 0.9129999876022339. Metadata and event data keep their full precision.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterable
@@ -53,6 +54,19 @@ _FLOAT32 = struct.Struct("<f")
 _FLOAT32_NORMAL_MIN: Final = 2.0**-126
 _FORMS = ("%.6g", "%.7g", "%.8g", "%.9g")
 _SUBNORMAL_FORMS = ("%.1g", "%.2g", "%.3g", "%.4g", "%.5g", *_FORMS)
+
+# For each binary exponent of an everyday number: half the distance to the next float32, and by what
+# to multiply to keep 6, 7, ... digits. Up to 2**20 no number of so few digits lies just between two
+# float32s. This finds the shortest form in a third of the time that printing and reading takes.
+_ROUNDING: Final = {
+    exponent: (
+        2.0 ** (exponent - 25),
+        tuple(
+            10.0 ** (max(0, 5 - math.floor(math.log10(2.0**exponent))) + more) for more in range(5)
+        ),
+    )
+    for exponent in range(-12, 21)
+}
 
 _EVENT_KEYS = frozenset(
     (
@@ -401,6 +415,14 @@ def _shortest(value: Any) -> Any:
     size = abs(value)
     if not size <= COORDINATE_MAX:  # NaN, too
         return value
+    known = _ROUNDING.get(math.frexp(value)[1])
+    if known is not None and _FLOAT32.unpack(_FLOAT32.pack(value))[0] == value:
+        half, scales = known
+        for scale in scales:
+            # Exact up to the division, which is correctly rounded: the same as reading the digits.
+            rounded = round(value * scale) / scale
+            if -half < rounded - value < half:
+                return rounded
     # Six digits survive the way into a normal float32 and back, so fewer need no try, and nine
     # always suffice. Below the normal range precision fades and fewer digits may do. (A handful of
     # powers of two beyond 2^86 could do with a digit less; they come back exact all the same.)

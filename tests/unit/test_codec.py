@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import struct
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from vevents import codec
 from vevents.codec import KIND_OF, PayloadError, decode, encode, header_id
 from vevents.errors import EventValidationError
 from vevents.event import (
@@ -448,3 +450,33 @@ def test_a_double_in_a_row_is_read_as_it_is() -> None:
     event = decode(payload, event_id=UUID, timestamp=MOMENT)
 
     assert event.images[0].classifications[0].confidence == 0.123456789012
+
+
+def test_coordinates_are_read_in_their_shortest_form() -> None:
+    dice = random.Random(1)
+    plain = [dice.uniform(-1, 1) * 10.0 ** dice.randrange(-6, 9) for _ in range(20_000)]
+    rounded = [round(value, dice.randrange(7)) for value in plain]
+    powers = [math.ldexp(1.0 + ulp * 2.0**-23, two) for two in range(-20, 27) for ulp in (-1, 0, 1)]
+    for value in (*plain, *rounded, *powers):
+        (number,) = struct.unpack("<f", struct.pack("<f", value))
+        forms = (float(f"%.{digits}g" % number) for digits in range(6, 10))
+        shortest = next(x for x in forms if struct.unpack("<f", struct.pack("<f", x))[0] == number)
+        assert codec._shortest(number) == shortest
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        (encode(Event.custom(value="v", event_id="evt-1")), "evt-1"),
+        (encode(Event.custom(value="v", event_id="5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa")), None),
+        (encode(Event.custom(value="v", metadata={"eventId": "no"}, device_id="d")), None),
+        (msgpack.packb({"eventData": {"eventId": "no"}, "eventId": "yes"}), "yes"),
+        (msgpack.packb({"eventId": 7}), None),
+        (b"\xa7eventId", None),
+        (b"\x81\xa7eventId", None),
+        (b"\x82\xa7eventId\xc1\xc1", None),
+        (b"", None),
+    ],
+)
+def test_the_id_is_found_without_decoding_the_rest(payload: bytes, found: str | None) -> None:
+    assert codec.payload_id(payload) == found

@@ -26,6 +26,7 @@ MISSING_COUNT_KEY: Final = "vevents_frames_missing"
 MISSING_REASON_KEY: Final = "vevents_frames_missing_reason"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN = frozenset((str, int, float, bool))
 
 
 def format_timestamp(moment: datetime | int) -> str:
@@ -217,4 +218,6 @@ def _box(box: ObjectDetection | InstanceSegmentation | KeypointDetection) -> dic
 
 def _value(value: Any) -> str | int | float:
     # json writes these as they are; numpy's other scalars it does not know.
-    return value if isinstance(value, str | int | float) else plain_number(value)
+    if type(value) in _PLAIN or isinstance(value, str | int | float):
+        return value  # type: ignore[no-any-return]
+    return plain_number(value)
