@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,15 @@ def fill(log: EventLog, count: int, frames: int) -> None:
         log.append(Event.custom(value=f"event {number}", use_case_id=USE_CASE, images=images))
 
 
-def flush(log: EventLog, emulator: RunningEmulator, **limits: int) -> FlushReport:
+def flush(
+    log: EventLog,
+    emulator: RunningEmulator,
+    options: dict[str, Any] | None = None,
+    **limits: Any,
+) -> FlushReport:
     timeouts = Timeouts(connect_s=5.0, read_s=5.0, write_s=5.0)
     with Client(KEY, api_url=emulator.url, timeouts=timeouts) as client:
-        return Flusher(log, client, retry=FAST).flush(**limits)  # type: ignore[arg-type]
+        return Flusher(log, client, retry=FAST, **(options or {})).flush(**limits)
 
 
 def assert_everything_arrived(log: EventLog, emulator: RunningEmulator) -> None:
@@ -170,6 +176,74 @@ def test_killed_again_and_again(
         # A kill between the server's answer and the note is the only way to upload twice, and at
         # most four uploads are under way.
         assert len(emulator.images()) - len(different) <= 4 * kills
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest", "priority"])
+def test_every_order_brings_everything_over(
+    tmp_path: Path, emulator: RunningEmulator, order: str
+) -> None:
+    with open_log(tmp_path / "log") as log:
+        fill(log, 150, frames=20)
+        alert = log.append(Event.safety_alert(alert_type="fall", use_case_id=USE_CASE))
+        fill(log, 150, frames=20)
+        for text in ("old", "new"):
+            log.append(Event.custom(value=text, event_id="evt-1", use_case_id=USE_CASE))
+
+        report = flush(log, emulator, {"order": order, "uploads": 4})
+
+        assert (report.delivered, report.stopped_reason) == (303, None)
+        stored = {row["event"]["eventId"]: row["event"] for row in emulator.events()}
+        assert stored["evt-1"]["eventData"] == {"value": "new"}
+        arrived = [row["event"]["eventId"] for row in emulator.events()]
+        assert arrived.index(alert.event_id) == {"oldest": 150, "newest": 151, "priority": 0}[order]
+        for stream in ("events", "media"):
+            assert log.stats(stream).conserved
+            assert log.stats(stream).pending == 0
+    assert len(emulator.images()) == 20
+
+
+def test_live_events_overtake_a_backlog_that_drains(
+    tmp_path: Path, emulator: RunningEmulator
+) -> None:
+    with open_log(tmp_path / "log") as log:
+        fill(log, 2_000, frames=1)
+        live: list[str] = []
+
+        def see(_: object) -> None:
+            if not live and emulator.events():
+                event = Event.custom(value="live", use_case_id=USE_CASE)
+                live.append(log.append(event).event_id)
+
+        report = flush(log, emulator, {"live_first": True}, progress=see)
+
+        assert (report.delivered, report.stopped_reason) == (2_001, None)
+        arrived = [row["event"]["eventId"] for row in emulator.events()]
+        assert arrived.index(live[0]) < 1_000
+        assert log.stats().conserved
+
+
+def test_events_that_are_evicted_during_a_pass_do_not_stop_it(
+    tmp_path: Path, emulator: RunningEmulator
+) -> None:
+    dice = random.Random(0)
+    with open_log(tmp_path / "log", events_size=1 << 20) as log:
+
+        def append_some(_: object = None) -> None:
+            for _ in range(20):
+                text = f"{dice.getrandbits(16_000):x}"
+                log.append(Event.custom(value=text, use_case_id=USE_CASE))
+
+        for order in ("oldest", "newest", "priority"):
+            for _ in range(10):
+                append_some()
+            report = flush(
+                log, emulator, {"order": order, "live_first": True}, progress=append_some
+            )
+            assert report.stopped_reason is None
+            assert log.stats().conserved
+        assert log.stats().evicted > 0
+        assert flush(log, emulator).stopped_reason is None
+        assert log.stats().pending == 0
 
 
 def test_events_outlive_their_frames(tmp_path: Path, emulator: RunningEmulator) -> None:
