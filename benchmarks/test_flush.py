@@ -25,7 +25,7 @@ import pytest
 
 from vevents import Event, EventLog, Image
 from vevents.wire import event_to_json, required_frames
-from workload import typical_event
+from workload import typical_event, typical_payloads
 
 EVENT_COUNT = 100_000
 FRAME_COUNT = 2_000
@@ -196,3 +196,37 @@ def test_drain(
     assert (counted[0]["events"], counted[0]["images"]) == (events + frames, frames)
     figures = json.loads(done.stdout.splitlines()[-1])
     benchmark.extra_info |= figures | {"server_cpu_s": counted[0]["cpu_s"]}
+
+
+IDLE = """
+import json, sys, time
+from vevents import Event, EventLog
+from vevents.delivery.client import Client
+from vevents.delivery.flusher import Flusher
+with EventLog(sys.argv[1]) as log, Client("key", api_url="http://127.0.0.1:9") as client:
+    flusher = Flusher(log, client, order="priority", live_first=True)
+    flusher.flush()
+    taken = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        flusher.flush()
+        taken.append(time.perf_counter() - begun)
+    assert log.stats().pending == 0
+    print(json.dumps({"idle_pass_us": sorted(taken)[100] * 1e6}))
+"""
+
+
+def test_idle_pass(benchmark: Any, tmp_path: Path) -> None:
+    """What does a pass with nothing to do cost, on a log full of what was done before?"""
+    with EventLog(tmp_path / "log") as log:
+        payloads = typical_payloads(20_000)
+        seqs = [log.append_encoded(payload) for payload in payloads]
+        log.ack(seqs)
+        for number in range(20_000):
+            log.append_note(
+                {"kind": "upload", "media": number, "digest": bytes(16), "sourceId": "i"}
+            )
+    command = [sys.executable, "-c", IDLE, str(tmp_path / "log")]
+    kwargs = {"capture_output": True, "text": True, "check": True}
+    done = benchmark.pedantic(subprocess.run, args=(command,), kwargs=kwargs, rounds=1)
+    benchmark.extra_info |= json.loads(done.stdout)
