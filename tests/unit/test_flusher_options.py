@@ -140,6 +140,26 @@ def test_bytes_per_second_hold_over_passes(site: Site) -> None:
     assert site.time.now_s - began_s == pytest.approx(50.0, rel=0.05)
 
 
+def test_passes_that_end_while_waiting_for_the_pace_are_not_charged_for_it(site: Site) -> None:
+    with site.client() as client:
+        flusher = Flusher(
+            site.log,  # type: ignore[arg-type]
+            client,
+            use_case_id="uc-default",
+            time=site.time.as_time(),
+            uploads=1,
+            bytes_per_s=1_000,
+        )
+        for number in range(3):
+            site.append(jpeg(str(number), 100_000))
+        began_s = site.time.now_s
+        while site.log.stats().pending:
+            flusher.flush(timeout_s=60, should_stop=lambda: False)
+            site.time.now_s += 10
+
+    assert site.time.now_s - began_s < 400
+
+
 def test_waiting_for_the_pace_ends_with_the_pass(site: Site) -> None:
     site.append(jpeg("a", 100_000))
     site.append(jpeg("b", 100_000))

@@ -412,11 +412,14 @@ def test_a_crash_at_every_step_loses_nothing_and_repeats_little(tmp_path: Path) 
 def test_posts_and_uploads_overlap(site: Site) -> None:
     for number in range(1, 151):
         site.append(jpeg(f"frame {number}"))
-    posting = threading.Event()
-    uploaded_meanwhile = threading.Event()
+    begun, posting, uploaded_meanwhile = threading.Event(), threading.Event(), threading.Event()
 
     def interfere(request: httpx.Request) -> None:
-        if jpeg("frame 120") in request.content:
+        if jpeg("frame 101") in request.content:
+            # It completes the first batch; by then another upload is under way.
+            assert begun.wait(WAIT_S)
+        elif jpeg("frame 103") in request.content:
+            begun.set()
             assert posting.wait(WAIT_S)
             uploaded_meanwhile.set()
         elif request.url.path == BATCH and not posting.is_set():

@@ -127,6 +127,7 @@ class SharedIds:
         self.overflow = False
         self.seqs: dict[str, list[int]] = {}
         self._filter: IdFilter | None = None
+        self._again: set[str] = set()
         self._count = 0
         self._next_seq = 0
 
@@ -139,15 +140,15 @@ class SharedIds:
 
         Args:
             last_seq: The last one to look at.
-            check: Called now and then; what it raises ends the look, which begins anew next time.
+            check: Called now and then; what it raises breaks the look off, and the next one goes
+                on from there.
         """
         if self.stale or self._count > _FILTERED_IDS_MAX:
             self._forget()
         if self._filter is None:
             self._filter = IdFilter()
-        again: dict[str, list[int]] = {}
-        self.stale = True
         for record in _pending(self._log, self._next_seq, last_seq, check):
+            self._next_seq = record.seq + 1
             event_id = self._log.event_id(record)
             self.kinds.add(record.kind)
             self._count += 1
@@ -156,19 +157,20 @@ class SharedIds:
             if event_id in self.seqs:
                 self.seqs[event_id].append(record.seq)
             else:
-                again[event_id] = []
+                self._again.add(event_id)
         self._next_seq = max(self._next_seq, last_seq + 1)
-        if again:
+        if self._again:
             # The filter tells of the second one only; the first one has to be found.
+            found: dict[str, list[int]] = {event_id: [] for event_id in self._again}
             for record in _pending(self._log, 0, last_seq, check):
                 event_id = self._log.event_id(record)
-                if event_id in again:
-                    again[event_id].append(record.seq)
-            self.seqs |= {event_id: seqs for event_id, seqs in again.items() if len(seqs) > 1}
+                if event_id in found:
+                    found[event_id].append(record.seq)
+            self.seqs |= {event_id: seqs for event_id, seqs in found.items() if len(seqs) > 1}
+            self._again = set()
             self.overflow = sum(map(len, self.seqs.values())) > _SHARED_RECORDS_MAX
             if self.overflow:
                 self.seqs = {}
-        self.stale = False
 
 
 class Backlog:

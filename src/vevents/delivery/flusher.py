@@ -326,7 +326,7 @@ class _Read:
         fault: Why there is no event, or None.
         frames: What has to be uploaded first.
         body: The event as JSON, if it has no frames.
-        size: Bytes of the event as JSON, roughly; counted only where somebody asks for it.
+        size: Bytes of the event as JSON, roughly.
     """
 
     record: Record
@@ -438,7 +438,6 @@ class _Pass:
         self._retry = flusher._retry
         self._time = flusher._time
         self._event_age_s_max = flusher._event_age_s_max
-        self._limits = limits
         self._max_events = max_events
         self._progress = progress
         self._thread = threading.get_ident()
@@ -579,12 +578,11 @@ class _Pass:
             read.event_id = event.event_id or record.event_id
             read.frames = required_frames(event)
             if event.use_case_id is not None or self._use_case_id is not None:
-                if not read.frames:
-                    read.body = self._encode(event, {}, {})
-                    read.size = len(read.body)
-                elif self._limits.max_bytes is not None:
-                    named = {frame.seq: _SOURCE_ID for frame in read.frames}
-                    read.size = len(self._encode(event, named, {}))
+                # With frames it is encoded again when their ids are known. Small beside the images,
+                # and so the size is known, and that it can be encoded at all.
+                named = {frame.seq: _SOURCE_ID for frame in read.frames}
+                body = self._encode(event, named, {})
+                read.body, read.size = None if read.frames else body, len(body)
             read.event = event
         except MemoryError:
             raise

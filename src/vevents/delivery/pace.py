@@ -42,3 +42,13 @@ class Pace:
             begin_s = max(now_s, self._paid_until_s)
             self._paid_until_s = begin_s + size / self._bytes_per_s
             return begin_s
+
+    def give_back(self, size: int) -> None:
+        """Take back a reservation of which no use was made, else it would be paid for all the same.
+
+        Args:
+            size: Bytes of the request that was not made.
+        """
+        if self._bytes_per_s is not None:
+            with self._lock:
+                self._paid_until_s -= size / self._bytes_per_s

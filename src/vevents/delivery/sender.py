@@ -240,12 +240,7 @@ class Sender:
                 self._check_room(size + kept_free())
                 self._bytes_under_way += size
             try:
-                begin_s = self._pace.reserve(size, self._time.monotonic())
-                if self._deadline_s is not None and begin_s >= self._deadline_s:
-                    raise StopError(
-                        StopReason.TIMEOUT, "no time left for another request at this pace"
-                    )
-                self._wait_until(lambda: begin_s, check)
+                self._wait_for_pace(size, check)
                 with self._lock:
                     self.requests += 1
                     self.retries += attempt > 1
@@ -266,6 +261,16 @@ class Sender:
             if lanes is not None and entered_s is not None:
                 lanes.leave(entered_s, size, good=good and attempt == 1, bad=bad)
         return answer
+
+    def _wait_for_pace(self, size: int, check: Callable[[], None]) -> None:
+        begin_s = self._pace.reserve(size, self._time.monotonic())
+        try:
+            if self._deadline_s is not None and begin_s >= self._deadline_s:
+                raise StopError(StopReason.TIMEOUT, "no time left for another request at this pace")
+            self._wait_until(lambda: begin_s, check)
+        except BaseException:
+            self._pace.give_back(size)
+            raise
 
     def check_stop(self) -> None:
         """Raise `StopError` if the pass is to end here."""
