@@ -174,6 +174,28 @@ def test_waiting_for_the_pace_ends_with_the_pass(site: Site) -> None:
     assert (report.stopped_reason, report.images_delivered) == (StopReason.TIMEOUT, 1)
 
 
+def test_no_frame_is_an_orphan_while_its_event_waits_for_the_next_pass(site: Site) -> None:
+    site.append(jpeg("a"))
+    site.append()
+    site.log.mark([1], "rejected")
+    site.time.now_s += 4_000
+    with site.client() as client:
+        flusher = Flusher(
+            site.log,  # type: ignore[arg-type]
+            client,
+            use_case_id="uc-default",
+            time=site.time.as_time(),
+            order="newest",
+        )
+        site.log.streams["media"][0].wall_ns += 4_000 * 10**9  # not an orphan yet
+        assert flusher.flush().delivered == 1
+        site.log.mark([1], "pending")
+        site.time.now_s += 4_000
+
+        assert (flusher.flush().orphans, site.log.states("media")) == (0, ["pending"])
+        assert flusher.flush().images_delivered == 1
+
+
 # --- what a pass costs ----------------------------------------------------------------------
 
 

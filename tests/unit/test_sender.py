@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vevents.delivery.lanes import Lanes
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
 from vevents.errors import (
     AuthorizationError,
@@ -283,3 +284,76 @@ def test_byte_limit_counts_repetitions_and_lets_a_first_large_request_go() -> No
     with pytest.raises(StopError, match="limit of 100 bytes"):
         sender.send(answering(ServerError("down"), "yes"), 60)
     assert sender.bytes_sent == 60
+
+
+@pytest.mark.parametrize("kind", [ThrottledError, ServerError])
+def test_a_wait_that_the_server_asks_for_holds_up_the_other_threads(
+    kind: type[DeliveryError],
+) -> None:
+    clock = Clock(draws=iter(lambda: 0.0, None))
+    sender = sender_for(clock)
+
+    def give_up() -> None:
+        # The thread that was told stops waiting; the others are held all the same.
+        if clock.now_s > 0.0:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sender.send(answering(kind("busy", retry_after_s=30.0)), 1, check=give_up)
+    assert clock.now_s < 1.0
+
+    assert sender.send(answering("yes"), 1) == "yes"
+    assert clock.now_s == pytest.approx(30.0)
+
+
+def test_a_wait_of_its_own_choice_holds_up_nobody_else() -> None:
+    clock = Clock()
+    sender = sender_for(clock)
+
+    def give_up() -> None:
+        if clock.now_s > 0.0:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sender.send(answering(ServerError("down")), 1, check=give_up)
+    before_s = clock.now_s
+    sender.send(answering("yes"), 1)
+
+    assert clock.now_s == before_s
+
+
+def test_only_a_first_attempt_shows_room_for_more_lanes() -> None:
+    clock = Clock()
+    seen: list[tuple[bool, bool]] = []
+
+    class Watched(Lanes):
+        def leave(self, entered_s: float, size: int, *, good: bool, bad: bool) -> None:
+            seen.append((good, bad))
+            super().leave(entered_s, size, good=good, bad=bad)
+
+    lanes = Watched(4, lambda: clock.now_s)
+    sender = sender_for(clock)
+
+    sender.send(answering("yes"), 1, lanes=lanes)
+    sender.send(answering(ThrottledError("busy"), "yes"), 1, lanes=lanes)
+    with pytest.raises(RefusedError):
+        sender.send(answering(RefusedError("no")), 1, lanes=lanes)
+
+    assert seen == [(True, False), (False, True), (False, False), (True, False)]
+    assert lanes.limit == 1
+
+
+def test_no_lane_is_held_while_waiting_for_the_next_attempt() -> None:
+    clock = Clock()
+    lanes = Lanes(1, lambda: clock.now_s)
+    sender = sender_for(clock)
+    free: list[bool] = []
+
+    def look() -> None:
+        if clock.now_s > 0.0 and not free:
+            lanes.leave(lanes.enter(pytest.fail), 0, good=False, bad=False)
+            free.append(True)
+
+    sender.send(answering(ServerError("down"), "yes"), 1, lanes=lanes, check=look)
+
+    assert free
