@@ -524,3 +524,25 @@ def test_a_refused_key_says_what_to_do(site: Site, status: int) -> None:
 
     assert report.stopped_reason is StopReason.UNAUTHORIZED
     assert ("ROBOFLOW_API_KEY" if status == 401 else "vision-events:write") in str(report.message)
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), KeyError("odd"), RecursionError("deep")])
+@pytest.mark.parametrize("uploads", [1, 4])
+def test_no_fault_of_one_record_stops_the_ones_behind_it(
+    site: Site, error: Exception, uploads: int
+) -> None:
+    site.append()
+    site.append()
+    decode = site.log.decode
+
+    def fail(record: Any) -> Event:
+        if record.seq == 1:
+            raise error
+        return decode(record)
+
+    site.log.decode = fail  # type: ignore[method-assign]
+
+    report = site.flush(options={"uploads": uploads})
+
+    assert site.log.states() == ["rejected", "delivered"]
+    assert report.rejected_by_reason == {"unreadable": 1}

@@ -429,3 +429,35 @@ def test_posts_and_uploads_overlap(site: Site) -> None:
     site.server.interfere = interfere
 
     assert site.flush(options=FOUR).delivered == 150
+
+
+def test_frame_of_an_old_event_that_goes_for_another_stays_delivered(site: Site) -> None:
+    site.append(jpeg("shared"), jpeg("slow"))
+    old = site.append(jpeg("shared"), timestamp=at(days=400))
+    shared_is_there, old_is_rejected = threading.Event(), threading.Event()
+    decode, mark = site.log.decode, site.log.mark
+
+    def decoded(record: Any) -> Any:
+        assert record.seq != old.seq or shared_is_there.wait(WAIT_S)
+        return decode(record)
+
+    def marked(seqs: Any, state: str, stream: str = "events") -> int:
+        changed = mark(seqs, state, stream)
+        if (stream, state) == ("media", "delivered"):
+            shared_is_there.set()
+        if (stream, state) == ("events", "rejected"):
+            old_is_rejected.set()
+        return changed
+
+    def gone(request: httpx.Request) -> None:
+        if jpeg("slow") in request.content:
+            assert old_is_rejected.wait(WAIT_S)
+            raise httpx.ConnectError("gone")
+
+    site.log.decode = decoded  # type: ignore[method-assign]
+    site.log.mark = marked  # type: ignore[method-assign]
+    site.server.interfere = gone
+
+    assert site.flush(options=FOUR).offline
+    assert site.log.states() == ["pending", "rejected"]
+    assert site.log.states("media") == ["delivered", "pending"]
