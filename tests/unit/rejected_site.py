@@ -68,6 +68,10 @@ class Site:
     def letters(self) -> list[DeadLetter]:
         return DeadLetters(self.log).letters
 
+    def rejection(self) -> dict[str, Any]:
+        """Return the first note of a refusal."""
+        return next(note for _, note in self.log.notes() if note["kind"] == "rejected")
+
     def listed(self) -> list[str]:
         """The ids of what is listed, the newest first."""
         return [letter.id for letter in self.letters()]

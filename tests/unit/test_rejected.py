@@ -79,7 +79,8 @@ def test_a_refusal_that_was_noted_and_not_marked_is_counted_once(site: Site) -> 
     site.flush()
 
     assert len(site.letters()) == 1
-    assert [note["kind"] for _, note in site.log.notes()] == ["rejected"] * 2
+    kinds = [note["kind"] for _, note in site.log.notes()]
+    assert kinds.count("rejected") == 2
     site.assert_counted()
 
 
@@ -152,7 +153,7 @@ def test_uploads_in_a_flush_do_not_push_dead_letters_out(site: Site) -> None:
 def test_a_note_as_large_as_the_ring_takes_is_kept_without_its_event(site: Site) -> None:
     receipt = site.append("bad")
     site.flush()
-    note = next(note for _, note in site.log.notes())
+    note = site.rejection()
     size = site.log.stats("delivery").max_payload - 300
     while True:
         try:
@@ -289,7 +290,7 @@ def test_retry_takes_the_frames_along(site: Site) -> None:
 def test_retry_of_what_is_gone(site: Site) -> None:
     receipt = site.append("bad")
     site.flush()
-    note = next(note for _, note in site.log.notes())
+    note = site.rejection()
     Notes(site.log).append(note | {"payload": None})
     assert site.letter(receipt.event_id).place == "log"
     site.overwrite_events()

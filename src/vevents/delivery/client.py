@@ -19,6 +19,7 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _REASON_LENGTH_MAX = 500
 _ANSWER_SIZE_MAX = 16 * 2**20
+_CLOCK_SAMPLES = 3
 
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
@@ -146,7 +148,7 @@ class Client:
     ) -> None:
         self._secret = api_key if isinstance(api_key, Secret) else Secret(api_key)
         self._clock = clock
-        self._clock_offset_s: float | None = None
+        self._clock_offsets_s: deque[float] = deque(maxlen=_CLOCK_SAMPLES)
         self._lookback_days: int | None = None
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._proxy = proxy
@@ -181,8 +183,17 @@ class Client:
 
     @property
     def clock_offset_s(self) -> float | None:
-        """Seconds by which the server's clock is ahead of ours; None before its first answer."""
-        return self._clock_offset_s
+        """Seconds by which the server's clock is ahead of ours; None before its first answer.
+
+        The median of its last answers, so that one wrong date among three is not believed.
+        """
+        offsets_s = sorted(self._clock_offsets_s)
+        return offsets_s[(len(offsets_s) - 1) // 2] if offsets_s else None
+
+    @property
+    def clock_is_sure(self) -> bool:
+        """Whether the server told its time often enough to be believed against our clock."""
+        return len(self._clock_offsets_s) == _CLOCK_SAMPLES
 
     @property
     def lookback_days(self) -> int | None:
@@ -534,7 +545,7 @@ class Client:
     def _note_clock(self, date: str | None) -> None:
         server_s = _http_date(date)
         if server_s is not None:
-            self._clock_offset_s = server_s - self._clock()
+            self._clock_offsets_s.append(server_s - self._clock())
 
 
 def batch_body(events: Sequence[bytes]) -> bytes:

@@ -25,13 +25,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
+    from vevents.delivery.notes import Notes
     from vevents.event import Event
     from vevents.log import EventLog, Record
 
 # Below this a difference is left alone: clocks are stepped by parts of a second now and then.
 _TOLERANCE_NS: Final = 2_000_000_000
 # The server's clock is read from a header in whole seconds, after a way of unknown length.
-_SERVER_TOLERANCE_NS: Final = 60_000_000_000
+SERVER_TOLERANCE_S: Final = 60.0
 # No record was made before 2024.
 _PLAUSIBLE_NS: Final = 1_704_067_200 * 10**9
 _BOOTS_FOLLOWED_MAX: Final = 1000
@@ -94,21 +95,27 @@ class ClockRepair:
 
     Args:
         log: The log.
+        notes: Its notes, to write to.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, notes: Notes) -> None:
         self._log = log
+        self._notes = notes
         self._now = log.now()
         self._bases: dict[int, Base | None] = {}
         self._boots: dict[int, _Boot] = {}
-        for _, note in log.notes():
-            if note.get("kind") == "clock":
-                self._bases[int(note["boot"])] = Base(int(note["base_ns"]), "measured")
-        self._noted = self._bases.get(self._now.boot)
+        self._noted: dict[int, Base] | None = None  # None: the notes have not been read yet
 
     def begin(self) -> None:
         """Look at the clock; before every pass."""
         self._now = self._log.now()
+        if self._noted is None:
+            self._noted = {
+                int(note["boot"]): Base(int(note["base_ns"]), "measured")
+                for _, note in self._log.notes()
+                if note.get("kind") == "clock"
+            }
+            self._bases.update(self._noted)
         # What was not known may be by now, and what was estimated may be better.
         known = {boot: base for boot, base in self._bases.items() if base is not None}
         self._bases = {b: base for b, base in known.items() if base.source != "estimated"}
@@ -129,10 +136,9 @@ class ClockRepair:
         """
         if self._now.synced or clock_offset_s is None:
             return
-        offset_ns = int(clock_offset_s * 1e9)
-        if abs(offset_ns) < _SERVER_TOLERANCE_NS:
-            offset_ns = 0
-        self._settle(self._now.wall_ns + offset_ns)
+        if abs(clock_offset_s) < SERVER_TOLERANCE_S:
+            clock_offset_s = 0.0
+        self._settle(self._now.wall_ns + int(clock_offset_s * 1e9))
 
     def correct(self, record: Record) -> Correction | None:
         """Return what is to be corrected of a record's time; None: nothing."""
@@ -151,11 +157,12 @@ class ClockRepair:
         """Keep what the true time is now, also for those who come after this boot."""
         base = Base(wall_ns - self._now.mono_ns, "measured")
         self._bases[self._now.boot] = base
-        noted = self._noted
+        assert self._noted is not None, "begin() comes first"
+        noted = self._noted.get(self._now.boot)
         if noted is None or abs(noted.wall_ns - base.wall_ns) > _TOLERANCE_NS:
             note = {"kind": "clock", "boot": self._now.boot, "base_ns": base.wall_ns}
-            self._log.append_note(note)
-            self._noted = base
+            self._notes.append(note)
+            self._noted[self._now.boot] = base
 
     def _base_of(self, boot: int, seq: int) -> Base | None:
         """Find the base of a boot that has a record `seq`."""

@@ -60,6 +60,7 @@ from vevents.delivery.backlog import (
     parse_priorities,
 )
 from vevents.delivery.client import batch_body
+from vevents.delivery.clock import SERVER_TOLERANCE_S, ClockRepair
 from vevents.delivery.lanes import Lanes
 from vevents.delivery.losses import append_loss_report
 from vevents.delivery.notes import Notes
@@ -97,6 +98,8 @@ _LOOK_S = 0.2
 # The API refuses what is older than a year or later than tomorrow; we stay a little inside.
 EVENT_AGE_S_MAX: Final = 364 * 86_400
 _EVENT_AHEAD_S_MAX = 23 * 3_600
+# Requests of one pass for nothing but the server's time.
+_TIMES_ASKED_MAX = 4
 # After so many refusals in a row the next event is probably bad as well: halving costs more then.
 _REFUSED_IN_A_ROW_MAX = 4
 # So many events that name no use case are refused, and none is accepted: the default is wrong.
@@ -255,6 +258,7 @@ class Flusher:
         # What stays known from one pass to the next.
         self._pace = Pace(bytes_per_s)
         self._notes = Notes(log)
+        self._clock = ClockRepair(log, self._notes)
         self._uploaded = _UploadedImages(log)
         self._shared = SharedIds(log)
         self._default_accepted = False
@@ -323,6 +327,7 @@ class _Read:
     """One record that was read and decoded.
 
     Attributes:
+        wall_ns: When it was seen, as far as that is known now.
         fault: Why there is no event, or None.
         frames: What has to be uploaded first.
         body: The event as JSON, if it has no frames.
@@ -331,6 +336,7 @@ class _Read:
 
     record: Record
     event_id: str
+    wall_ns: int
     event: Event | None = None
     fault: str | None = None
     frames: Sequence[FrameRef] = ()
@@ -469,6 +475,8 @@ class _Pass:
         # The API
         self._use_cases: set[str] | None = None
         self._api_confirmed = False
+        self._times_asked = 0
+        self._clock = flusher._clock
         self._flusher = flusher
         self._default_refused: list[tuple[_Item, RefusedError]] = []
         # Reading
@@ -490,6 +498,7 @@ class _Pass:
             if self._total:
                 # Now, since nothing may delay a note once the server has spoken.
                 self._notes.update()
+                self._learn_time()
                 self._drain()
             stop = self._left_behind()
             if stop is None and self._backlog.complete:
@@ -572,9 +581,13 @@ class _Pass:
 
     def _read(self, record: Record) -> _Read:
         """Decode a record. Changes nothing: this may run in another thread, ahead of the rest."""
-        read = _Read(record, record.event_id)
+        read = _Read(record, record.event_id, record.wall_ns)
         try:
             event = self._log.decode(record)
+            correction = self._clock.correct(record)
+            if correction is not None:
+                event = correction.apply(event)
+                read.wall_ns = correction.wall_ns
             read.event_id = event.event_id or record.event_id
             read.frames = required_frames(event)
             if event.use_case_id is not None or self._use_case_id is not None:
@@ -606,7 +619,7 @@ class _Pass:
             self._without_use_case += self._use_case_id is None
             self._pass_over(read.event_id)
             return
-        outside = self._outside_window(record)
+        outside = self._outside_window(read.wall_ns)
         if outside is not None:
             # Frames first: a crash in between then leaves the event pending, to be looked at again.
             self._give_up_frames(read.frames)
@@ -635,13 +648,14 @@ class _Pass:
         )
         return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
-    def _outside_window(self, record: Record) -> tuple[Rejection, str] | None:
+    def _outside_window(self, wall_ns: int) -> tuple[Rejection, str] | None:
         """Why the server would refuse this event for its time, or None."""
-        outside = self._judge_time(record.wall_ns)
-        if outside is not None and self._client.clock_offset_s is None:
-            # Our own clock may be the wrong one; ask the server for its time before judging.
-            self._confirm_api()
-            outside = self._judge_time(record.wall_ns)
+        outside = self._judge_time(wall_ns)
+        while outside is not None and not self._client.clock_is_sure:
+            # Our own clock may be the wrong one, or one date of the server: ask before judging.
+            if not self._ask_time():
+                break
+            outside = self._judge_time(wall_ns)
         return outside
 
     def _judge_time(self, wall_ns: int) -> tuple[Rejection, str] | None:
@@ -1066,8 +1080,10 @@ class _Pass:
         A 404 can mean an unknown use case or a wrong address. With a wrong address the whole log
         would be set aside as rejected. The answer also tells the server's time.
         """
-        if self._api_confirmed:
-            return
+        if not self._api_confirmed:
+            self._ask_api()
+
+    def _ask_api(self) -> None:
         try:
             self._sender.send(self._ask_for_use_cases, 0)
         except RefusedError as error:
@@ -1078,6 +1094,31 @@ class _Pass:
         except (ServerError, NoAnswerError) as error:
             raise StopError.because_of(error) from error
         self._api_confirmed = True
+
+    def _ask_time(self) -> bool:
+        """Ask the server for its time; False when it would be asked too often in this pass."""
+        self._times_asked += 1
+        if self._times_asked > _TIMES_ASKED_MAX:
+            return False
+        self._ask_api()
+        return True
+
+    def _learn_time(self) -> None:
+        """Find out what the true time is, and so when the events of this boot were seen.
+
+        Where nobody vouches for our clock, the server is asked: once if it agrees with us, often
+        enough to be sure if it does not.
+        """
+        self._clock.begin()
+        if not self._clock.needs_server:
+            return
+        while not self._client.clock_is_sure:
+            offset_s = self._client.clock_offset_s
+            if offset_s is not None and abs(offset_s) < SERVER_TOLERANCE_S:
+                break
+            if not self._ask_time():
+                return
+        self._clock.ask_server(self._client.clock_offset_s)
 
     def _ask_for_use_cases(self) -> None:
         try:
