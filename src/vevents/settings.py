@@ -161,6 +161,7 @@ class Settings:
         directory: Where the log is, or None when nobody said so; see `require_directory()`.
         api_key: The key of the workspace, or None.
         api_url: Base of the API, without a slash at its end.
+        store_key: What clients of `vevents serve` have to show, or None.
         use_case_id: Use case of the events that name none, or None.
         events_size: Bytes on disk of a new events ring; None leaves it to the log.
         media_size: Bytes on disk of a new media ring; None leaves it to the log.
@@ -197,6 +198,7 @@ class Settings:
     directory: Path | None = None
     api_key: Secret | None = None
     api_url: str = DEFAULT_API_URL
+    store_key: Secret | None = None
     use_case_id: str | None = None
     events_size: int | None = None
     media_size: int | None = None
@@ -644,6 +646,7 @@ _SOURCES = (
     _Source("directory", "dir", "VEVENTS_DIR", _path),
     _Source("api_key", "api_key", "ROBOFLOW_API_KEY", _api_key),
     _Source("api_url", "api_url", "API_URL", _api_url),
+    _Source("store_key", "store_key", "EVENT_INGESTION_API_KEY", _api_key),
     _Source("use_case_id", "use_case", "VEVENTS_USE_CASE", _use_case_id),
     _Source("events_size", "events_size", "VEVENTS_EVENTS_SIZE", parse_size),
     _Source("media_size", "media_size", "VEVENTS_MEDIA_SIZE", parse_size),

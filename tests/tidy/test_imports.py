@@ -30,6 +30,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"errors"},
         {"starlette", "uvicorn", "jsonschema", "multipart", "python_multipart"},
     ),
+    # It hosts the log and forwards nothing: no delivery.
+    "store": (
+        {"log", "wire", "event", "settings", "errors"},
+        {"starlette", "uvicorn"},
+    ),
     "demo": (
         {"log", "event", "wire", "delivery", "emulator", "errors"},
         {"cv2", "numpy", "httpx"},
@@ -43,6 +48,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "settings",
             "delivery",
             "emulator",
+            "store",
             "demo",
             "installation",
             "errors",
@@ -92,7 +98,7 @@ HEAVY = {
     "uvicorn",
 }
 # Modules that only the emulator's own process or function loads may import what it is made of.
-MAY_LOAD_HEAVY = {"emulator"}
+MAY_LOAD_HEAVY = {"emulator", "store"}
 
 
 def room_of(name: str) -> str:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "rejected": "Show, retry, export or drop what was refused for good.",
     "verify": "Read everything and name what is damaged.",
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
+    "serve": "Take events over HTTP, as the on-device event store does.",
     "append": "Append events given as JSON lines.",
     "tail": "Print the newest events as JSON lines.",
     "emulate": "Run a local stand-in for the API.",

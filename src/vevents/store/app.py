@@ -1,0 +1,348 @@
+"""The routes of the event store: who may ask, how much is taken at once, what is answered.
+
+The event loop reads and answers; parsing, decoding and appending happen on threads of the store's
+own, so that a slow disk stops no other request. A client gets 201 after the append has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from vevents.errors import (
+    EventValidationError,
+    LogBusyError,
+    LogDegradedError,
+    LogFullError,
+)
+from vevents.event import Event
+from vevents.log import EventLog, State
+from vevents.store import bodies
+from vevents.store.bodies import BodyError
+from vevents.store.config import StoreConfig
+from vevents.store.recent import RecentEvents, load_salt, read_back
+
+# Set by the server on the scope of a connection beyond the limit.
+CROWDED_EXTENSION: Final = "vevents.crowded"
+
+_AT_CAPACITY = 529
+_FULL_DETAIL = "Device storage full. Waiting for cloud uploads to complete."
+_STATES: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
+_LIMIT_DEFAULT = 10
+_LIMIT_MAX = 1_000
+_READ_WINDOW = 256
+_COMPLAINT_INTERVAL_S = 10.0
+_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+
+_LOGGER = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class Store:
+    """The event store of one log.
+
+    Args:
+        log: Open for writing; it stays open.
+        config: Settings.
+        open_to_all: Whether everybody on this machine can connect, its browsers included.
+
+    Attributes:
+        app: The ASGI application.
+
+    Raises:
+        OSError: The log's directory cannot be written.
+    """
+
+    def __init__(self, log: EventLog, config: StoreConfig, *, open_to_all: bool = False) -> None:
+        self._log = log
+        self._config = config
+        self._open_to_all = open_to_all
+        self._salt = load_salt(log.directory) if config.merge_repeats else b""
+        self._recent = RecentEvents(read_back(log) if config.merge_repeats else ())
+        self._threads = ThreadPoolExecutor(config.thread_count, "vevents-store")
+        self._held_size = 0
+        self._full = False
+        self._counts: Counter[str] = Counter()
+        self._complaints = _Complaints()
+        self.app = Starlette(
+            routes=[
+                Route("/v2/events", self._create, methods=["POST"]),
+                Route("/v2/events/latest/query", self._latest, methods=["GET"]),
+                Route("/health", self._health, methods=["GET"]),
+            ],
+            exception_handlers={HTTPException: _refused, Exception: _failed},
+        )
+
+    def close(self) -> None:
+        """Let appends under way finish."""
+        self._threads.shutdown()
+
+    # --- POST /v2/events -----------------------------------------------------------------------
+
+    async def _create(self, request: Request) -> Response:
+        body = _Body(request)
+        try:
+            self._admit(request)
+            raw = await self._read(request, body)
+            try:
+                event_id, new = await self._on_thread(self._take, raw)
+            finally:
+                self._held_size -= len(raw)
+        except BodyError as error:
+            return await self._refuse(body, error)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        self._counts["stored" if new else "repeated"] += 1
+        return JSONResponse({"id": event_id}, 201)
+
+    def _admit(self, request: Request) -> None:
+        """Judge a request by its headers alone."""
+        self._authorize(request)
+        if CROWDED_EXTENSION in request.scope.get("extensions", {}):
+            raise BodyError(_AT_CAPACITY, "at capacity: too many connections")
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            # A browser asks for permission before it sends this type, and gets none.
+            raise BodyError(415, "Content-Type must be application/json")
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise BodyError(415, "Content-Encoding is not supported; send the body as it is")
+
+    def _authorize(self, request: Request) -> None:
+        key = self._config.key
+        if key is not None:
+            offered = request.headers.get("x-api-key", "")
+            if not hmac.compare_digest(offered.encode(), key.reveal().encode()):
+                raise BodyError(401, "X-API-Key is missing or wrong")
+        elif self._open_to_all:
+            # A web page that had its own name resolved to this machine could read and write.
+            host = request.headers.get("host", "").lower()
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name not in _LOCAL_NAMES:
+                raise BodyError(
+                    400, "Host must be localhost or 127.0.0.1, unless the store has a key"
+                )
+
+    async def _read(self, request: Request, body: _Body) -> bytes:
+        """Read the body. Its size counts as held until the caller gives it back."""
+        size_max = self._config.body_size_max
+        too_large = BodyError(413, f"the body is larger than {size_max:,} bytes")
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > size_max:
+            raise too_large
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                async for piece in body.pieces():
+                    if len(raw) + len(piece) > size_max:
+                        raise too_large
+                    self._hold(len(piece))
+                    raw += piece
+            return bytes(raw)
+        except BaseException as error:
+            self._held_size -= len(raw)
+            if not isinstance(error, TimeoutError):
+                raise
+            limit_s = self._config.body_timeout_s
+            raise BodyError(408, f"the body did not arrive within {limit_s:g} s") from None
+
+    def _hold(self, size: int) -> None:
+        # Alone, a body may be as large as a body may be.
+        if self._held_size and self._held_size + size > self._config.held_size_max:
+            raise BodyError(_AT_CAPACITY, "at capacity: too many requests at once")
+        self._held_size += size
+
+    def _take(self, raw: bytes) -> tuple[str, bool]:
+        """Append the event of a body. Returns its id, and whether it is a new one."""
+        body = bodies.parse(raw)
+        try:
+            if not self._config.merge_repeats:
+                return self._append(bodies.to_event(body)), True
+            event_id = bodies.make_id(body, self._salt)
+            with self._recent.claim(event_id) as new:
+                if new:
+                    return self._append(bodies.to_event(body, event_id)), True
+            if self._config.sync:
+                # The append that this request repeats may have died before its own sync.
+                self._log.sync()
+            return event_id, False
+        except EventValidationError as error:
+            raise bodies.refusal(error) from None
+        except LogFullError:
+            self._full = True
+            raise BodyError(_AT_CAPACITY, _FULL_DETAIL) from None
+        except LogBusyError as error:
+            raise BodyError(_AT_CAPACITY, f"at capacity: {error}") from None
+        except LogDegradedError as error:
+            raise BodyError(503, f"the disk failed: {error}") from None
+        except OSError as error:
+            raise BodyError(503, f"the disk failed: {error.strerror}") from None
+
+    def _append(self, event: Event) -> str:
+        receipt = self._log.append(event, sync=self._config.sync)
+        self._full = False
+        return receipt.event_id
+
+    async def _refuse(self, body: _Body, error: BodyError) -> Response:
+        self._counts["turned_away" if error.status_code >= 500 else "refused"] += 1
+        self._complaints.add(error)
+        if error.status_code != 408:
+            await self._drain(body)
+        return JSONResponse(
+            {"detail": error.detail},
+            error.status_code,
+            headers=None if body.finished else {"Connection": "close"},
+        )
+
+    async def _drain(self, body: _Body) -> None:
+        """Let the client finish its body, so that it reads our answer and not a broken pipe."""
+        left = self._config.body_size_max
+        with contextlib.suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(self._config.body_timeout_s):
+                async for piece in body.pieces():
+                    left -= len(piece)
+                    if left < 0:
+                        return
+
+    async def _on_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
+
+    # --- GET -----------------------------------------------------------------------------------
+
+    async def _latest(self, request: Request) -> Response:
+        try:
+            self._authorize(request)
+            text = request.query_params.get("limit", str(_LIMIT_DEFAULT))
+            if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) < 1:
+                raise BodyError(422, "limit: must be a whole number, 1 or more")
+        except BodyError as error:
+            return await self._refuse(_Body(request), error)
+        events = await self._on_thread(self._newest, min(int(text), _LIMIT_MAX))
+        return JSONResponse({"events": events})
+
+    def _newest(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest events, newest first."""
+        found: list[dict[str, Any]] = []
+        stats = self._log.stats()
+        upper = stats.last_seq + 1
+        while upper > stats.first_seq and len(found) < limit:
+            lower = max(1, upper - _READ_WINDOW)
+            records = []
+            for record in self._log.read(from_seq=lower, states=_STATES, limit=_READ_WINDOW):
+                if record.seq >= upper:
+                    break
+                records.append(record)
+            for record in reversed(records[-(limit - len(found)) :]):
+                try:
+                    event = self._log.decode(record)
+                except EventValidationError as error:
+                    found.append(
+                        {
+                            "id": record.event_id,
+                            "seq": record.seq,
+                            "state": record.state,
+                            "unreadable": str(error),
+                        }
+                    )
+                    continue
+                found.append(bodies.describe(event, seq=record.seq, state=record.state))
+            upper = lower
+        return found
+
+    async def _health(self, request: Request) -> Response:
+        report = await self._on_thread(self._report)
+        try:
+            self._authorize(request)
+        except BodyError:
+            # Whoever watches needs no key; figures are for those who have it.
+            report = {"status": report["status"]}
+        return JSONResponse(report)
+
+    def _report(self) -> dict[str, Any]:
+        events, media = self._log.stats("events"), self._log.stats("media")
+        status = "full" if self._full else "ok"
+        if events.degraded or media.degraded:
+            status = "degraded"
+        return {
+            "status": status,
+            "pending": events.pending,
+            "durable_seq": events.durable_seq,
+            "last_seq": events.last_seq,
+            "evicted": events.evicted,
+            "lost": events.lost,
+            "rejected": events.rejected,
+            "requests": {
+                name: self._counts[name]
+                for name in ("stored", "repeated", "refused", "turned_away")
+            },
+        }
+
+
+class _Body:
+    """A request's body, piece by piece; knows when it has seen the last.
+
+    Attributes:
+        finished: Whether it has. To ask for more then would wait until the client hangs up.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self.finished = False
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield what is still to come.
+
+        Raises:
+            ClientDisconnect: Nothing more will.
+        """
+        while not self.finished:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self.finished = not message.get("more_body", False)
+            yield message.get("body", b"")
+
+
+class _Complaints:
+    """Tells the operator why requests are refused, at most every ten seconds.
+
+    The official producers send in the background and show nobody what they are answered.
+    """
+
+    def __init__(self) -> None:
+        self._quiet_until_s = 0.0
+        self._unsaid = 0
+
+    def add(self, error: BodyError) -> None:
+        now_s = time.monotonic()
+        if now_s < self._quiet_until_s:
+            self._unsaid += 1
+            return
+        more = f" ({self._unsaid} more before it)" if self._unsaid else ""
+        _LOGGER.warning("refused with %d: %s%s", error.status_code, error.detail, more)
+        self._quiet_until_s = now_s + _COMPLAINT_INTERVAL_S
+        self._unsaid = 0
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """Answer what no route takes."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    _LOGGER.error("a request failed", exc_info=error)
+    return JSONResponse({"detail": "internal error; see the store's log"}, 500)
