@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic as _monotonic
 from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
@@ -327,7 +327,7 @@ class _Complaints:
         self._unsaid = 0
 
     def add(self, error: BodyError) -> None:
-        now_s = time.monotonic()
+        now_s = _monotonic()
         if now_s < self._quiet_until_s:
             self._unsaid += 1
             return
