@@ -398,7 +398,7 @@ def test_a_body_beyond_the_limit(log: EventLog, announced: bool) -> None:
         yield large[:900]
         yield large[900:]
 
-    with serving(log, body_size_max=1_000) as client:
+    with serving(log, body_size_max=1_000, held_size_max=200) as client:
         answer = client.post(
             EVENTS,
             content=large if announced else pieces(),

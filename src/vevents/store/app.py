@@ -208,13 +208,10 @@ class Store:
 
     async def _drain(self, body: _Body) -> None:
         """Let the client finish its body, so that it reads our answer and not a broken pipe."""
-        left = self._config.body_size_max
         with contextlib.suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(self._config.body_timeout_s):
-                async for piece in body.pieces():
-                    left -= len(piece)
-                    if left < 0:
-                        return
+                async for _ in body.pieces():
+                    pass
 
     async def _on_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         loop = asyncio.get_running_loop()

@@ -102,6 +102,8 @@ class _LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         # uvicorn's switch is overruled by any handler on its logger.
         self.access_log = False
+        # With no bytes allowed to wait, drain() returns when all of an answer has gone.
+        transport.set_write_buffer_limits(0)
         self._header_timer: asyncio.TimerHandle | None = None
         count_max = self.limits.connection_count_max
         if len(self.connections) > count_max + _SPARE_CONNECTION_COUNT:
@@ -116,6 +118,7 @@ class _LimitedProtocol(H11Protocol):
                 try:
                     async with asyncio.timeout(self.limits.write_timeout_s):
                         await send(message)
+                        await self.flow.drain()
                 except TimeoutError:
                     transport.abort()
 
