@@ -562,6 +562,18 @@ def test_the_latest_after_the_oldest_were_evicted(client: AppClient, log: EventL
     assert [event["seq"] for event in shown] == list(range(last, max(first - 1, last - 1_000), -1))
 
 
+def test_very_large_events_are_shown_a_few_at_a_time(
+    client: AppClient, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vevents.store.app._LATEST_SIZE_MAX", 20_000)
+    for _ in range(100):
+        log.append(Event.custom(value="x" * 2_000))
+
+    shown = client.get(LATEST, params={"limit": 100}).json()["events"]
+
+    assert [event["seq"] for event in shown] == list(range(100, 68, -1))
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "", "٣", "9" * 5_000])
 def test_a_limit_that_is_none(client: AppClient, limit: str) -> None:
     answer = client.get(LATEST, params={"limit": limit})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,7 @@ from vevents.errors import (
     LogFullError,
 )
 from vevents.event import Event
-from vevents.log import EventLog, State
+from vevents.log import EventLog, Record, State
 from vevents.store import bodies
 from vevents.store.bodies import BodyError
 from vevents.store.config import StoreConfig
@@ -43,7 +44,9 @@ _FULL_DETAIL = "Device storage full. Waiting for cloud uploads to complete."
 _STATES: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 _LIMIT_DEFAULT = 10
 _LIMIT_MAX = 1_000
-_READ_WINDOW = 256
+# An event may have two megabytes: neither a window nor an answer may be all of memory.
+_READ_WINDOW = 32
+_LATEST_SIZE_MAX = 8 << 20
 _COMPLAINT_INTERVAL_S = 10.0
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
@@ -227,15 +230,16 @@ class Store:
                 raise BodyError(422, "limit: must be a whole number, 1 or more")
         except BodyError as error:
             return await self._refuse(_Body(request), error)
-        events = await self._on_thread(self._newest, min(int(text), _LIMIT_MAX))
-        return JSONResponse({"events": events})
+        answer = await self._on_thread(self._newest, min(int(text), _LIMIT_MAX))
+        return Response(answer, media_type="application/json")
 
-    def _newest(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest events, newest first."""
+    def _newest(self, limit: int) -> bytes:
+        """Return the newest events as JSON, newest first; fewer if they are very large."""
         found: list[dict[str, Any]] = []
+        size = 0
         stats = self._log.stats()
         upper = stats.last_seq + 1
-        while upper > stats.first_seq and len(found) < limit:
+        while upper > stats.first_seq and len(found) < limit and size < _LATEST_SIZE_MAX:
             lower = max(1, upper - _READ_WINDOW)
             records = []
             for record in self._log.read(from_seq=lower, states=_STATES, limit=_READ_WINDOW):
@@ -243,21 +247,18 @@ class Store:
                     break
                 records.append(record)
             for record in reversed(records[-(limit - len(found)) :]):
-                try:
-                    event = self._log.decode(record)
-                except EventValidationError as error:
-                    found.append(
-                        {
-                            "id": record.event_id,
-                            "seq": record.seq,
-                            "state": record.state,
-                            "unreadable": str(error),
-                        }
-                    )
-                    continue
-                found.append(bodies.describe(event, seq=record.seq, state=record.state))
+                found.append(self._show(record))
+                size += len(record.payload)
             upper = lower
-        return found
+        return json.dumps({"events": found}, ensure_ascii=False).encode()
+
+    def _show(self, record: Record) -> dict[str, Any]:
+        try:
+            event = self._log.decode(record)
+        except EventValidationError as error:
+            shown = {"id": record.event_id, "seq": record.seq, "state": record.state}
+            return shown | {"unreadable": str(error)}
+        return bodies.describe(event, seq=record.seq, state=record.state)
 
     async def _health(self, request: Request) -> Response:
         report = await self._on_thread(self._report)
