@@ -201,7 +201,8 @@ def test_a_large_answer_is_whole(log: EventLog) -> None:
     with Running(log) as store:
         answer = httpx.get(f"{store.url}/v2/events/latest/query?limit=1000", trust_env=False)
 
-    assert len(answer.json()["events"]) == 1_000
+    assert len(answer.content) > 8 << 20
+    assert answer.json()["events"][0]["seq"] == 1_000
 
 
 def test_a_client_that_hangs_up_in_the_middle(log: EventLog) -> None:

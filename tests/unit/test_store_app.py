@@ -414,7 +414,7 @@ def test_a_body_beyond_the_limit(log: EventLog, announced: bool) -> None:
 def test_too_many_bodies_at_once_and_one_that_comes_too_slowly(log: EventLog) -> None:
     small = json.dumps(body()).encode()
     headers = {"Content-Type": "application/json", "Host": "127.0.0.1"}
-    config = StoreConfig(held_size_max=len(small) + 10, body_timeout_s=0.2)
+    config = StoreConfig(held_size_max=10, patience_s=0.05, body_timeout_s=0.3)
     store = Store(log, config)
 
     async def run() -> None:
@@ -436,13 +436,41 @@ def test_too_many_bodies_at_once_and_one_that_comes_too_slowly(log: EventLog) ->
             late = await slow
             assert late.status_code == 408
             assert late.headers["connection"] == "close"
-            assert late.json()["detail"] == "the body did not arrive within 0.2 s"
+            assert late.json()["detail"] == "the body did not arrive within 0.3 s"
             after = await client.post(EVENTS, content=small, headers=headers)
             assert after.status_code == 201
 
     asyncio.run(run())
     store.close()
     assert log.stats().appended == 1
+
+
+def test_a_burst_waits_for_its_turn(log: EventLog) -> None:
+    sent = [json.dumps(body(number, unknown="x" * 10_000)).encode() for number in range(12)]
+    store = Store(log, StoreConfig(held_size_max=25_000))
+    most = 0
+
+    async def in_pieces(raw: bytes) -> AsyncIterator[bytes]:
+        nonlocal most
+        for start in range(0, len(raw), 1_000):
+            yield raw[start : start + 1_000]
+            most = max(most, store._held_size)
+            await asyncio.sleep(0)
+
+    async def run() -> list[int]:
+        headers = {"Content-Type": "application/json"}
+        transport = httpx.ASGITransport(store.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answers = await asyncio.gather(
+                *(client.post(EVENTS, content=in_pieces(raw), headers=headers) for raw in sent)
+            )
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [201] * 12
+    assert 24_000 <= most <= 25_000 + max(map(len, sent))
+    assert store._held_size == 0
+    store.close()
+    assert log.stats().appended == 12
 
 
 def test_a_connection_beyond_the_limit_is_told_so(log: EventLog) -> None:

@@ -77,6 +77,7 @@ class Store:
         self._recent = RecentEvents(read_back(log) if config.merge_repeats else ())
         self._threads = ThreadPoolExecutor(config.thread_count, "vevents-store")
         self._held_size = 0
+        self._turn = asyncio.Lock()
         self._full = False
         self._counts: Counter[str] = Counter()
         self._complaints = _Complaints()
@@ -100,14 +101,13 @@ class Store:
         try:
             self._admit(request)
             raw = await self._read(request, body)
-            try:
-                event_id, new = await self._on_thread(self._take, raw)
-            finally:
-                self._held_size -= len(raw)
+            event_id, new = await self._on_thread(self._take, raw)
         except BodyError as error:
             return await self._refuse(body, error)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
+        finally:
+            self._give_back(body)
         self._counts["stored" if new else "repeated"] += 1
         return JSONResponse({"id": event_id}, 201)
 
@@ -139,7 +139,6 @@ class Store:
                 )
 
     async def _read(self, request: Request, body: _Body) -> bytes:
-        """Read the body. Its size counts as held until the caller gives it back."""
         size_max = self._config.body_size_max
         too_large = BodyError(413, f"the body is larger than {size_max:,} bytes")
         announced = request.headers.get("content-length", "")
@@ -151,21 +150,30 @@ class Store:
                 async for piece in body.pieces():
                     if len(raw) + len(piece) > size_max:
                         raise too_large
-                    self._hold(len(piece))
+                    await self._hold(body, len(piece))
                     raw += piece
-            return bytes(raw)
-        except BaseException as error:
-            self._held_size -= len(raw)
-            if not isinstance(error, TimeoutError):
-                raise
+        except TimeoutError:
             limit_s = self._config.body_timeout_s
             raise BodyError(408, f"the body did not arrive within {limit_s:g} s") from None
+        return bytes(raw)
 
-    def _hold(self, size: int) -> None:
-        # Alone, a body may be as large as a body may be.
-        if self._held_size and self._held_size + size > self._config.held_size_max:
-            raise BodyError(_AT_CAPACITY, "at capacity: too many requests at once")
+    async def _hold(self, body: _Body, size: int) -> None:
+        """Count bytes as held; beyond the limit one body grows at a time, the others wait."""
+        if self._held_size + size > self._config.held_size_max and not body.has_turn:
+            try:
+                async with asyncio.timeout(self._config.patience_s):
+                    body.has_turn = await self._turn.acquire()
+            except TimeoutError:
+                raise BodyError(_AT_CAPACITY, "at capacity: too many requests at once") from None
+        body.held_size += size
         self._held_size += size
+
+    def _give_back(self, body: _Body) -> None:
+        self._held_size -= body.held_size
+        body.held_size = 0
+        if body.has_turn:
+            body.has_turn = False
+            self._turn.release()
 
     def _take(self, raw: bytes) -> tuple[str, bool]:
         """Append the event of a body. Returns its id, and whether it is a new one."""
@@ -199,6 +207,7 @@ class Store:
         return receipt.event_id
 
     async def _refuse(self, body: _Body, error: BodyError) -> Response:
+        self._give_back(body)
         self._counts["turned_away" if error.status_code >= 500 else "refused"] += 1
         self._complaints.add(error)
         if error.status_code != 408:
@@ -294,11 +303,15 @@ class _Body:
 
     Attributes:
         finished: Whether it has. To ask for more then would wait until the client hangs up.
+        held_size: Bytes of it that count as held.
+        has_turn: Whether it may go beyond the limit of what is held.
     """
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
         self.finished = False
+        self.held_size = 0
+        self.has_turn = False
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield what is still to come.

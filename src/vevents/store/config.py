@@ -34,7 +34,8 @@ class StoreConfig:
         sync: Answer 201 only when the event would survive a power cut.
         merge_repeats: Take a body that comes again as the same event.
         body_size_max: Bytes of a request's body; 413 beyond.
-        held_size_max: Bytes of bodies held at one time; 529 beyond. A single one is always taken.
+        held_size_max: Bytes of bodies held at one time. Beyond, one body grows at a time.
+        patience_s: How long a body waits for that; then 529.
         connection_count_max: Connections served at one time; 529 beyond.
         thread_count: Appends at one time.
         header_timeout_s: Until a request's headers have arrived.
@@ -51,6 +52,7 @@ class StoreConfig:
     merge_repeats: bool = True
     body_size_max: int = 32 << 20
     held_size_max: int = 64 << 20
+    patience_s: float = 10.0
     connection_count_max: int = 256
     thread_count: int = 8
     header_timeout_s: float = 10.0
