@@ -445,6 +445,32 @@ def test_too_many_bodies_at_once_and_one_that_comes_too_slowly(log: EventLog) ->
     assert log.stats().appended == 1
 
 
+def test_a_body_that_was_refused_holds_up_nobody_while_it_ends(log: EventLog) -> None:
+    store = Store(log, StoreConfig(body_size_max=1_000, held_size_max=1_000, patience_s=0.05))
+    headers = {"Content-Type": "application/json"}
+
+    async def run() -> None:
+        refused, finish = asyncio.Event(), asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"x" * 900
+            yield b"x" * 900
+            refused.set()
+            await finish.wait()
+
+        transport = httpx.ASGITransport(store.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            large = asyncio.create_task(client.post(EVENTS, content=endless(), headers=headers))
+            await refused.wait()
+            assert (await client.post(EVENTS, json=body())).status_code == 201
+            assert store._held_size == 0
+            finish.set()
+            assert (await large).status_code == 413
+
+    asyncio.run(run())
+    store.close()
+
+
 def test_a_burst_waits_for_its_turn(log: EventLog) -> None:
     sent = [json.dumps(body(number, unknown="x" * 10_000)).encode() for number in range(12)]
     store = Store(log, StoreConfig(held_size_max=25_000))

@@ -152,7 +152,10 @@ class Store:
                         raise too_large
                     await self._hold(body, len(piece))
                     raw += piece
-        except TimeoutError:
+        except BaseException as error:
+            raw.clear()  # an exception keeps its frames alive, and they their variables
+            if not isinstance(error, TimeoutError):
+                raise
             limit_s = self._config.body_timeout_s
             raise BodyError(408, f"the body did not arrive within {limit_s:g} s") from None
         return bytes(raw)
