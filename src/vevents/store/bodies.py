@@ -38,8 +38,8 @@ WORKFLOW_VERSION_LENGTH_MAX: Final = 64
 _CONTAINER_COUNT_MAX: Final = 250_000
 _COMMA_COUNT_MAX: Final = 1_000_000
 
-# No clock that runs shows an earlier time: it was never set.
-_CLOCK_MIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
+# No event was made before: a clock that says so was never set. (The API takes a year at most.)
+_CLOCK_MIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 # Ours, and the cloud's name.
 _ENVELOPE: Final = {
@@ -222,7 +222,8 @@ def _build(body: Mapping[str, Any], event_id: str | None) -> Event:
     timestamp = parse_timestamp(body["inference_timestamp"])
     extra = _extra(body)
     if timestamp < _CLOCK_MIN:
-        # The moment of the append is as near as any, and what delivers the log can repair it.
+        # The moment of the append is as near as any, and it can be corrected once the time is
+        # known; a time that was given stays.
         extra[UNSET_CLOCK_KEY] = body["inference_timestamp"]
     fields: dict[str, Any] = {
         cloud: body[local] for local, cloud in _ENVELOPE.items() if body.get(local) is not None
