@@ -274,7 +274,7 @@ def test_pause_ends_a_running_pass_after_its_request(
     tmp_path: Path, emulator: RunningEmulator, events: int
 ) -> None:
     log = small_log(tmp_path / "log", events=events)
-    emulator.faults.script("*", Fault(delay_s=0.5))
+    emulator.faults.script("/vision-events/batch", Fault(delay_s=0.5))
 
     process = start("--json")
     wait_for_request(emulator)
@@ -435,7 +435,7 @@ def test_signal_lets_the_current_request_finish(
     tmp_path: Path, emulator: RunningEmulator, number: signal.Signals, code: ExitCode
 ) -> None:
     log = small_log(tmp_path / "log", events=150)
-    emulator.faults.script("*", Fault(delay_s=0.5))
+    emulator.faults.script("/vision-events/batch", Fault(delay_s=0.5))
 
     process = start()
     wait_for_request(emulator)
@@ -453,7 +453,7 @@ def test_signal_lets_the_current_request_finish(
 def test_ignored_signal_stays_ignored(tmp_path: Path, emulator: RunningEmulator) -> None:
     """As with nohup."""
     log = small_log(tmp_path / "log", events=150)
-    emulator.faults.script("*", Fault(delay_s=0.3))
+    emulator.faults.script("/vision-events/batch", Fault(delay_s=0.3))
 
     process = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     wait_for_request(emulator)
@@ -518,7 +518,7 @@ def test_signal_in_any_phase_loses_nothing(
 
 
 def test_second_ctrl_c_does_not_wait(log: Path, emulator: RunningEmulator) -> None:
-    emulator.faults.script("*", Fault(delay_s=60.0))
+    emulator.faults.script("/vision-events/batch", Fault(delay_s=60.0))
 
     process = start()
     wait_for_request(emulator)
@@ -536,7 +536,7 @@ def test_second_ctrl_c_does_not_wait(log: Path, emulator: RunningEmulator) -> No
 
 
 def test_killed_at_once_loses_nothing(log: Path, emulator: RunningEmulator) -> None:
-    emulator.faults.script("*", Fault(drop=True, stored=True, delay_s=0.3))
+    emulator.faults.script("/vision-events/batch", Fault(drop=True, stored=True, delay_s=0.3))
 
     process = start()
     wait_for_request(emulator)

@@ -71,6 +71,7 @@ def test_flusher_gets_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         uploads=3,
         bytes_per_s=1000.0,
         event_age_max_s=86_400.0,
+        loss_report_s=7.0,
     )
     with EventLog(small_log(tmp_path / "log")) as log, make_client(settings) as client:
         make_flusher(settings, log, client)
@@ -84,6 +85,7 @@ def test_flusher_gets_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "uploads": 3,
         "bytes_per_s": 1000.0,
         "event_age_s_max": 86_400.0,
+        "loss_report_s": 7.0,
     }
     assert set(seen) == known
 
