@@ -32,8 +32,9 @@ vev_status vev_ring_list(vev_ring *ring)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     if (ring->readonly) {
+        uint64_t unreadable;
         vev_status status =
-            ring->io->read(ring->io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+            vev_io_read_around(ring->io, ring->fd, 0, ring->region, VEV_HEADER_REGION, &unreadable);
         if (status)
             return status;
     }
@@ -73,6 +74,34 @@ static vev_lap lap_of(const vev_ring *ring, const vev_listed *listed)
         .max_records = geometry->max_records};
 }
 
+/* ---- reading around bad sectors ---- */
+
+uint64_t vev__give_up_ns = 60000000000u;
+
+/* Read what can be read of a segment, and remember when something could not be. */
+static vev_status read_part(vev_ring *ring, uint64_t offset, void *buffer, size_t size)
+{
+    uint64_t unreadable;
+    vev_status status = vev_io_read_around(ring->io, ring->fd, offset, buffer, size, &unreadable);
+    if (status)
+        return status;
+    if (unreadable > 0 && ring->unreadable_since_ns == 0) {
+        ring->unreadable_since_ns = vev_clock_ticks_ns();
+        ring->unreadable_at = offset;
+    } else if (unreadable == 0 && offset == ring->unreadable_at) {
+        ring->unreadable_since_ns = 0; /* it was for a moment only */
+    }
+    return VEV_OK;
+}
+
+/* Whether bytes could not be read that may be readable again: a controller that is reset, a cable. What
+ * is in them is passed over, but not given up. */
+static bool may_come_back(const vev_ring *ring)
+{
+    return ring->unreadable_since_ns != 0 &&
+           vev_clock_ticks_ns() - ring->unreadable_since_ns < vev__give_up_ns;
+}
+
 /* ---- the window ---- */
 
 /* Have at least `size` bytes at `offset` of the segment's data area in memory, fewer at its end. */
@@ -94,11 +123,9 @@ static vev_status load_window(vev_ring *ring, const vev_listed *listed, uint32_t
         ring->window_capacity = wanted;
     }
     ring->window_generation = 0;
-    uint64_t unreadable;
-    vev_status status = vev_io_read_around(ring->io, ring->fd,
-                                           vev_segment_offset(geometry, listed->segment) +
-                                               geometry->data_offset + offset,
-                                           ring->window, wanted, &unreadable);
+    vev_status status = read_part(
+        ring, vev_segment_offset(geometry, listed->segment) + geometry->data_offset + offset,
+        ring->window, wanted);
     if (status)
         return status;
     ring->window_generation = listed->head.generation;
@@ -175,6 +202,7 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
     out->kind = STEP_END;
     if (offset > data_size - 8)
         return VEV_OK;
+    bool alive = true; /* the owner of the reserved word at the first look */
     for (int look = 0; look < 2; look++) {
         vev_status status = load_window(ring, listed, offset, VEV_RECORD_HEADER, look > 0);
         if (status)
@@ -207,9 +235,13 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
                                                (uint64_t)lap->max_records);
                 return VEV_OK;
             }
-            if (look == 0)
-                continue; /* the window may be older than the record */
-            bool goes_on = vev_ring_owner_alive(ring, vev_word_high(word));
+            if (look == 0) {
+                /* The window may be older than the record. And asked before the last look: a writer
+                 * that commits and goes in between is seen to have committed. */
+                alive = vev_ring_owner_alive(ring, vev_word_high(word));
+                continue;
+            }
+            bool goes_on = alive;
             out->kind = goes_on ? STEP_BUSY : STEP_SKIP;
             /* A dead writer's word still says where the next record begins; looking for committed
              * ones only would step over others that are just being written. */
@@ -383,6 +415,11 @@ static vev_status after_sigbus(vev_ring *ring)
 {
     vev_ring_release_guarded(ring->mark_cell);
     ring->mark_cell = NULL;
+    if (ring->mark_base) { /* mapped anew next time, and healed before */
+        vev_guard_forget(ring->mark_base);
+        ring->io->unmap(ring->io->ctx, ring->mark_base, ring->file.geometry.data_offset);
+        ring->mark_base = NULL;
+    }
     return EIO;
 }
 
@@ -480,11 +517,9 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
     uint32_t size = listed->head.dictionary_size;
     if (size > 0) {
         uint8_t bytes[VEV_DICTIONARY_MAX];
-        uint64_t unreadable;
-        vev_status status = vev_io_read_around(
-            ring->io, ring->fd,
-            vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK, bytes,
-            size, &unreadable);
+        vev_status status = read_part(
+            ring, vev_segment_offset(&ring->file.geometry, listed->segment) + VEV_HEADER_BLOCK,
+            bytes, size);
         if (status)
             return status;
         const vev_dictionary *own = ring->own_dictionary;
@@ -497,7 +532,8 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
                 return status;
         }
     }
-    ring->dictionary_generation = listed->head.generation;
+    if (size == 0 || ring->read_dictionary || !may_come_back(ring))
+        ring->dictionary_generation = listed->head.generation;
     return VEV_OK;
 }
 
@@ -513,8 +549,8 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
     if (!ring->readonly &&
         atomic_load(&ring->live->generations[listed->segment]) != listed->head.generation)
         return VEV_OK;
-    if (!listed->head.sealed)
-        ring->window_generation = 0; /* it may have grown since */
+    if (!listed->head.sealed || may_come_back(ring))
+        ring->window_generation = 0; /* it may have grown since, or be readable again */
     uint32_t offset = 0, index = 0;
     if (ring->read_generation == listed->head.generation &&
         lap.base_seq + ring->read_index <= r->from_seq) {
@@ -530,7 +566,8 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
         if (status)
             return status;
         size_t ignored = 0;
-        if (s.index > index && s.kind != STEP_BUSY && !ring->readonly) {
+        bool give_up = !ring->readonly && !may_come_back(ring);
+        if (s.index > index && s.kind != STEP_BUSY && give_up) {
             status = mark_range(ring, listed, &lap, index, s.index, VEV_LOST, true, &ignored);
             if (status)
                 return status;
@@ -544,7 +581,7 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
                 if (status || r->full)
                     return status;
             }
-            if (bad && !ring->readonly) {
+            if (bad && give_up) {
                 status =
                     mark_range(ring, listed, &lap, s.index, s.index + 1, VEV_LOST, true, &ignored);
                 if (status)
@@ -870,8 +907,10 @@ static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
     for (int look = 0;; look++) {
         vev_status status = add_up(ring, stats);
         vev_ledger now;
+        uint64_t unreadable;
         if (ring->readonly && !status)
-            status = ring->io->read(ring->io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+            status = vev_io_read_around(ring->io, ring->fd, 0, ring->region, VEV_HEADER_REGION,
+                                        &unreadable);
         if (status || look == 100 || !vev_ledger_latest(ring->region, ring->file.uuid, &now) ||
             now.version == ring->listed_ledger.version)
             return status;

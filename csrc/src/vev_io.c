@@ -96,8 +96,12 @@ static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
         return 0;
     if (errno != EOPNOTSUPP && errno != ENOSYS)
         return errno;
-    /* No fallocate (vfat): writing is the only way to have the room for sure. */
-    return write_zeros(fd, 0, size);
+    /* No fallocate (vfat): writing is the only way to have the room for sure. What is there stays. */
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return errno;
+    uint64_t present = VEV_MIN((uint64_t)st.st_size, size);
+    return write_zeros(fd, present, size - present);
 }
 
 static vev_status posix_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)

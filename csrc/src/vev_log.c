@@ -56,12 +56,16 @@ const char *vev_strerror(vev_status status)
 
 static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vev_log *open_logs;
+/* Held while a log is being opened: a child that is forked meanwhile would keep copies of its files,
+ * and with them its locks, which nobody in the child knows of. */
+static pthread_mutex_t opening_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
 
 /* No other thread is amid changing what the child will use. Compression contexts that other
  * threads are using stay taken in the child. */
 static void before_fork(void)
 {
+    pthread_mutex_lock(&opening_mutex);
     pthread_mutex_lock(&open_logs_mutex);
     for (vev_log *log = open_logs; log; log = log->next)
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
@@ -84,6 +88,7 @@ static void after_fork_in_parent(void)
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
             let_go(log->rings[s]);
     pthread_mutex_unlock(&open_logs_mutex);
+    pthread_mutex_unlock(&opening_mutex);
 }
 
 /* Give up what only the parent may hold: its file locks live as long as any copy of the open file,
@@ -100,6 +105,7 @@ static void after_fork_in_child(void)
         }
     }
     pthread_mutex_init(&open_logs_mutex, NULL);
+    pthread_mutex_init(&opening_mutex, NULL);
 }
 
 static void install_atfork(void)
@@ -256,6 +262,8 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     log->sync_interval_ms = options->sync_interval_ms;
     vev_status status = options->flags & VEV_OPEN_NO_GUARD ? VEV_OK : vev_guard_install();
     int lock = -1;
+    pthread_once(&atfork_once, install_atfork);
+    pthread_mutex_lock(&opening_mutex);
     if (!status && !log->readonly) {
         status = io->make_dir(io->ctx, dir);
         if (!status)
@@ -274,13 +282,15 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
         close_rings(log);
     }
     io->close(io->ctx, lock);
+    if (!status) {
+        pthread_mutex_lock(&open_logs_mutex);
+        log->next = open_logs;
+        open_logs = log;
+        pthread_mutex_unlock(&open_logs_mutex);
+    }
+    pthread_mutex_unlock(&opening_mutex);
     if (status)
         return status;
-    pthread_once(&atfork_once, install_atfork);
-    pthread_mutex_lock(&open_logs_mutex);
-    log->next = open_logs;
-    open_logs = log;
-    pthread_mutex_unlock(&open_logs_mutex);
     *log_out = log;
     return VEV_OK;
 }

@@ -161,7 +161,12 @@ uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, const vev_la
                 return at;
         } else if (state == VEV_WORD_COMMITTED) {
             uint32_t claimed = vev_word_size(word);
-            if (claimed > data_size - at || claimed > budget)
+            if (claimed < VEV_RECORD_HEADER || claimed > data_size - at)
+                continue;
+            /* Payload bytes look like a word once in a few hundred; almost none of them has an index
+             * that could be next, and only those may cost budget. */
+            uint32_t index = vev_record_index(data + at);
+            if (index < min_index || index >= lap->max_records || claimed > budget)
                 continue;
             budget -= claimed;
             vev_header header;

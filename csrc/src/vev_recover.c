@@ -344,7 +344,8 @@ static vev_status go_on_in(vev_ring *ring, const vev_listed *newest)
             scan_newest(&r);
             if (r.changed)
                 status =
-                    ring->io->sync_map(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+                    vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, span->base,
+                                                             ring->file.geometry.segment_size));
         }
         vev_guard_leave(&guard);
     } else {
@@ -408,7 +409,6 @@ static vev_status rebuild(vev_ring *ring)
         }
     }
     live->magic = LIVE_REBUILDING;
-    uint32_t sync_error = atomic_load(&live->sync_error);
     atomic_store(&live->spare, 0);
     for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
         atomic_store(&live->generations[s], 0);
@@ -439,8 +439,8 @@ static vev_status rebuild(vev_ring *ring)
         for (ledger.version = 1; ledger.version <= 2; ledger.version++)
             vev_ledger_write(ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK,
                              ring->file.uuid, &ledger);
-        vev_status status =
-            io->sync_map(io->ctx, ring->region + VEV_AT_LEDGER, 2 * VEV_HEADER_BLOCK);
+        vev_status status = vev_ring_synced(
+            ring, io->sync_map(io->ctx, ring->region + VEV_AT_LEDGER, 2 * VEV_HEADER_BLOCK));
         if (status)
             return status;
     }
@@ -456,7 +456,7 @@ static vev_status rebuild(vev_ring *ring)
         status = go_on_in(ring, &newest);
         if (!status)
             atomic_store(&live->active, newest.head.generation << 10 | newest.segment);
-        else if (status == EIO)
+        else if (status > 0 && status != ENOMEM)
             status = go_on_behind(ring, newest);
     } else {
         atomic_store(&live->active, geometry->segment_count - 1); /* so that the first is next */
@@ -465,12 +465,20 @@ static vev_status rebuild(vev_ring *ring)
     if (status == VEV_OK) {
         vev_span *span = atomic_load(&ring->current);
         last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
-        if (sync_error && rewrite(ring) == VEV_OK)
+        uint64_t durable = atomic_load(&live->durable_seq);
+        if (durable != UINT64_MAX && durable > last_seq &&
+            durable - last_seq <= (uint64_t)geometry->max_records * geometry->segment_count) {
+            /* This boot has seen the disk have more: it is damaged, not unwritten. Its numbers are
+             * used, and the gap says that they are lost. */
+            status = vev_ring_begin_lap(ring, atomic_load(&span->generation) + 1, durable + 1);
+        }
+        if (atomic_load(&live->sync_error) && rewrite(ring) == VEV_OK)
             atomic_store(&live->sync_error, 0);
-    } else if (count > 0 && (status == EIO || status == VEV_E_BUSY || status == VEV_E_FULL)) {
+    } else if (count > 0 &&
+               ((status > 0 && status != ENOMEM) || status == VEV_E_BUSY || status == VEV_E_FULL)) {
         /* There is no place to write to, but there is a backlog to be read and delivered. */
         atomic_store(&live->active, 0);
-        vev_ring_degrade(ring, EIO);
+        vev_ring_degrade(ring, status > 0 ? status : EIO);
     } else {
         return status;
     }
@@ -503,7 +511,10 @@ static vev_status take_slot(vev_ring *ring)
 static vev_status attach(vev_ring *ring)
 {
     const vev_io *io = ring->io;
-    for (;;) {
+    uint64_t began_ns = vev_clock_ticks_ns();
+    for (uint32_t turn = 0;; vev_clock_pause(turn++)) {
+        if (vev_clock_ticks_ns() - began_ns > VEV_OPEN_WAIT_MS * 1000000ull)
+            return VEV_E_BUSY;
         vev_status status = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE);
         bool alone = status == VEV_OK;
         if (status == EAGAIN)
@@ -531,6 +542,11 @@ static vev_status attach(vev_ring *ring)
                 status = VEV_E_CORRUPT;
             else
                 status = vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u);
+            if (status == VEV_E_CORRUPT) {
+                /* Others are writing to this file: it must not be set aside under their hands. */
+                vev_ring_degrade(ring, EIO);
+                status = VEV_OK;
+            }
             (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE);
             return status;
         }
@@ -557,6 +573,9 @@ static vev_status attach_or_heal(vev_ring *ring)
     vev_status status = attach_guarded(ring);
     if (status != EIO)
         return status;
+    /* Not beside others: zeros would take from them what they hold in the live area. */
+    if (ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_EXCLUSIVE))
+        return EIO;
     status = vev_io_heal(ring->io, ring->fd, 0, VEV_HEADER_REGION);
     if (!status)
         status = write_file_header(ring);
@@ -612,7 +631,8 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
         if (!ring->region)
             return VEV_E_NOMEM;
         ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
-        return io->read(io->ctx, ring->fd, 0, ring->region, VEV_HEADER_REGION);
+        uint64_t unreadable;
+        return vev_io_read_around(io, ring->fd, 0, ring->region, VEV_HEADER_REGION, &unreadable);
     }
     uint64_t size;
     vev_status status = io->size(io->ctx, ring->fd, &size);
@@ -626,6 +646,14 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
     }
     vev_guard_remember(ring->region, VEV_HEADER_REGION);
     ring->live = (vev_live *)(void *)(ring->region + VEV_AT_LIVE);
+    vev_ring *view = ring->reclaimer = calloc(1, sizeof *view);
+    if (!view || !(view->map = malloc((size_t)vev_map_words(geometry) * 8)))
+        return VEV_E_NOMEM;
+    view->io = io;
+    view->fd = ring->fd;
+    view->file = ring->file;
+    view->region = ring->region;
+    view->live = ring->live;
     if (options->dictionary_size > 0 && geometry->dictionary_capacity >= options->dictionary_size) {
         status = vev_ring_hold_dictionary(
             ring, options->dictionary, (uint32_t)options->dictionary_size, &ring->own_dictionary);
@@ -729,6 +757,11 @@ void vev_ring_close(vev_ring *ring)
     pthread_mutex_destroy(&ring->roll_mutex);
     pthread_mutex_destroy(&ring->sync_mutex);
     pthread_mutex_destroy(&ring->read_mutex);
+    if (ring->reclaimer) {
+        free(ring->reclaimer->window);
+        free(ring->reclaimer->map);
+        free(ring->reclaimer);
+    }
     free(ring->window);
     free(ring->map);
     free(ring->path);
@@ -745,8 +778,14 @@ vev_status vev_ring_reattach(vev_ring *ring)
     if (status)
         return status;
     ring->fd = fd;
+    /* Nothing of what was read before holds: others may have rebuilt the file meanwhile. */
+    ring->window_generation = ring->read_generation = ring->dictionary_generation = 0;
+    memset(ring->cached, 0, sizeof ring->cached);
     if (ring->readonly)
         return VEV_OK;
+    ring->reclaimer->fd = fd;
+    ring->reclaimer->window_generation = 0;
+    memset(ring->reclaimer->cached, 0, sizeof ring->reclaimer->cached);
     vev_file_header header;
     bool repaired;
     status = read_file_header(ring->io, fd, &header, &repaired);

@@ -225,6 +225,8 @@ static vev_span *pin(vev_ring *ring, _Atomic uint64_t **cell_out)
         if (!span)
             return NULL;
         uint64_t generation = atomic_load_explicit(&span->generation, memory_order_acquire);
+        if (generation == 0)
+            continue; /* retired since; and a claim of 0 would take a cell without holding it */
         _Atomic uint64_t *cell = vev_ring_claim(ring, generation);
         /* Pairs with the stores in activate() and vev_ring_retire_spans(): if the span was
          * replaced before they could see our cell, we see the replacement here. */
@@ -240,6 +242,13 @@ void vev_ring_degrade(vev_ring *ring, int error)
 {
     int32_t none = 0;
     atomic_compare_exchange_strong(&ring->degraded, &none, error);
+}
+
+vev_status vev_ring_synced(vev_ring *ring, vev_status status)
+{
+    if (status)
+        atomic_store(&ring->live->sync_error, (uint32_t)status);
+    return status;
 }
 
 /* Run `body` on the current span, held and guarded. EIO when a page under it is gone, after which
@@ -619,18 +628,23 @@ static void keep_damaged(vev_ring *ring, const vev_listed *listed)
 }
 
 /* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
- * anything is destroyed (INV-5). With read_mutex held, for the list and the map. */
+ * anything is destroyed (INV-5). */
 static vev_status reclaim_oldest_locked(vev_ring *ring)
 {
-    vev_status status = vev_ring_list(ring);
-    if (!status && ring->listed_count < 2)
+    vev_ring *view = ring->reclaimer;
+    vev_status status = vev_ring_list(view);
+    if (!status && view->listed_count < 2)
         status = VEV_E_BUSY;
     uint64_t counts[4], unfinished = 0;
     if (!status) {
-        const vev_listed *oldest = &ring->listed[0];
-        uint64_t next_base = ring->listed[1].head.base_seq;
+        const vev_listed *oldest = &view->listed[0];
+        uint64_t next_base = view->listed[1].head.base_seq;
         uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
-        if (vev_ring_count(ring, oldest, record_count, counts, &unfinished)) {
+        status = vev_ring_count(view, oldest, record_count, counts, &unfinished);
+        if (status == VEV_E_NOMEM)
+            return status;
+        if (status) {
+            status = VEV_OK;
             /* The map cannot be read: nothing is known to be delivered, all of it is gone. */
             memset(counts, 0, sizeof counts);
             counts[VEV_LOST] = record_count;
@@ -651,12 +665,16 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
             ledger.lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
             ledger.lost_unfinished += unfinished;
             ledger.lost_damaged += counts[VEV_LOST] - unfinished;
-            if (counts[VEV_LOST] > unfinished)
+            if (counts[VEV_LOST] > unfinished && ring->kept_generation != oldest->head.generation) {
+                ring->kept_generation =
+                    oldest->head.generation; /* once, also if the ledger fails */
                 keep_damaged(ring, oldest);
-            count_kinds(ring, oldest, counts[VEV_PENDING], ledger.evicted_by_kind);
+            }
+            count_kinds(view, oldest, counts[VEV_PENDING], ledger.evicted_by_kind);
             uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
             vev_ledger_write(block, ring->file.uuid, &ledger);
-            status = ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK);
+            status =
+                vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
             if (!status) {
                 atomic_store(&ring->live->generations[oldest->segment],
                              oldest->head.generation | VEV_GENERATION_RECLAIMED);
@@ -672,7 +690,6 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
 
 static vev_status reclaim_oldest(vev_ring *ring)
 {
-    pthread_mutex_lock(&ring->read_mutex);
     vev_status status;
     vev_guard guard;
     vev_guard_enter(&guard);
@@ -682,7 +699,6 @@ static vev_status reclaim_oldest(vev_ring *ring)
     } else {
         status = EIO;
     }
-    pthread_mutex_unlock(&ring->read_mutex);
     return status;
 }
 
@@ -700,8 +716,9 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
             if (generation == 0 || generation >= ledger.floor_generation)
                 continue;
             /* It may have died before its ledger was on the disk (INV-5). */
-            vev_status status = ring->io->sync_map(ring->io->ctx, ring->region + VEV_AT_LEDGER,
-                                                   2 * VEV_HEADER_BLOCK);
+            vev_status status = vev_ring_synced(
+                ring, ring->io->sync_map(ring->io->ctx, ring->region + VEV_AT_LEDGER,
+                                         2 * VEV_HEADER_BLOCK));
             if (status)
                 return status;
             atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
@@ -1008,6 +1025,7 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
     if (!(entry->flags & VEV_APPEND_RAW) && ring->level != VEV_LEVEL_RAW)
         j.context = vev_pool_take(ring->pool, vev_zstd_bound(size));
 
+    entry->seq = 0; /* until it is stored: tells a failed append from a failed sync */
     vev_status status;
     while ((status = on_current(ring, append_here, &j)) == VEV_E_FULL) {
         status = roll(ring, j.generation);
@@ -1026,7 +1044,9 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
         memcpy(entry->id, j.header.id, VEV_ID_SIZE);
     }
     entry->seq = j.header.seq;
-    return entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, entry->seq) : VEV_OK;
+    status = entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, entry->seq) : VEV_OK;
+    /* A negative status would say that nothing is stored. */
+    return status == VEV_E_BUSY ? EBUSY : status < 0 ? EIO : status;
 }
 
 /* ---- sync ---- */

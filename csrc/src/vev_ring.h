@@ -100,6 +100,7 @@ typedef struct vev_ring {
     vev_dictionary *own_dictionary;  /* as given to open; NULL: none */
     vev_dictionary *next_dictionary; /* for the next segment; NULL: own_dictionary */
     vev_samples samples;
+    uint64_t kept_generation; /* the damaged one that was kept last */
     _Atomic int32_t degraded; /* errno; appends stop */
 
     _Atomic(vev_span *) current;
@@ -113,11 +114,17 @@ typedef struct vev_ring {
     uint32_t walk_offset, synced_offset;
     _Atomic bool marks_dirty;
 
+    /* A list, window and map for reclaiming, under roll_mutex: an append that needs a segment must not
+     * wait for a reader, who may be going through a gigabyte. Only those members of it are used. */
+    struct vev_ring *reclaimer;
+
     pthread_mutex_t read_mutex; /* everything below */
     vev_listed listed[VEV_SEGMENT_MAX_COUNT];
     uint32_t listed_count;
     vev_ledger listed_ledger;                 /* as of when they were listed */
     vev_listed cached[VEV_SEGMENT_MAX_COUNT]; /* by segment */
+    uint64_t unreadable_since_ns;             /* 0: all that was read could be */
+    uint64_t unreadable_at;                   /* the place in the file that showed it */
     uint8_t *window;                          /* bytes of the data area being read */
     size_t window_capacity;
     uint64_t window_generation;
@@ -187,6 +194,9 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq);
 /* No more appends: the disk failed. */
 void vev_ring_degrade(vev_ring *ring, int error);
+/* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back
+ * once per open file, to whoever syncs next, whatever pages it was for. Returns `status`. */
+vev_status vev_ring_synced(vev_ring *ring, vev_status status);
 void vev_ring_retire_spans(vev_ring *ring);
 
 /* Find or digest a dictionary and hold it. VEV_E_CORRUPT when it is none. `bytes` are not in a file's
@@ -213,6 +223,10 @@ void vev_ring_watch(vev_ring *ring, vev_watch *seen);
 bool vev_ring_keep(vev_ring *ring, vev_watch *seen);
 
 /* ---- vev_cursor.c ---- */
+
+/* How long bytes must have been unreadable before the records in them are given up for good. Tests
+ * shorten it. */
+extern uint64_t vev__give_up_ns;
 
 /* Bring `listed` up to date: live segments, oldest first. With read_mutex held. */
 vev_status vev_ring_list(vev_ring *ring);

@@ -78,11 +78,24 @@ vev_status vev_file_header_read(const uint8_t block[VEV_HEADER_BLOCK], vev_file_
 
 /* Ledger: magic 0, version 8, floor generation 16, floor seq 24, delivered 32, rejected 40,
  * evicted 48, lost 56, evicted by kind 64..127, crc 128 over uuid and 0..127. */
-enum { LEDGER_BYTES = 64 + 8 * VEV_KIND_COUNT, LEDGER_REASONS = 136, LEDGER_REASONS_BYTES = 16 };
+enum {
+    LEDGER_BYTES = 64 + 8 * VEV_KIND_COUNT,
+    LEDGER_REASONS = 136,
+    LEDGER_REASONS_BYTES = 16,
+    LEDGER_END = LEDGER_REASONS + LEDGER_REASONS_BYTES + 4
+};
 
 static uint32_t block_crc(const uint8_t uuid[16], const uint8_t *bytes, size_t size)
 {
     return vev_crc32c(vev_crc32c(0, uuid, 16), bytes, size);
+}
+
+/* Ledgers in a mapping are written by one process while others read them: a reader must check the same
+ * bytes that it then uses. */
+static void copy_shared(uint8_t *to, const uint8_t *from, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        __atomic_store_n(to + i, __atomic_load_n(from + i, __ATOMIC_RELAXED), __ATOMIC_RELAXED);
 }
 
 /* The reasons came later and have a checksum of their own, which binds them to the counters. */
@@ -94,7 +107,7 @@ static uint32_t reasons_crc(const uint8_t *block, const uint8_t *reasons)
 void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
                       const vev_ledger *ledger)
 {
-    uint8_t bytes[LEDGER_BYTES + 4];
+    uint8_t bytes[LEDGER_END] = {0};
     memcpy(bytes, LEDGER_MAGIC, 8);
     vev_store64(bytes + 8, ledger->version);
     vev_store64(bytes + 16, ledger->floor_generation);
@@ -106,11 +119,11 @@ void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
     for (int kind = 0; kind < VEV_KIND_COUNT; kind++)
         vev_store64(bytes + 64 + 8 * kind, ledger->evicted_by_kind[kind]);
     vev_store32(bytes + LEDGER_BYTES, block_crc(uuid, bytes, LEDGER_BYTES));
-    memcpy(block, bytes, sizeof bytes);
-    uint8_t *reasons = block + LEDGER_REASONS;
+    uint8_t *reasons = bytes + LEDGER_REASONS;
     vev_store64(reasons, ledger->lost_unfinished);
     vev_store64(reasons + 8, ledger->lost_damaged);
     vev_store32(reasons + LEDGER_REASONS_BYTES, reasons_crc(bytes, reasons));
+    copy_shared(block, bytes, sizeof bytes);
 }
 
 /* Whether it accounts for every number below its floor, once. */
@@ -132,9 +145,11 @@ static bool ledger_adds_up(const vev_ledger *ledger)
                ledger->delivered + ledger->rejected + ledger->evicted + ledger->lost;
 }
 
-bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
+bool vev_ledger_read(const uint8_t shared[VEV_HEADER_BLOCK], const uint8_t uuid[16],
                      vev_ledger *ledger_out)
 {
+    uint8_t block[LEDGER_END];
+    copy_shared(block, shared, sizeof block);
     if (memcmp(block, LEDGER_MAGIC, 8) != 0 ||
         vev_load32(block + LEDGER_BYTES) != block_crc(uuid, block, LEDGER_BYTES))
         return false;

@@ -196,7 +196,7 @@ VEV_API void vev_options_init(vev_options *options);
  *  @retval VEV_OK         ready.
  *  @retval VEV_E_INVALID  an option is out of range; nothing was made.
  *  @retval VEV_E_VERSION  written by a newer vevents; nothing was touched.
- *  @retval VEV_E_BUSY     more than 64 processes have it open.
+ *  @retval VEV_E_BUSY     more than 64 processes have it open, or a stopped one holds its opening.
  *  @retval VEV_E_NOMEM    out of memory.
  *  @retval >0             errno (ENOSPC, EACCES, ENOENT, EROFS, ...); no half-made file is left.
  *
@@ -222,11 +222,12 @@ VEV_API void vev_log_close(vev_log *log);
  *  @retval VEV_E_INVALID   stream or kind out of range, or size 0; nothing stored.
  *  @retval VEV_E_TOO_BIG   nothing stored.
  *  @retval VEV_E_FULL      nothing stored; only under VEV_FULL_REFUSE.
- *  @retval VEV_E_BUSY      nothing stored; a stopped process holds every other segment.
+ *  @retval VEV_E_BUSY      nothing stored; a stopped process holds the change of segments, or every
+ *                          other segment.
  *  @retval VEV_E_READONLY  nothing stored.
  *  @retval VEV_E_DEGRADED  nothing stored; vev_stats.degraded has the errno.
- *  @retval >0              errno: with VEV_APPEND_SYNC the record is stored but not durable;
- *                          else (EIO, ENOSPC when a segment is rolled) nothing is stored.
+ *  @retval >0              errno of a failing disk. With VEV_APPEND_SYNC entry->seq tells: 0, nothing
+ *                          is stored; else the record is, but is not known to be durable.
  *
  *  @par Ownership  The caller keeps `payload` and `entry` and may reuse them at once.
  *  @par Threads    Any thread of any process, concurrently.

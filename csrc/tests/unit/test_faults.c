@@ -195,6 +195,51 @@ static void bad_sector_in_sealed(void)
     vev_log_close(log);
 }
 
+static uint64_t count_readable(vev_log *log)
+{
+    static vev_record records[1000];
+    static uint8_t buffer[1 << 20];
+    uint64_t next = 0, total = 0;
+    for (;;) {
+        size_t count;
+        OK(vev_log_read(log, VEV_EVENTS, next, 1, records, 1000, buffer, sizeof buffer, &count,
+                        &next));
+        if (count == 0)
+            return total;
+        total += count;
+    }
+}
+
+/* What cannot be read for a moment is not given up: records, and the dictionary of others. */
+static void bad_sector_for_a_moment(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint8_t payload[400] = {0};
+    uint64_t total = 0;
+    for (; stats_of(log, VEV_EVENTS).bytes_used < 3 * 40000; total++) {
+        snprintf((char *)payload, sizeof payload, "%llu", (unsigned long long)total * 7919);
+        OK(vev_log_append(log, VEV_EVENTS, payload, sizeof payload, NULL));
+    }
+    vev_stats made = stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+    vev__give_up_ns = 60000000000u;
+    uint64_t second = 65536 + made.segment_size; /* its dictionary has samples of its own */
+    uint64_t places[] = {second + made.segment_size / 2, second + VEV_HEADER_BLOCK};
+    for (int i = 0; i < 2; i++) {
+        make_bad(places[i]);
+        log = open_on_bad_disk(dir, &options);
+        uint64_t readable = count_readable(log);
+        CHECK(readable < total && readable >= total / 4);
+        CHECK(stats_of(log, VEV_EVENTS).lost == 0);
+        disk.bad = false;
+        CHECK(count_readable(log) == total);
+        vev_log_close(log);
+    }
+    vev__give_up_ns = 0;
+}
+
 /* Nothing in the header region is there only once. */
 static void bad_sector_in_header(void)
 {
@@ -550,8 +595,8 @@ static void no_slot_for_a_child(void)
     const char *dir = fresh_dir();
     vev_options options = quiet();
     vev_log *log = open_log(dir, &options);
-    int hold[2];
-    CHECK(pipe(hold) == 0);
+    int hold[2], ready[2];
+    CHECK(pipe(hold) == 0 && pipe(ready) == 0);
     pid_t children[CHILDREN];
     for (int i = 0; i < CHILDREN; i++) {
         children[i] = fork();
@@ -566,12 +611,15 @@ static void no_slot_for_a_child(void)
                 CHECK(status == VEV_OK || status == VEV_E_BUSY);
                 refused += status == VEV_E_BUSY;
             }
-            char byte;
-            CHECK(read(hold[0], &byte, 1) == 0); /* until all of them have one */
+            char byte = 0;
+            CHECK(write(ready[1], &byte, 1) == 1);
+            CHECK(read(hold[0], &byte, 1) == 0); /* until all of them have tried */
             _exit(refused == 0 ? 0 : 7);
         }
-        usleep(3000);
     }
+    char byte;
+    for (int i = 0; i < CHILDREN; i++)
+        CHECK(read(ready[0], &byte, 1) == 1);
     close(hold[1]);
     int refused = 0;
     for (int i = 0; i < CHILDREN; i++) {
@@ -704,10 +752,12 @@ static void lock_of_a_stopped_process(void)
 
 int main(void)
 {
+    vev__give_up_ns = 0;
     begin_tests("faults");
 #ifndef __SANITIZE_THREAD__
     RUN(bad_sector_in_newest);
     RUN(bad_sector_in_sealed);
+    RUN(bad_sector_for_a_moment);
     RUN(bad_sector_in_header);
     RUN(bad_sector_in_state_map);
     RUN(no_place_to_write);
