@@ -60,6 +60,7 @@ class Site:
             api_url="https://api.test",
             transport=httpx.MockTransport(self.server.handle),
             clock=lambda: self.time.now_s,
+            monotonic=self.time.as_time().monotonic,
         )
 
     def flush(

@@ -66,6 +66,7 @@ def client_for(answer: Answer | Callable[[httpx.Request], httpx.Response]) -> Cl
         api_url="https://api.test",
         transport=httpx.MockTransport(handle),
         clock=lambda: NOW_S,
+        monotonic=lambda: 0.0,
     )
 
 
@@ -534,6 +535,26 @@ def test_clock_offset_comes_from_any_answer() -> None:
         assert client.clock_offset_s == 3600.0
         client.create_event(EVENT)
         assert client.clock_offset_s == 3600.0
+
+
+def test_clock_offset_holds_for_a_clock_that_is_set_after_the_answer() -> None:
+    headers = {"date": "Thu, 09 Oct 2025 09:53:20 GMT"}
+    device = {"wall_s": 0.0, "since_boot_s": 5.0}
+    client = Client(
+        KEY,
+        api_url="https://api.test",
+        transport=httpx.MockTransport(
+            lambda _: httpx.Response(201, json={"eventId": "a"}, headers=headers)
+        ),
+        clock=lambda: device["wall_s"],
+        monotonic=lambda: device["since_boot_s"],
+    )
+
+    client.create_event(EVENT)
+    assert client.clock_offset_s == NOW_S + 3600
+    device.update(wall_s=NOW_S + 3600 + 60, since_boot_s=5.0 + 60)
+
+    assert client.clock_offset_s == 0
 
 
 def test_key_is_not_in_the_repr() -> None:

@@ -46,6 +46,9 @@ _REASON_LENGTH_MAX = 500
 _ANSWER_SIZE_MAX = 16 * 2**20
 _CLOCK_SAMPLES = 3
 
+# Time in suspend counts where the system has a clock that counts it, as it does on the wall.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 # What OpenSSL's checks of a certificate call their findings (X509_V_ERR_...).
@@ -122,6 +125,7 @@ class Client:
         tls: Whom to trust and what to show; None for the usual.
         transport: Stands in for the network in tests.
         clock: Seconds since 1970, to compare with the server's clock.
+        monotonic: Seconds of a clock that is never set; the server's time goes on by it.
 
     Raises:
         ConfigurationError: `api_url` is not an address, a certificate or key cannot be used, or
@@ -145,10 +149,13 @@ class Client:
         tls: Tls | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = lambda: time.clock_gettime(_SINCE_BOOT),
     ) -> None:
         self._secret = api_key if isinstance(api_key, Secret) else Secret(api_key)
         self._clock = clock
-        self._clock_offsets_s: deque[float] = deque(maxlen=_CLOCK_SAMPLES)
+        self._monotonic = monotonic
+        # What the server's clock showed when our monotonic one stood at 0.
+        self._server_bases_s: deque[float] = deque(maxlen=_CLOCK_SAMPLES)
         self._lookback_days: int | None = None
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._proxy = proxy
@@ -185,15 +192,18 @@ class Client:
     def clock_offset_s(self) -> float | None:
         """Seconds by which the server's clock is ahead of ours; None before its first answer.
 
-        The median of its last answers, so that one wrong date among three is not believed.
+        The median of its last answers, so that one wrong date among three is not believed. True
+        for our clock as it stands now, also if it was set since those answers.
         """
-        offsets_s = sorted(self._clock_offsets_s)
-        return offsets_s[(len(offsets_s) - 1) // 2] if offsets_s else None
+        bases_s = sorted(self._server_bases_s)
+        if not bases_s:
+            return None
+        return bases_s[(len(bases_s) - 1) // 2] + self._monotonic() - self._clock()
 
     @property
     def clock_is_sure(self) -> bool:
         """Whether the server told its time often enough to be believed against our clock."""
-        return len(self._clock_offsets_s) == _CLOCK_SAMPLES
+        return len(self._server_bases_s) == _CLOCK_SAMPLES
 
     @property
     def lookback_days(self) -> int | None:
@@ -545,7 +555,7 @@ class Client:
     def _note_clock(self, date: str | None) -> None:
         server_s = _http_date(date)
         if server_s is not None:
-            self._clock_offsets_s.append(server_s - self._clock())
+            self._server_bases_s.append(server_s - self._monotonic())
 
 
 def batch_body(events: Sequence[bytes]) -> bytes:
