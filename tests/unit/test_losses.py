@@ -286,10 +286,10 @@ def test_no_report_without_a_use_case(site: Site) -> None:
 def test_a_full_log_that_refuses_gets_its_report_later(tmp_path: Path) -> None:
     site = Site(tmp_path / "log", full="refuse", events_size=SIZE)
     site.append("bad")
-    site.flush()
+    site.flush(use_case_id=USE_CASE)
     report(site)  # since unknown
     site.append("bad")
-    site.flush()
+    site.flush(use_case_id=USE_CASE)
     for size in (7_500, 1):
         with pytest.raises(LogFullError):
             for number in range(10_000):
@@ -299,11 +299,19 @@ def test_a_full_log_that_refuses_gets_its_report_later(tmp_path: Path) -> None:
     assert report(site, day=1) is None
     assert report(site, day=2) is None
     assert reports(site) == before
-    site.flush()
+    site.flush(use_case_id=USE_CASE)
     told = metadata(site, report(site, day=3))
     assert told["events_rejected"] == 1
     site.assert_conserved()
     site.log.close()
+
+
+def test_a_default_that_the_server_does_not_know_yet_costs_no_report(site: Site) -> None:
+    evict(site)
+    made = report(site)
+    assert made is not None
+
+    assert reports(site)[made.event_id].use_case_id is None  # the flusher's default goes with it
 
 
 def test_the_flusher_makes_and_sends_it(site: Site) -> None:

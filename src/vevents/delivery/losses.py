@@ -58,7 +58,8 @@ def append_loss_report(
         log: The log, open for writing.
         notes: Its notes.
         period_s: Least time in seconds between two reports.
-        use_case_id: Use case of the report; None takes the one of the newest event.
+        use_case_id: The default that the report leaves to the flusher, as other events do; with
+            None it takes the one that the newest event names.
         now_ns: Nanoseconds since 1970.
 
     Returns:
@@ -86,14 +87,15 @@ def append_loss_report(
     if base is not None and not _total(_difference(base, now)):
         return None
     newest = _newest(log)
-    use_case_id = use_case_id or (newest.use_case_id if newest else None)
-    if use_case_id is None:
+    named = newest.use_case_id if newest and use_case_id is None else None
+    if named is None and use_case_id is None:
         return None
     since_ns = None if base is None or last is None else last["at"]
     value, metadata = compose(base, now, since_ns=since_ns, until_ns=now_ns)
     begun = _note("begun", now_ns, now) | {
         "eventId": str(uuid.uuid4()),
-        "useCaseId": use_case_id,
+        # A default that the server does not know yet is no fault of the report's: it waits then.
+        "useCaseId": named,
         "deviceId": newest.device_id if newest else None,
         "value": value,
         "metadata": metadata,
