@@ -135,7 +135,9 @@ class _PerThread(threading.local):
 class Handle:
     """An open log.
 
-    Threads: any method from any thread, except that `close` must come last.
+    Threads: any method from any thread, except that `close` must come last. Beside them, one of the
+    library touches pages ahead and syncs, unless `helper` is False: then nothing happens but what
+    is asked for.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Handle:
         sync_interval_ms: int,
         level: int,
         read_only: bool,
+        helper: bool = True,
     ) -> None:
         options = ffi.new("vev_options *")
         lib.vev_options_init(options)
@@ -165,7 +168,9 @@ class Handle:
         options.full_policy = full_policy
         options.sync_interval_ms = sync_interval_ms
         options.level = level
-        options.flags = lib.VEV_OPEN_READONLY if read_only else 0
+        options.flags = (lib.VEV_OPEN_READONLY if read_only else 0) | (
+            0 if helper else lib.VEV_OPEN_NO_THREAD
+        )
         out = ffi.new("vev_log **")
         self._directory = directory
         check(lib.vev_log_open(os.fsencode(directory), options, out), directory)
