@@ -22,6 +22,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "pressure": ({"errors", "event", "frames"}, {"numpy"}),
     "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
+    "adapters": (
+        {"log", "detections", "event", "errors"},
+        {"numpy", "cv2", "supervision"},
+    ),
     "settings": ({"errors", "pressure"}, set()),
     "installation": ({"errors"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
@@ -95,6 +99,7 @@ HEAVY = {
     "python_multipart",
     "skimage",
     "starlette",
+    "supervision",
     "uvicorn",
 }
 # Modules that only the emulator's own process or function loads may import what it is made of.
