@@ -29,6 +29,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "settings": ({"errors", "pressure"}, set()),
     "installation": ({"errors"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
+    "bundles": (
+        {"log", "delivery", "wire", "frames", "event", "errors"},
+        set(),
+    ),
     # Its judgement of events must not come from the code that it judges.
     "emulator": (
         {"errors"},
@@ -54,6 +58,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "emulator",
             "store",
             "demo",
+            "bundles",
             "installation",
             "errors",
             "",

@@ -101,6 +101,19 @@ def test_keypoints_at_the_origin_are_missing():
     ]
 
 
+def test_keypoints_that_nobody_would_draw_are_left_out():
+    xy = Tensor([[[1, 2], [3, 4], [5, 6]]] * 2)
+    conf = Tensor([[0.9, 0.2, 0.25], [0.1, 0.1, 0.1]])
+    points = SimpleNamespace(xy=xy, conf=conf)
+
+    image = valid(from_ultralytics(result(boxes=boxes(), keypoints=points)))
+
+    assert [each.keypoints for each in image.keypoints] == [
+        (Keypoint(0, 1, 2), Keypoint(2, 5, 6)),
+        (),
+    ]
+
+
 def test_rotated_boxes():
     corners = Tensor([[[20, 0], [40, 20], [20, 40], [0, 20]], [[0, 0], [1, 0], [1, 1], [0, 1]]])
     rotated = boxes()

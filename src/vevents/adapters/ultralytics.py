@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 from vevents.adapters.annotations import (
     ImageFields,
@@ -20,12 +20,15 @@ from vevents.adapters.annotations import (
 from vevents.errors import EventValidationError
 from vevents.event import Classification, Image
 
+_DRAWN_MIN: Final = 0.25
+
 
 def from_ultralytics(result: Any, **fields: Unpack[ImageFields]) -> Seen:
     """Make an image of one `Results` object: boxes, masks, rotated boxes, keypoints or classes.
 
     Tensors may be on any device. Masks become instance segmentations, and so do rotated boxes, with
-    their four corners; keypoints at (0, 0) are missing ones. Of a classification the five most
+    their four corners. Keypoints at (0, 0) are missing ones, and those less sure than 0.25 are left
+    out, as in Ultralytics' own pictures: an event cannot say how sure they are. Of a classification the five most
     probable classes are taken, which are those that Ultralytics shows. `result.orig_img` is BGR:
     give it as `frame=rgb(result.orig_img)`.
 
@@ -61,7 +64,11 @@ def from_ultralytics(result: Any, **fields: Unpack[ImageFields]) -> Seen:
         outlines = [outline_of(polygons[i]) for i in rows]
     if getattr(result, "keypoints", None) is not None:
         xy = numbers_of(result.keypoints.xy, "keypoints")
-        skeletons = [skeleton_of(xy[i], (xy[i] != 0).any(axis=1)) for i in rows]
+        there = (xy != 0).any(axis=-1)
+        sure = getattr(result.keypoints, "conf", None)
+        if sure is not None:
+            there &= numbers_of(sure, "keypoints") >= _DRAWN_MIN
+        skeletons = [skeleton_of(xy[i], there[i]) for i in rows]
     return seen(
         names_of(numbers_of(boxes.cls, "cls")[keep].tolist(), result.names, len(rows)),
         centered(xyxy[keep]),

@@ -30,6 +30,8 @@ _COMMANDS = {
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
     "serve": "Take events over HTTP, as the on-device event store does.",
     "append": "Append events given as JSON lines.",
+    "export": "Write what is pending as bundles, to be carried over an air gap.",
+    "import": "Take bundles in, from export or from Roboflow's block.",
     "tail": "Print the newest events as JSON lines.",
     "emulate": "Run a local stand-in for the API.",
     "install": "Write the files that run the agent as a service.",

@@ -274,6 +274,28 @@ class Client:
             )
         return source_id
 
+    def create_bundle(self, archive: bytes, *, use_case_id: str | None = None) -> None:
+        """Create one event with its images in one request, or overwrite it.
+
+        Args:
+            archive: A tar of the bundle format, gzipped or not, at most 25 MiB.
+            use_case_id: Goes before the one in the bundle.
+
+        Raises:
+            DeliveryError: It is not known to be stored; the class says why.
+        """
+        params = {} if use_case_id is None else {"useCaseId": use_case_id}
+        # Which 2xx this endpoint answers is not documented.
+        self._call(
+            "POST",
+            "/vision-events/bundle",
+            201,
+            also=(200, 202),
+            content=archive,
+            content_type="application/gzip",
+            params=params,
+        )
+
     def list_use_cases(self, *, status: str | None = None) -> UseCaseList:
         """List the workspace's use cases.
 
@@ -374,6 +396,7 @@ class Client:
         path: str,
         success: int,
         *,
+        also: Sequence[int] = (),
         content: bytes | None = None,
         content_type: str | None = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
@@ -414,7 +437,7 @@ class Client:
                 f"{self._api_url}: not an answer of the API: {self._transport_words(error)}",
             ) from error
         self._note_clock(response.headers.get("date"))
-        if response.status_code == success:
+        if response.status_code == success or response.status_code in also:
             return self._success(response, body)
         raise self._failure(response, body, success)
 

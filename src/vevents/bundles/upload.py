@@ -1,0 +1,100 @@
+"""From bundles to the API: each goes in one request, event and images together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from vevents.bundles.archive import BundleError, read_payload
+from vevents.bundles.load import ImportReport, waiting
+from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, Time
+from vevents.errors import DeliveryError, RefusedError
+
+if TYPE_CHECKING:
+    from vevents.bundles.outbox import Outbox
+    from vevents.delivery.client import Client
+
+_CHUNK_COUNT: Final = 25
+
+
+class Uploader:
+    """Sends the bundles in a directory, without a log.
+
+    Args:
+        client: The way to the server.
+        outbox: The directory.
+        use_case_id: For bundles that name none.
+        again: Send what has a receipt, too.
+        retry: How failed requests are repeated.
+        time: Where time and chance come from.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        outbox: Outbox,
+        *,
+        use_case_id: str | None = None,
+        again: bool = False,
+        retry: RetryPolicy | None = None,
+        time: Time | None = None,
+    ) -> None:
+        self._client = client
+        self._outbox = outbox
+        self._use_case_id = use_case_id
+        self._again = again
+        self._sender = Sender(retry or RetryPolicy(), Limits(), time or Time(), lambda: None)
+
+    def run(
+        self, progress: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> ImportReport:
+        """Send everything that is there; after every 25 bundles with a receipt.
+
+        Returns:
+            The report; `stopped_reason` is that of a flush when the server could not be reached.
+
+        Raises:
+            OSError: The directory cannot be read or takes no receipt.
+        """
+        report = ImportReport()
+        paths = waiting(self._outbox, report, again=self._again)
+        arrived: dict[str, str] = {}
+        try:
+            for done, path in enumerate(paths):
+                progress(done, len(paths))
+                try:
+                    archive = self._outbox.read(path)
+                    arrived[path.name] = self._send(archive)
+                except (BundleError, RefusedError) as error:
+                    report.refuse(path, str(error))
+                    continue
+                report.imported += 1
+                if len(arrived) >= _CHUNK_COUNT:
+                    self._settle(arrived)
+                    arrived = {}
+        except (StopError, DeliveryError) as error:
+            stop = error if isinstance(error, StopError) else StopError.because_of(error)
+            report.stopped_reason, report.message = stop.reason, str(stop)
+        finally:
+            self._settle(arrived)
+        progress(len(paths), len(paths))
+        return report
+
+    def _send(self, archive: bytes) -> str:
+        _, payload = read_payload(archive)
+        # The one in the query would go before the bundle's own.
+        use_case_id = None if "useCaseId" in payload else self._use_case_id
+        if use_case_id is None and "useCaseId" not in payload:
+            raise BundleError("useCaseId", "is missing, and there is no default")
+        event_id = payload.get("eventId")
+        if not isinstance(event_id, str) or not event_id:
+            raise BundleError("eventId", "is missing")
+        self._sender.send(
+            lambda: self._client.create_bundle(archive, use_case_id=use_case_id), len(archive)
+        )
+        return event_id
+
+    def _settle(self, arrived: dict[str, str]) -> None:
+        if arrived:
+            self._outbox.write_receipt(arrived, datetime.now(UTC))
