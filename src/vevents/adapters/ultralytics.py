@@ -28,9 +28,9 @@ def from_ultralytics(result: Any, **fields: Unpack[ImageFields]) -> Seen:
 
     Tensors may be on any device. Masks become instance segmentations, and so do rotated boxes, with
     their four corners. Keypoints at (0, 0) are missing ones, and those less sure than 0.25 are left
-    out, as in Ultralytics' own pictures: an event cannot say how sure they are. Of a classification the five most
-    probable classes are taken, which are those that Ultralytics shows. `result.orig_img` is BGR:
-    give it as `frame=rgb(result.orig_img)`.
+    out, as in Ultralytics' own pictures: an event cannot say how sure they are. Of a classification
+    the five most probable classes are taken. `result.orig_img` is BGR: give it as
+    `frame=rgb(result.orig_img)`.
 
     Args:
         result: The result of one image.

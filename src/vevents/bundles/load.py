@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vevents.bundles.archive import BundleError, unpack
+from vevents.bundles.archive import unpack
 from vevents.bundles.outbox import Outbox
-from vevents.errors import EventValidationError, LogFullError
+from vevents.errors import ConfigurationError, EventValidationError, LogFullError
 
 if TYPE_CHECKING:
+    from vevents.event import Event
     from vevents.log import EventLog
 
 Progress = Callable[[int, int], None]
@@ -66,6 +67,7 @@ class Importer:
         self._log = log
         self._outbox = outbox
         self._again = again
+        self._media_share = log.stats("media").pending_share
 
     def run(
         self, progress: Callable[[int, int], None] = lambda _done, _total: None
@@ -84,6 +86,7 @@ class Importer:
                 progress(done, len(paths))
                 try:
                     event = unpack(self._outbox.read(path))
+                    self._check_room(event)
                     receipt = self._log.append(event)
                 except LogFullError:
                     report.stopped_reason = "log-full"
@@ -102,6 +105,17 @@ class Importer:
         progress(len(paths), len(paths))
         return report
 
+    def _check_room(self, event: Event) -> None:
+        """Raise before frames would push out undelivered ones, which no ring refuses by itself."""
+        frames = [f for image in event.images for f in (image.frame, image.input_frame)]
+        size = sum(len(frame) for frame in frames if isinstance(frame, bytes))
+        media = self._log.stats("media")
+        # The ring knows the mean size of its frames only; what came in here is known exactly.
+        self._media_share += size / media.capacity
+        share = max(media.pending_share + size / media.capacity, self._media_share)
+        if size and media.pending and share > 1:
+            raise LogFullError("media.ring is full of undelivered frames")
+
     def _settle(self, arrived: dict[str, str]) -> None:
         if arrived:
             # A receipt lets the other side forget the event: it is written last.
@@ -112,8 +126,8 @@ class Importer:
 def waiting(outbox: Outbox, report: ImportReport, *, again: bool) -> list[Path]:
     """Return the bundles without a receipt, and count the others."""
     if not os.access(outbox.directory, os.W_OK):
-        raise BundleError(
-            str(outbox.directory), "cannot be written, and so takes no receipt of what arrived"
+        raise ConfigurationError(
+            f"{outbox.directory} cannot be written, and so takes no receipt of what has arrived"
         )
     known = {name for receipt in outbox.receipts() for name in receipt}
     paths = outbox.bundles()
