@@ -29,6 +29,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "settings": ({"errors", "pressure"}, set()),
     "installation": ({"errors"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
+    "sdk": ({"log", "delivery", "settings", "event", "errors"}, set()),
     "bundles": (
         {"log", "delivery", "wire", "frames", "event", "errors"},
         set(),

@@ -53,7 +53,7 @@ def command(
     as_json: bool,
     **flags: object,
 ) -> int:
-    """Take bundles in, from `vevents export` or from Roboflow's bundle block.
+    """Take bundles in, from export or from Roboflow's block.
 
     Appends the event of each file in BUNDLES to the log, with its id, its time and its images, for
     `vevents flush` to deliver; the log is created if there is none. With --upload each file is sent

@@ -342,6 +342,31 @@ class Client:
             lookback_days=_whole(answer.get("lookbackDays")),
         )
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        success: int = 200,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Make a request that has no function of its own here, and return the answer as it is.
+
+        Args:
+            method: Of HTTP.
+            path: Below the API's base, with what is variable in it percent-encoded.
+            success: The status that says so.
+            body: Sent as JSON.
+            params: Of the query.
+
+        Raises:
+            DeliveryError: It did not succeed; the class says why.
+        """
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        kind = None if body is None else "application/json"
+        return self._call(method, path, success, content=content, content_type=kind, params=params)
+
     def _connected(self) -> httpx.Client:
         """Return the HTTP library's client, made when the first request needs it."""
         with self._lock:
