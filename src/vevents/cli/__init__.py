@@ -78,9 +78,10 @@ Exit codes:
   2    wrong usage, or a setting is missing or wrong
   3    the API is not reachable, overloaded or failing; nothing is lost, try later
   4    the API does not accept the key
-  5    some events were refused and set aside (flush), or not written (append)
+  5    some events were refused and set aside (flush), or not written (append, import)
   6    another flush, or another agent, of the same log is running
-  7    a limit was reached (--timeout, --max-events, --max-bytes); events are left
+  7    a limit was reached (--timeout, --max-events, --max-bytes), or import filled the
+       log; events are left
   8    verify, recover: some records are damaged, the others are good
   9    verify, recover: a file is no ring, or cannot be read
   10   not now: delivery is paused, or it is outside the time windows
