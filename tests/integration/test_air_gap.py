@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -171,3 +172,30 @@ def test_a_producer_goes_on_appending_during_an_export(device, tmp_path):
     assert code == ExitCode.OK
     assert len(list(Path(tmp_path / "stick").glob("event_*"))) >= 6
     assert figures(device).conserved
+
+
+def test_an_import_never_pushes_out_what_is_pending(tmp_path, capsys, monkeypatch):
+    """Although the log would drop its oldest events for new ones of its own."""
+    monkeypatch.setenv("VEVENTS_EVENTS_SIZE", "1MiB")
+    monkeypatch.setenv("VEVENTS_FULL", "drop-oldest")
+    stick, office = tmp_path / "stick", tmp_path / "office"
+    with EventLog(tmp_path / "device") as log:
+        for _ in range(60):
+            noise = {f"key {i}": os.urandom(500).hex() for i in range(40)}
+            log.append(Event.custom(value="x", metadata=noise))
+    assert main(["export", "--dir", str(tmp_path / "device"), "--bundles", str(stick)]) == 0
+    capsys.readouterr()
+
+    code = main(["import", str(stick), "--dir", str(office), "--json"])
+
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert code == ExitCode.LIMIT
+    assert report["stopped_reason"] == "log-full"
+    assert "flush it, then go on" in printed.err
+    now = figures(office)
+    assert (now.pending, now.evicted) == (report["imported"], 0)
+    with EventLog(office) as log:
+        log.ack([record.seq for record in log.read()])
+    assert main(["import", str(stick), "--dir", str(office), "--json"]) == ExitCode.OK
+    assert answer(capsys)["imported"] == 60 - report["imported"]

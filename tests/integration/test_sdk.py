@@ -132,7 +132,7 @@ def test_what_only_the_server_knows_is_asked_of_it(emulator, monkeypatch):
     assert sdk.unarchive_use_case(KEY, created["id"]) == {"success": True}
     assert len(sdk.list_use_cases(KEY)["useCases"]) == 2
     with pytest.raises(RefusedError):
-        sdk.archive_use_case(KEY, "../use-cases")
+        sdk.archive_use_case(KEY, "unknown")
 
     sdk.write_batch(None, [event(n, customMetadata={"line": 3}) for n in range(5)])
     assert sdk.query(KEY, {"useCaseId": "uc-1"})["events"] == []
@@ -240,3 +240,16 @@ def test_a_log_of_the_callers_is_used_and_stays_open(tmp_path):
         sdk.write_event(None, event())
         sdk.use(None)
         assert log.stats().pending == 1
+
+
+def test_an_id_cannot_lead_to_another_endpoint(monkeypatch):
+    paths = []
+    monkeypatch.setattr(sdk, "_ask", lambda _key, _method, path, **_: paths.append(path))
+
+    sdk.unarchive_use_case(KEY, "../upload?x#y")
+    sdk.get_custom_metadata_schema(KEY, "a/b")
+
+    assert paths == [
+        "/vision-events/use-cases/..%2Fupload%3Fx%23y/unarchive",
+        "/vision-events/custom-metadata-schema/a%2Fb",
+    ]

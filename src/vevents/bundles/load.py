@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], None]
 
 _CHUNK_COUNT: Final = 100
 _REASONS_MAX: Final = 100
+_RECORD_OVERHEAD: Final = 64
 
 
 @dataclass(slots=True)
@@ -67,7 +69,12 @@ class Importer:
         self._log = log
         self._outbox = outbox
         self._again = again
-        self._media_share = log.stats("media").pending_share
+        # No record spans two segments, so what fits is counted in segments and not in bytes. Where
+        # the current one ends is not known: it counts as full.
+        self._media = log.stats("media")
+        segments = self._media.segment_count - 1
+        self._segments_left = segments - math.ceil(self._media.pending_share * segments)
+        self._segment_room = 0
 
     def run(
         self, progress: Callable[[int, int], None] = lambda _done, _total: None
@@ -108,12 +115,12 @@ class Importer:
     def _check_room(self, event: Event) -> None:
         """Raise before frames would push out undelivered ones, which no ring refuses by itself."""
         frames = [f for image in event.images for f in (image.frame, image.input_frame)]
-        size = sum(len(frame) for frame in frames if isinstance(frame, bytes))
-        media = self._log.stats("media")
-        # The ring knows the mean size of its frames only; what came in here is known exactly.
-        self._media_share += size / media.capacity
-        share = max(media.pending_share + size / media.capacity, self._media_share)
-        if size and media.pending and share > 1:
+        for size in [len(frame) for frame in frames if isinstance(frame, bytes)]:
+            if size + _RECORD_OVERHEAD > self._segment_room:
+                self._segments_left -= 1
+                self._segment_room = self._media.max_payload
+            self._segment_room -= size + _RECORD_OVERHEAD
+        if self._segments_left < 0:
             raise LogFullError("media.ring is full of undelivered frames")
 
     def _settle(self, arrived: dict[str, str]) -> None:
