@@ -195,7 +195,11 @@ def test_an_import_never_pushes_out_what_is_pending(tmp_path, capsys, monkeypatc
     assert "flush it, then go on" in printed.err
     now = figures(office)
     assert (now.pending, now.evicted) == (report["imported"], 0)
-    with EventLog(office) as log:
-        log.ack([record.seq for record in log.read()])
-    assert main(["import", str(stick), "--dir", str(office), "--json"]) == ExitCode.OK
-    assert answer(capsys)["imported"] == 60 - report["imported"]
+    taken = report["imported"]
+    while code == ExitCode.LIMIT and report["imported"]:
+        with EventLog(office) as log:
+            log.ack([record.seq for record in log.read()])
+        code = main(["import", str(stick), "--dir", str(office), "--json"])
+        report = answer(capsys)
+        taken += report["imported"]
+    assert (code, taken, figures(office).evicted) == (ExitCode.OK, 60, 0)

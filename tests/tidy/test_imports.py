@@ -234,7 +234,14 @@ def test_every_module_begins_with_a_docstring_and_postponed_annotations():
 
 @pytest.mark.parametrize(
     "statement",
-    ["import vevents", "import vevents.cli", "from vevents.cli import main; main(['--help'])"],
+    [
+        "import vevents",
+        "import vevents.adapters",
+        "import vevents.bundles",
+        "import vevents.sdk",
+        "import vevents.cli",
+        "from vevents.cli import main; main(['--help'])",
+    ],
 )
 def test_what_is_costly_is_not_loaded_before_it_is_needed(statement):
     program = (
