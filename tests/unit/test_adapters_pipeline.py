@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vevents import Event, EventLog, _ffi
+from vevents import Event, EventLog
 from vevents.adapters import PipelineSink, VisionEventSink
 from vevents.errors import EventValidationError
 
@@ -46,11 +46,8 @@ class Clock:
 
 @pytest.fixture
 def log(tmp_path):
-    moment = EventLog.now()
-    _ffi.set_clock(moment._replace(synced=True))
     with EventLog(tmp_path / "log", events_size=1 << 20, media_size=1 << 20) as log:
         yield log
-        _ffi.set_clock(None)
         assert all(log.stats(stream).conserved for stream in ("events", "media"))
 
 
@@ -95,8 +92,9 @@ def test_a_frame_time_without_an_offset_is_the_devices_local_time(log, monkeypat
     assert event.timestamp == datetime(2026, 10, 1, 8, 0, tzinfo=timezone(timedelta(hours=2)))
 
 
-def test_where_nobody_vouches_for_the_clock_the_log_gives_the_time(log):
-    _ffi.set_clock(EventLog.now()._replace(synced=False))
+def test_where_nobody_vouches_for_the_clock_the_log_gives_the_time(log, monkeypatch):
+    unsure = EventLog.now()._replace(synced=False)
+    monkeypatch.setattr(EventLog, "now", staticmethod(lambda: unsure))
 
     pipeline(log, frames=False)(ANSWER, frame())
 

@@ -97,8 +97,8 @@ class Exporter:
         self._use_case_id = use_case_id
         self._delivered = delivered
         self._again = again
-        self._clock = ClockRepair(log)
         self._notes = Notes(log)
+        self._clock = ClockRepair(log, self._notes)
 
     def run(
         self,
