@@ -243,6 +243,8 @@ def test_archives_that_grow_without_end_are_refused():
     with pytest.raises(BundleError, match="unpacks to more than"):
         unpack(bomb)
 
+    with pytest.raises(BundleError, match="has more than 33554432 bytes"):
+        unpack(official(PAYLOAD | {"eventId": "x" * 2**25}))
     many = official(PAYLOAD, {f"images/{i}": b"" for i in range(1001)})
     with pytest.raises(BundleError, match="more than 1000 members"):
         unpack(many)

@@ -106,17 +106,34 @@ def test_with_other_means_to_know_they_are_delivered_at_once(log, stick):
     assert Exporter(log, stick).run().awaiting_receipt == 0
 
 
-def test_a_receipt_settles_only_what_was_exported(log, stick):
-    """What came later under the same id is another event, and so is a stranger's."""
+def test_a_receipt_settles_only_the_bundle_that_arrived(log, office, stick, tmp_path):
+    """What came later under the same id is another event, and travels on another stick."""
     log.append(Event.custom(value="old", event_id="door-7"))
     Exporter(log, stick).run()
     log.append(Event.custom(value="new", event_id="door-7"))
-    stick.write_receipt({"a": "door-7", "b": "somebody-elses"}, datetime.now(UTC))
+    second = Outbox(tmp_path / "second", create=True)
+    Exporter(log, second).run()
+    log.append(Event.custom(value="newest", event_id="door-7"))
+    Importer(office, stick).run()
+    stick.write_receipt({"event_of_somebody_else.tar.gz": "door-7"}, datetime.now(UTC))
 
     report = Exporter(log, stick).run()
 
-    assert (report.received, report.exported) == (1, 1)
-    assert texts(log) == ["new"]
+    assert (report.received, report.awaiting_receipt, report.exported) == (1, 1, 1)
+    assert texts(log) == ["new", "newest"]
+
+
+def test_two_events_of_one_id_and_time_both_travel_and_the_last_one_wins(log, office, stick):
+    at = datetime(2026, 10, 1, tzinfo=UTC)
+    for value in ("old", "new", "newest"):
+        log.append(Event.custom(value=value, event_id="door-7", timestamp=at))
+
+    assert Exporter(log, stick).run().exported == 3
+    assert Exporter(log, stick, again=True).run().already_there == 3
+    assert len(stick.bundles()) == 3
+    Importer(office, stick).run()
+    assert texts(office) == ["old", "new", "newest"]
+    assert Exporter(log, stick).run().received == 3
 
 
 def test_damaged_receipts_settle_nothing(log, stick):

@@ -33,6 +33,7 @@ _VERSION_KEY: Final = "bundleFormatVersion"
 _VERSION: Final = 1
 _TOO_LARGE: Final = "bundle-size"
 _UNPACKED_SIZE_MAX: Final = 4 * BUNDLE_SIZE_MAX
+_PAYLOAD_SIZE_MAX: Final = 32 * 2**20
 _MEMBER_COUNT_MAX: Final = 1_000
 _GZIP_START: Final = b"\x1f\x8b"
 # The keys of a bundle, by those of an event that names files.
@@ -195,6 +196,8 @@ def read_payload(archive: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
     members = _members(archive)
     if PAYLOAD not in members:
         raise BundleError("bundle", f"has no {PAYLOAD}")
+    if len(members[PAYLOAD]) > _PAYLOAD_SIZE_MAX:
+        raise BundleError(PAYLOAD, f"has more than {_PAYLOAD_SIZE_MAX} bytes")
     try:
         payload = json.loads(members[PAYLOAD], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ exported once more: it keeps its id, and the server overwrites it with itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vevents.log import EventLog, Record
 
 _NOTE: Final = "exported"
+_DIGEST_SIZE: Final = 8
 _CHUNK_COUNT: Final = 100
 _CHUNK_SIZE: Final = 64 * 2**20
 # Before it the device's clock was not set, and the server refuses the event for good.
@@ -67,6 +69,7 @@ class _Chunk:
     """Bundles that are written and neither noted nor marked yet."""
 
     records: list[Record] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
     size: int = 0
 
@@ -134,7 +137,7 @@ class Exporter:
             try:
                 for done, record in enumerate(self._pending(last_seq)):
                     progress(done, total)
-                    if not self._again and exported.get(record.seq) == record.id:
+                    if not self._again and exported.get(record.seq, (b"",))[0] == record.id:
                         report.awaiting_receipt += 1
                         continue
                     if max_events is not None and report.exported >= max_events:
@@ -157,26 +160,29 @@ class Exporter:
                 return
             yield record
 
-    def _exported(self) -> dict[int, bytes]:
-        """Return the ids in the records that were exported, by sequence number.
+    def _exported(self) -> dict[int, tuple[bytes, bytes]]:
+        """Return the ids in the records that were exported and their bundles, by sequence number.
 
         The number alone does not say: a ring that was unusable begins anew.
         """
-        found: dict[int, bytes] = {}
+        found: dict[int, tuple[bytes, bytes]] = {}
         for _, note in self._log.notes():
             if note.get("kind") == _NOTE:
-                ids = note["ids"]
-                found |= {seq: ids[i * 16 : i * 16 + 16] for i, seq in enumerate(note["seqs"])}
+                ids, names = note["ids"], note["names"]
+                for i, seq in enumerate(note["seqs"]):
+                    found[seq] = ids[i * 16 :][:16], names[i * _DIGEST_SIZE :][:_DIGEST_SIZE]
         return found
 
-    def _take_receipts(self, exported: dict[int, bytes], report: ExportReport) -> None:
-        arrived = {event_id for receipt in self._outbox.receipts() for event_id in receipt.values()}
+    def _take_receipts(
+        self, exported: dict[int, tuple[bytes, bytes]], report: ExportReport
+    ) -> None:
+        arrived = {_digest(name) for receipt in self._outbox.receipts() for name in receipt}
         if not arrived:
             return
         chunk = _Chunk()
         for record in self._log.read():
-            # What was appended under the same id after the export is another event.
-            if exported.get(record.seq) != record.id or self._log.event_id(record) not in arrived:
+            record_id, name = exported.get(record.seq, (b"", b""))
+            if record_id != record.id or name not in arrived:
                 continue
             chunk.records.append(record)
             event = self._decode(record)
@@ -208,13 +214,17 @@ class Exporter:
             else:
                 frames[ref.seq] = data
         archive, left_out = pack(event, frames, missing=missing, use_case_id=self._use_case_id)
-        if self._outbox.write(bundle_name(event.event_id, event.timestamp), archive):
+        name, is_new = self._outbox.write_bundle(
+            bundle_name(event.event_id, event.timestamp), archive
+        )
+        if is_new:
             report.bytes += len(archive)
         else:
             report.already_there += 1
         report.exported += 1
         report.frames_missing += left_out
         chunk.records.append(record)
+        chunk.names.append(_digest(name))
         chunk.frames += frames
         chunk.size += len(archive)
 
@@ -235,6 +245,7 @@ class Exporter:
                     "kind": _NOTE,
                     "seqs": [record.seq for record in chunk.records],
                     "ids": b"".join(record.id for record in chunk.records),
+                    "names": b"".join(chunk.names),
                     "at": self._log.now().wall_ns,
                 }
                 self._notes.append(note)
@@ -246,3 +257,8 @@ class Exporter:
         count = self._log.ack([record.seq for record in chunk.records])
         self._log.mark(sorted(set(chunk.frames)), "delivered", "media")
         return count
+
+
+def _digest(name: str) -> bytes:
+    """Return what notes name a bundle by: names are long, and the ring is small."""
+    return hashlib.blake2b(name.encode(), digest_size=_DIGEST_SIZE).digest()

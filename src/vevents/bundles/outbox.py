@@ -82,6 +82,28 @@ class Outbox:
             raise
         return True
 
+    def write_bundle(self, name: str, data: bytes) -> tuple[str, bool]:
+        """Write a bundle, synced.
+
+        A file of the same name and content is the work of an export that was broken off. One of
+        the same name and other content holds another event of the same id and time; then the new
+        one gets a name behind it in the alphabet, since the last one to arrive is to win.
+
+        Returns:
+            The name that it has, and whether it was written now.
+
+        Raises:
+            OSError: It cannot be written, or what is there cannot be read.
+        """
+        stem = name.removesuffix(_SUFFIXES[0])
+        number = 1
+        while not self.write(name, data):
+            if (self.directory / name).read_bytes() == data:
+                return name, False
+            number += 1
+            name = f"{stem}_{number:03}{_SUFFIXES[0]}"
+        return name, True
+
     def sync(self) -> None:
         """Let the names of what was written survive a power cut."""
         descriptor = os.open(self.directory, os.O_RDONLY)
