@@ -6,6 +6,7 @@ Turns statuses into exceptions, buffers into bytes, and nothing else; what to lo
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -269,6 +270,51 @@ class Handle:
             if len(self._buffer) > _READ_SIZE:
                 self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
         return found, following[0]
+
+    def view(
+        self, stream: int, seq: int, state_mask: int, size: int
+    ) -> tuple[int, bytes, memoryview] | None:
+        """Read one large record into memory of its own.
+
+        Not into what `malloc` hands out: that keeps what was large for the next time, and for each
+        thread.
+
+        Args:
+            stream: Which ring.
+            seq: First sequence number wanted.
+            state_mask: As for `read`.
+            size: Bytes of the payload, at least 1; a wrong guess costs a second read.
+
+        Returns:
+            Sequence number, id and payload of the first such record, or None. The memory goes back
+            to the system when the view is released.
+        """
+        record = ffi.new("vev_record *")
+        count = ffi.new("size_t *")
+        following = ffi.new("uint64_t *")
+        while True:
+            memory = mmap.mmap(-1, size)
+            buffer = ffi.from_buffer("unsigned char[]", memory, require_writable=True)
+            status = lib.vev_log_read(
+                self._open_log(),
+                stream,
+                seq,
+                state_mask,
+                record,
+                1,
+                buffer,
+                len(buffer),
+                count,
+                following,
+            )
+            ffi.release(buffer)
+            if status != lib.VEV_E_BUFFER:
+                break
+            size = record.size
+        check(status, self._directory)
+        if not count[0]:
+            return None
+        return record.seq, bytes(record.id), memoryview(memory)[: record.size]
 
     def mark(self, stream: int, seqs: Sequence[int], state: int) -> int:
         """Set the delivery state of records. Returns how many changed."""

@@ -44,6 +44,7 @@ _STATES: Final[dict[str, int]] = {
     "lost": _ffi.LOST,
 }
 _STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
+_READABLE: Final = 1 << _ffi.PENDING | 1 << _ffi.DELIVERED | 1 << _ffi.REJECTED
 _FULL: Final[dict[str, int]] = {
     "drop-oldest": _ffi.FULL_DROP_OLDEST,
     "refuse": _ffi.FULL_REFUSE,
@@ -529,13 +530,32 @@ class EventLog:
             frame: A reference, whose digest is compared, or a sequence number.
         """
         seq = frame.seq if isinstance(frame, FrameRef) else frame
-        mask = 1 << _ffi.PENDING | 1 << _ffi.DELIVERED | 1 << _ffi.REJECTED
-        found, _ = self._handle.read(_ffi.MEDIA, seq, mask, 1)
+        found, _ = self._handle.read(_ffi.MEDIA, seq, _READABLE, 1)
         if not found or found[0].seq != seq:
             return None
         if isinstance(frame, FrameRef) and found[0].id != frame.digest:
             return None
         return found[0].payload
+
+    def frame_view(self, frame: FrameRef) -> memoryview | None:
+        """Return a frame's bytes without a second copy, or None when it has been evicted or lost.
+
+        Args:
+            frame: Its digest is compared.
+
+        Returns:
+            A view to be released (`with`), which gives the memory back to the system.
+        """
+        # What the event says of the size may be anything.
+        size = min(max(1, frame.size), frames.FRAME_SIZE_MAX)
+        found = self._handle.view(_ffi.MEDIA, frame.seq, _READABLE, size)
+        if found is None:
+            return None
+        seq, digest, view = found
+        if seq != frame.seq or digest != frame.digest:
+            view.release()
+            return None
+        return view
 
     # ---- delivery ----
 

@@ -172,6 +172,7 @@ class Settings:
         connect_timeout_s: Seconds to wait for a connection.
         read_timeout_s: Seconds to wait for the server's next bytes.
         write_timeout_s: Seconds to wait until the network takes the next bytes.
+        request_timeout_s: Seconds for a whole request, and one more for every 1,000 bytes of it.
         attempts: How often one request is tried within a pass, the first one included.
         retry_wait_s: Longest wait between two attempts. A server that asks for more ends the pass.
         order: What goes first: `oldest`, `newest`, or `priority`, by type of event.
@@ -209,6 +210,7 @@ class Settings:
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
     write_timeout_s: float = 30.0
+    request_timeout_s: float = 120.0
     attempts: int = 5
     retry_wait_s: float = 60.0
     order: Literal["oldest", "newest", "priority"] = "oldest"
@@ -657,6 +659,7 @@ _SOURCES = (
     _Source("connect_timeout_s", "connect_timeout", "VEVENTS_CONNECT_TIMEOUT", _timeout),
     _Source("read_timeout_s", "read_timeout", "VEVENTS_READ_TIMEOUT", _timeout),
     _Source("write_timeout_s", "write_timeout", "VEVENTS_WRITE_TIMEOUT", _timeout),
+    _Source("request_timeout_s", "request_timeout", "VEVENTS_REQUEST_TIMEOUT", _timeout),
     _Source("attempts", "attempts", "VEVENTS_ATTEMPTS", _whole(100)),
     _Source("retry_wait_s", "retry_wait", "VEVENTS_RETRY_WAIT", parse_duration),
     _Source("order", "order", "VEVENTS_ORDER", _one_of("oldest", "newest", "priority")),

@@ -680,22 +680,35 @@ def test_events_are_appended_while_a_pass_hangs(site: Site) -> None:
     assert_all_is_where_it_belongs(site)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="no limit on a whole request: an answer that trickles holds the pass for ever",
-)
 def test_an_answer_that_trickles_is_given_up(site: Site) -> None:
-    # A byte each tenth of a second: every read ends well within its timeout.
-    site.append(frames=0)
-    site.emulator.faults.at_random(1.0, Fault(answer=Flow(bytes_per_s=10)))
-    passing = threading.Thread(target=site.flush, kwargs={"timeout_s": 0.5})
+    # A byte each second: every read ends well within its timeout, and the answer takes minutes.
+    site.append(count=1, frames=0)
+    site.emulator.faults.at_random(1.0, Fault(answer=Flow(bytes_per_s=1)))
+    reports: list[FlushReport] = []
+    passing = threading.Thread(target=lambda: reports.append(site.flush(timeout_s=0.2)))
     passing.start()
     try:
-        passing.join(2.0)
+        passing.join(20.0)
         assert not passing.is_alive()
     finally:
         site.emulator.faults.clear()
         passing.join()
+
+    assert [report.stopped_reason for report in reports] == [StopReason.TIMEOUT]
+    assert "was not over after" in str(reports[0].message)
+    lift_and_pass_again(site)
+    assert_all_is_where_it_belongs(site)
+
+
+def test_an_answer_that_trickles_counts_as_none(site: Site) -> None:
+    site.append(frames=0)
+    site.emulator.faults.script(BATCH, Fault(answer=Flow(bytes_per_s=20)))
+
+    report = site.flush(timeouts=replace(TIMEOUTS, request_s=0.1))
+
+    # Repeated as any other request without an answer.
+    assert (report.stopped_reason, report.retries) == (None, 1)
+    assert_all_is_where_it_belongs(site)
 
 
 # --- no server at all -----------------------------------------------------------------------------

@@ -184,6 +184,10 @@ class FakeLog:
             return None
         return self.streams["media"][ref.seq - 1].payload
 
+    def frame_view(self, ref: FrameRef) -> memoryview | None:
+        image = self.frame(ref)
+        return None if image is None else memoryview(image)
+
     def mark(self, seqs: Sequence[int], state: str, stream: str = "events") -> int:
         self.tripwire.step(f"before mark {stream} {state}")
         changed = 0

@@ -139,6 +139,71 @@ def test_upload_image() -> None:
     assert b'name="file"; filename="0a.jpeg"' in request.content
     assert b"Content-Type: image/jpeg" in request.content
     assert result == "ve-img-1"
+    assert request.headers["content-length"] == str(len(request.content))
+    # As the HTTP library itself would have written it.
+    boundary = request.headers["content-type"].partition("boundary=")[2]
+    own = httpx.Request(
+        "POST",
+        "https://api.test",
+        files={"file": ("0a.jpeg", image, "image/jpeg")},
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
+    assert request.content == own.read()
+
+
+class SlowNetwork(httpx.BaseTransport):
+    """Takes a body piece by piece, and never answers."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+        self.sizes: list[int] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        for piece in request.stream:
+            self.sizes.append(len(piece))
+            time.sleep(self.wait_s)
+        raise httpx.ReadTimeout("silence", request=request)
+
+
+def test_an_image_goes_in_pieces_and_is_let_go_of() -> None:
+    image, network = memoryview(bytearray(range(256)) * 1_000), SlowNetwork(0.0)
+
+    with Client(KEY, transport=network) as client, pytest.raises(NoAnswerError) as error:
+        client.upload_image(image, name="a.png", mime="image/png")
+
+    assert max(network.sizes) <= 65_536
+    assert len(image) < sum(network.sizes) < len(image) + 500
+    # The error is kept, and the image is not kept with it.
+    assert error.value.__cause__ is not None
+    image.release()
+
+
+def test_a_body_that_the_network_takes_too_slowly_is_given_up() -> None:
+    image, network = bytes(10_000_000), SlowNetwork(0.03)
+
+    with Client(KEY, transport=network) as client, pytest.raises(NoAnswerError, match="not over"):
+        client.upload_image(image, name="a.png", mime="image/png", within_s=0.1)
+
+    assert 1 <= len(network.sizes) <= 5
+
+
+@pytest.mark.parametrize(("within_s", "seconds"), [(None, 1.5), (0.5, 0.5), (7.0, 1.5)])
+def test_no_step_takes_longer_than_the_whole_request(
+    within_s: float | None, seconds: float
+) -> None:
+    seen: dict[str, float] = {}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.update(request.extensions["timeout"])
+        return httpx.Response(201, json={"eventId": "a"})
+
+    timeouts = Timeouts(connect_s=1.0, read_s=2.0, write_s=3.0, request_s=1.0)
+    with Client(KEY, timeouts=timeouts, transport=httpx.MockTransport(handle)) as client:
+        client.create_event(b" " * 500, within_s=within_s)
+
+    assert seen["connect"] == seen["pool"] == min(1.0, seconds)
+    assert seen["read"] == seen["write"] == seconds
 
 
 def test_list_use_cases() -> None:

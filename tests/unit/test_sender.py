@@ -46,10 +46,10 @@ def sender_for(
     return Sender(retry or RetryPolicy(), limits or Limits(), time, lambda: None)
 
 
-def answering(*answers: str | DeliveryError) -> Callable[[], str]:
+def answering(*answers: str | DeliveryError) -> Callable[[float | None], str]:
     left = iter(answers)
 
-    def call() -> str:
+    def call(_: float | None) -> str:
         answer = next(left)
         if isinstance(answer, DeliveryError):
             raise answer
@@ -67,6 +67,19 @@ def test_success_at_once() -> None:
     assert clock.slept == []
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "size", "within_s"),
+    [(None, 10, None), (60.0, 10, 60.0), (0.5, 0, 1.0), (0.5, 20_000, 21.0), (60.0, 20_000, 60.0)],
+)
+def test_a_request_is_told_how_long_it_may_take(
+    timeout_s: float | None, size: int, within_s: float | None
+) -> None:
+    sender = sender_for(Clock(), limits=Limits(timeout_s=timeout_s))
+
+    # An image that takes longer than the whole pass must arrive all the same.
+    assert sender.send(lambda told: told, size) == within_s
+
+
 @pytest.mark.parametrize("kind", [ServerError, ThrottledError, NoAnswerError])
 def test_waits_grow_up_to_their_limit(kind: type[DeliveryError]) -> None:
     clock = Clock()
@@ -74,9 +87,9 @@ def test_waits_grow_up_to_their_limit(kind: type[DeliveryError]) -> None:
     moments: list[float] = []
     inner = answering(*[kind("busy") for _ in range(5)], "yes")
 
-    def call() -> str:
+    def call(_: float | None) -> str:
         moments.append(clock.now_s)
-        return inner()
+        return inner(None)
 
     assert sender.send(call, 10) == "yes"
     waits = [after - before for before, after in itertools.pairwise(moments)]
@@ -215,7 +228,7 @@ def test_failing_for_too_long_ends_the_pass() -> None:
     clock = Clock()
     sender = sender_for(clock)
 
-    def slow() -> str:
+    def slow(_: float | None) -> str:
         clock.now_s += 301.0
         raise NoAnswerError("silence")
 
@@ -230,7 +243,7 @@ def test_success_ends_the_time_of_failing() -> None:
     clock = Clock()
     sender = sender_for(clock)
 
-    def slow() -> str:
+    def slow(_: float | None) -> str:
         clock.now_s += 400.0
         raise NoAnswerError("silence")
 

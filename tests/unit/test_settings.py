@@ -90,6 +90,7 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("sync_interval = 0", "VEVENTS_SYNC_INTERVAL", "0", "sync_interval_s", 0.0),
         ('connect_timeout = "3s"', "VEVENTS_CONNECT_TIMEOUT", "3s", "connect_timeout_s", 3.0),
         ('read_timeout = "2min"', "VEVENTS_READ_TIMEOUT", "2min", "read_timeout_s", 120.0),
+        ("request_timeout = 90", "VEVENTS_REQUEST_TIMEOUT", "90", "request_timeout_s", 90.0),
         ("write_timeout = 1.5", "VEVENTS_WRITE_TIMEOUT", "1.5", "write_timeout_s", 1.5),
         ("attempts = 3", "VEVENTS_ATTEMPTS", "3", "attempts", 3),
         ('retry_wait = "10s"', "VEVENTS_RETRY_WAIT", "10s", "retry_wait_s", 10.0),

@@ -20,7 +20,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 _REASON_LENGTH_MAX = 500
 _ANSWER_SIZE_MAX = 16 * 2**20
 _CLOCK_SAMPLES = 3
+# A body goes in pieces: the HTTP library copies what is left of a piece whenever the network takes
+# a part of it, over TLS 16 kB at a time.
+_PIECE_SIZE = 65_536
+# The slowest link that counts as progress, bytes of a body per second.
+RATE_MIN = 1_000
 
 # Time in suspend counts where the system has a clock that counts it, as it does on the wall.
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -74,17 +79,20 @@ _WHAT_TO_DO = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds without progress after which a request is given up.
+    """Seconds after which a request is given up.
 
     Attributes:
         connect_s: Until the connection stands.
         read_s: Until the server's next bytes.
         write_s: Until the network takes the next bytes.
+        request_s: For the whole request, whatever progress it makes; for each 1,000 bytes of its
+            body there is a second more.
     """
 
     connect_s: float = 10.0
     read_s: float = 30.0
     write_s: float = 30.0
+    request_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +218,13 @@ class Client:
         """For how many days the workspace shows events; None before an answer has said it."""
         return self._lookback_days
 
-    def create_event(self, event: bytes) -> str:
+    def create_event(self, event: bytes, *, within_s: float | None = None) -> str:
         """Create one event, or overwrite the one with the same `eventId`.
 
         Args:
             event: The event as one JSON object, UTF-8.
+            within_s: Give up after so many seconds if `Timeouts.request_s` leaves more; here as in
+                the other calls.
 
         Returns:
             The `eventId` that the server names in its answer.
@@ -223,12 +233,17 @@ class Client:
             DeliveryError: It is not known to be stored; the class says why.
         """
         answer = self._call(
-            "POST", "/vision-events", 201, content=event, content_type="application/json"
+            "POST",
+            "/vision-events",
+            201,
+            content=event,
+            content_type="application/json",
+            within_s=within_s,
         )
         event_id: str = _field(answer, "eventId", str)
         return event_id
 
-    def create_batch(self, events: Sequence[bytes]) -> list[str]:
+    def create_batch(self, events: Sequence[bytes], *, within_s: float | None = None) -> list[str]:
         """Create up to 100 events.
 
         Args:
@@ -243,16 +258,23 @@ class Client:
         """
         content = batch_body(events)
         answer = self._call(
-            "POST", "/vision-events/batch", 201, content=content, content_type="application/json"
+            "POST",
+            "/vision-events/batch",
+            201,
+            content=content,
+            content_type="application/json",
+            within_s=within_s,
         )
         return [str(event_id) for event_id in _field(answer, "eventIds", list)]
 
-    def upload_image(self, image: bytes, *, name: str, mime: str) -> str:
+    def upload_image(
+        self, image: bytes | memoryview, *, name: str, mime: str, within_s: float | None = None
+    ) -> str:
         """Upload one image. There is no idempotency: the same bytes twice give two ids.
 
         Args:
             image: The encoded image.
-            name: File name to show, ASCII.
+            name: File name to show, ASCII without quotes and control characters.
             mime: For example `image/jpeg`.
 
         Returns:
@@ -261,8 +283,18 @@ class Client:
         Raises:
             DeliveryError: It is not known to be stored; the class says why.
         """
+        boundary = os.urandom(16).hex()
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            f"Content-Type: {mime}\r\n\r\n"
+        )
         answer = self._call(
-            "POST", "/vision-events/upload", 201, files={"file": (name, image, mime)}
+            "POST",
+            "/vision-events/upload",
+            201,
+            content=(head.encode(), image, f"\r\n--{boundary}--\r\n".encode()),
+            content_type=f"multipart/form-data; boundary={boundary}",
+            within_s=within_s,
         )
         source_id = answer.get("sourceId")
         if not isinstance(source_id, str) or not source_id:
@@ -296,7 +328,9 @@ class Client:
             params=params,
         )
 
-    def list_use_cases(self, *, status: str | None = None) -> UseCaseList:
+    def list_use_cases(
+        self, *, status: str | None = None, within_s: float | None = None
+    ) -> UseCaseList:
         """List the workspace's use cases.
 
         Args:
@@ -306,7 +340,9 @@ class Client:
             DeliveryError: There is no list; the class says why.
         """
         params = {} if status is None else {"status": status}
-        answer = self._call("GET", "/vision-events/use-cases", 200, params=params)
+        answer = self._call(
+            "GET", "/vision-events/use-cases", 200, params=params, within_s=within_s
+        )
         # Older servers call use cases solutions.
         rows = _field(answer, "useCases" if "useCases" in answer else "solutions", list)
         self._lookback_days = _whole(answer.get("lookbackDays"))
@@ -390,7 +426,6 @@ class Client:
             encrypted = self._proxy.address.startswith("https:")
             context = Tls(ca_files=self._tls.ca_files).make_context() if encrypted else None
             proxy = httpx.Proxy(self._proxy.address, auth=self._proxy.login, ssl_context=context)
-        timeouts = self._timeouts
         try:
             return httpx.Client(
                 headers={
@@ -398,12 +433,6 @@ class Client:
                     "User-Agent": f"vevents/{__version__}",
                     "Accept": "application/json",
                 },
-                timeout=httpx.Timeout(
-                    connect=timeouts.connect_s,
-                    read=timeouts.read_s,
-                    write=timeouts.write_s,
-                    pool=timeouts.connect_s,
-                ),
                 follow_redirects=False,
                 verify=tls,
                 proxy=proxy,
@@ -422,15 +451,21 @@ class Client:
         success: int,
         *,
         also: Sequence[int] = (),
-        content: bytes | None = None,
+        content: bytes | Sequence[bytes | memoryview] = (),
         content_type: str | None = None,
-        files: Mapping[str, tuple[str, bytes, str]] | None = None,
         params: Mapping[str, str] | None = None,
+        within_s: float | None = None,
     ) -> dict[str, Any]:
         import httpx
 
-        headers = {} if content_type is None else {"Content-Type": content_type}
+        parts = (content,) if isinstance(content, bytes) else content
+        size = sum(map(len, parts))
+        deadline = _Deadline(self._timeouts, size, within_s)
+        headers: dict[str, str] = {}
+        if content_type is not None:
+            headers = {"Content-Type": content_type, "Content-Length": str(size)}
         url = self._api_url + path
+        pieces = deadline.pieces(parts)
         try:
             http = self._connected()
         except ConfigurationError as error:
@@ -438,9 +473,16 @@ class Client:
             raise UnreachableError(str(error)) from error
         try:
             with http.stream(
-                method, url, content=content, files=files, params=params, headers=headers
+                method,
+                url,
+                content=pieces if parts else None,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(**deadline.timeouts()),
             ) as response:
-                body = _read(response)
+                body = _read(response, deadline)
+        except _TooLateError as error:
+            raise NoAnswerError(f"{self._api_url}: no complete answer: {error}") from None
         except (
             httpx.ConnectError,
             httpx.ConnectTimeout,
@@ -461,6 +503,9 @@ class Client:
             raise UnreachableError(
                 f"{self._api_url}: not an answer of the API: {self._transport_words(error)}",
             ) from error
+        finally:
+            # An error remembers where it came from, and that would hold the body for as long.
+            pieces.close()
         self._note_clock(response.headers.get("date"))
         if response.status_code == success or response.status_code in also:
             return self._success(response, body)
@@ -606,6 +651,49 @@ class Client:
             self._server_bases_s.append(server_s - self._monotonic())
 
 
+class _TooLateError(Exception):
+    """A request is not over although it should be."""
+
+
+class _Deadline:
+    """When one request is to be over; the HTTP library only knows how long to wait for a step.
+
+    It is looked at between the pieces of both bodies, and no step may take longer than what was
+    left at the begin.
+    """
+
+    def __init__(self, timeouts: Timeouts, size: int, within_s: float | None) -> None:
+        self._timeouts = timeouts
+        self._within_s = timeouts.request_s + size / RATE_MIN
+        if within_s is not None:
+            self._within_s = min(self._within_s, within_s)
+        self._at_s = time.monotonic() + self._within_s
+
+    def timeouts(self) -> dict[str, float]:
+        """Return how long each step may take, as the HTTP library wants it."""
+        # Zero would mean not to wait at all.
+        most_s = max(self._within_s, 0.001)
+        timeouts = self._timeouts
+        return {
+            "connect": min(timeouts.connect_s, most_s),
+            "read": min(timeouts.read_s, most_s),
+            "write": min(timeouts.write_s, most_s),
+            "pool": min(timeouts.connect_s, most_s),
+        }
+
+    def check(self) -> None:
+        if time.monotonic() >= self._at_s:
+            raise _TooLateError(f"the request was not over after {self._within_s:.1f} s")
+
+    def pieces(self, parts: Sequence[bytes | memoryview]) -> Generator[bytes]:
+        """Iterate over a body in pieces, without a copy of the whole."""
+        for part in parts:
+            with memoryview(part) as view:
+                for start in range(0, len(view), _PIECE_SIZE):
+                    self.check()
+                    yield bytes(view[start : start + _PIECE_SIZE])
+
+
 def batch_body(events: Sequence[bytes]) -> bytes:
     """Return the body of a batch request.
 
@@ -703,11 +791,12 @@ def _http_date(value: str | None) -> float | None:
         return None
 
 
-def _read(response: httpx.Response) -> bytes:
+def _read(response: httpx.Response, deadline: _Deadline) -> bytes:
     """Read an answer, but never more than fits: a strange network may send without end."""
     chunks: list[bytes] = []
     size = 0
     for chunk in response.iter_bytes():
+        deadline.check()
         size += len(chunk)
         if size > _ANSWER_SIZE_MAX:
             raise UnreachableError(

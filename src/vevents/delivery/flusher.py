@@ -110,6 +110,8 @@ _UNNAMED_IMAGES_MAX = 3
 _ORPHAN_AGE_S = 3_600
 _ORPHANS_PER_NOTE = 100
 _DIGESTS_REMEMBERED_MAX = 65_536
+# So many bytes of an image tell its format.
+_SNIFF_SIZE = 64
 # How long the id of an image may be, to keep room for it within a limit of bytes.
 _SOURCE_ID = "x" * 40
 # What a server may say of an event whose use case it does not know.
@@ -280,7 +282,8 @@ class Flusher:
             progress: Called after every step, by the thread that called `flush`.
             should_stop: Asked before every request and while waiting, by any thread; True ends the
                 pass as soon as the requests under way are answered.
-            timeout_s: No request begins after so many seconds.
+            timeout_s: No request begins after so many seconds, and one that is under way then is
+                given up when it has taken a second, and another for every 1,000 bytes of its body.
             max_events: At most so many events are handed over.
             max_bytes: No request begins that would send more bytes than this in total; a first
                 request larger than the limit is sent all the same, else it could never be sent.
@@ -699,21 +702,13 @@ class _Pass:
         """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
         frame, log_lock = upload.frame, self._uploads.log_lock()
         with log_lock:
-            image = self._log.frame(frame)
+            image = self._log.frame_view(frame)
         if image is None:
             upload.missing = True
             return
-        mime = sniff(image) or "application/octet-stream"
-        name = f"{frame.digest.hex()}.{mime.rpartition('/')[2]}"
         try:
-            source_id = self._sender.send(
-                lambda: self._client.upload_image(image, name=name, mime=mime),
-                len(image),
-                # The events whose images went already come before this image.
-                kept_free=lambda: self._batch.size + upload.ahead - self._json_size_released,
-                lanes=self._lanes,
-                check=self._uploads.check,
-            )
+            with image:
+                source_id = self._send_image(upload, image)
         except (RefusedError, ServerError, NoAnswerError) as error:
             upload.error = error
             if error.status_code == 201:
@@ -725,6 +720,20 @@ class _Pass:
             self._log.mark([frame.seq], "delivered", stream="media")
             self._counts.images_delivered += 1
         upload.source_id = source_id
+
+    def _send_image(self, upload: Upload, image: memoryview) -> str:
+        mime = sniff(bytes(image[:_SNIFF_SIZE])) or "application/octet-stream"
+        name = f"{upload.frame.digest.hex()}.{mime.rpartition('/')[2]}"
+        return self._sender.send(
+            lambda within_s: self._client.upload_image(
+                image, name=name, mime=mime, within_s=within_s
+            ),
+            len(image),
+            # The events whose images went already come before this image.
+            kept_free=lambda: self._batch.size + upload.ahead - self._json_size_released,
+            lanes=self._lanes,
+            check=self._uploads.check,
+        )
 
     def _release_all(self) -> None:
         while self._waiting:
@@ -866,7 +875,9 @@ class _Pass:
         try:
             accepted = set(
                 self._sender.send(
-                    lambda: self._client.create_batch(bodies), size, attempts=attempts
+                    lambda within_s: self._client.create_batch(bodies, within_s=within_s),
+                    size,
+                    attempts=attempts,
                 )
             )
         except RefusedError as error:
@@ -913,7 +924,9 @@ class _Pass:
     def _post_alone(self, item: _Item, attempts: int) -> bool:
         try:
             accepted = self._sender.send(
-                lambda: self._client.create_event(item.body), len(item.body), attempts=attempts
+                lambda within_s: self._client.create_event(item.body, within_s=within_s),
+                len(item.body),
+                attempts=attempts,
             )
         except RefusedError as error:
             self._refused_in_a_row += 1
@@ -1120,9 +1133,9 @@ class _Pass:
                 return
         self._clock.ask_server(self._client.clock_offset_s)
 
-    def _ask_for_use_cases(self) -> None:
+    def _ask_for_use_cases(self, within_s: float | None) -> None:
         try:
-            listed = self._client.list_use_cases()
+            listed = self._client.list_use_cases(within_s=within_s)
         except AuthorizationError as error:
             # A device's key may be allowed to send and not to read; that answer is the API's, too.
             if error.status_code != 403:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from vevents.delivery.client import RATE_MIN
 from vevents.delivery.lanes import Lanes
 from vevents.delivery.pace import Pace
 from vevents.errors import (
@@ -38,6 +39,9 @@ from vevents.errors import (
 _FAILURES_IN_A_ROW_MAX = 20
 _FAILING_S_MAX = 600.0
 _SLEEP_SLICE_S = 0.2
+# A request that is under way when the time of the pass is up is not cut before it took so long, plus
+# what its body takes on the slowest link: else an image that needs longer would never arrive.
+_REQUEST_S_MIN = 1.0
 
 _Answer = TypeVar("_Answer")
 
@@ -130,7 +134,8 @@ class Limits:
     Attributes:
         should_stop: Asked before every request and while waiting, by any thread. True ends the
             pass, and so does a `StopError`, which brings a reason of its own.
-        timeout_s: No request begins after so many seconds.
+        timeout_s: No request begins after so many seconds, and one that is under way then is given
+            up as soon as it has taken longer than it should (`Sender.send`).
         max_bytes: No request begins that would send more bytes than this in total. A first request
             larger than the limit is sent all the same, else it could never be sent.
     """
@@ -183,7 +188,7 @@ class Sender:
 
     def send(
         self,
-        call: Callable[[], _Answer],
+        call: Callable[[float | None], _Answer],
         size: int,
         *,
         attempts: int | None = None,
@@ -194,7 +199,9 @@ class Sender:
         """Make one request, repeating it as the policy says.
 
         Args:
-            call: Makes the request.
+            call: Makes the request; it is given the seconds after which to give up, or None. They
+                are what is left of the pass, and at least one second, and another for every 1,000
+                bytes of the body.
             size: Bytes of its body.
             attempts: How often to try; None leaves it to the policy.
             kept_free: Bytes that must be left within the limit for other requests.
@@ -222,7 +229,7 @@ class Sender:
 
     def _attempt(
         self,
-        call: Callable[[], _Answer],
+        call: Callable[[float | None], _Answer],
         size: int,
         attempt: int,
         kept_free: Callable[[], int],
@@ -245,7 +252,7 @@ class Sender:
                     self.requests += 1
                     self.retries += attempt > 1
                 try:
-                    answer = call()
+                    answer = call(self._within_s(size))
                     good = went = True
                 except RefusedError:
                     good = went = True
@@ -261,6 +268,12 @@ class Sender:
             if lanes is not None and entered_s is not None:
                 lanes.leave(entered_s, size, good=good and attempt == 1, bad=bad)
         return answer
+
+    def _within_s(self, size: int) -> float | None:
+        if self._deadline_s is None:
+            return None
+        left_s = self._deadline_s - self._time.monotonic()
+        return max(left_s, _REQUEST_S_MIN + size / RATE_MIN)
 
     def _wait_for_pace(self, size: int, check: Callable[[], None]) -> None:
         begin_s = self._pace.reserve(size, self._time.monotonic())

@@ -30,6 +30,7 @@ def make_client(settings: Settings) -> Client:
             connect_s=settings.connect_timeout_s,
             read_s=settings.read_timeout_s,
             write_s=settings.write_timeout_s,
+            request_s=settings.request_timeout_s,
         ),
         proxy=settings.proxy,
         tls=Tls(
