@@ -1,4 +1,11 @@
-"""How much memory does a process hold that appends for ever, or that flushes a large backlog?"""
+"""How much memory does a process hold that appends for ever, or that flushes a large backlog?
+
+    pytest benchmarks/test_memory.py -k large_frames    a minute
+
+A flush holds each frame that is being uploaded once, and the largest one once more to read it:
+`anon_mib` grows by `(uploads + 1) * frame size`. `peak_mib` also counts what is mapped of the files
+of the log, which the system can take back.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 APPEND = """
 import json, os, sys
@@ -51,12 +60,17 @@ def rss(name):
             return int(line.split()[1]) / 1024
 with EventLog(sys.argv[1]) as log, Client(sys.argv[3], api_url=sys.argv[2]) as client:
     before = time.perf_counter()
-    report = Flusher(log, client).flush()
+    uploads = int(sys.argv[4]) if len(sys.argv) > 4 else 4
+    anon = []
+    report = Flusher(log, client, uploads=uploads).flush(
+        progress=lambda _: anon.append(rss("RssAnon"))
+    )
     took = time.perf_counter() - before
     assert report.stopped_reason is None, report
     assert log.stats().pending == 0
     print(json.dumps({
-        "peak_mib": rss("VmHWM"), "events": report.delivered, "images": report.images_delivered,
+        "peak_mib": rss("VmHWM"), "anon_mib": max(anon), "end_mib": rss("VmRSS"),
+        "events": report.delivered, "images": report.images_delivered,
         "mb_per_s": report.bytes_sent / took / 1e6, "seconds": took,
     }))
 """
@@ -65,6 +79,35 @@ with EventLog(sys.argv[1]) as log, Client(sys.argv[3], api_url=sys.argv[2]) as c
 def test_append_for_ever(benchmark: Any, tmp_path: Path) -> None:
     figures = benchmark.pedantic(_run, args=(APPEND, tmp_path / "log"), rounds=1)
     benchmark.extra_info |= figures
+
+
+LARGE_FRAMES = """
+import os, sys
+from vevents import Event, EventLog, Image
+size, count = map(int, sys.argv[2:])
+log = EventLog(sys.argv[1], media_size=max(256 << 20, 3 * size * count))
+frame = b"\\xff\\xd8\\xff" + os.urandom(size - 3)
+for i in range(count):
+    image = Image(frame[:-8] + i.to_bytes(8, "little"))
+    log.append(Event.custom(value=str(i), use_case_id="uc", images=[image]))
+"""
+
+
+@pytest.mark.parametrize("uploads", [1, 4])
+@pytest.mark.parametrize("size", [2_000_000, 10_000_000])
+def test_flush_large_frames(benchmark: Any, tmp_path: Path, size: int, uploads: int) -> None:
+    from vevents.emulator import EmulatorConfig, RunningEmulator
+
+    log, count = tmp_path / "log", 60_000_000 // size + 10
+    subprocess.run(
+        [sys.executable, "-c", LARGE_FRAMES, str(log), str(size), str(count)], check=True
+    )
+    config = EmulatorConfig(use_cases=[("uc", "Benchmark")])
+    with RunningEmulator(config) as emulator:
+        arguments = (FLUSH, log, emulator.url, emulator.api_key, uploads)
+        figures = benchmark.pedantic(_run, args=arguments, rounds=1)
+    benchmark.extra_info |= figures
+    assert figures["images"] == count
 
 
 def test_flush_a_gibibyte(benchmark: Any, tmp_path: Path) -> None:

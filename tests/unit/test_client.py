@@ -167,16 +167,20 @@ class SlowNetwork(httpx.BaseTransport):
 
 
 def test_an_image_goes_in_pieces_and_is_let_go_of() -> None:
-    image, network = memoryview(bytearray(range(256)) * 1_000), SlowNetwork(0.0)
+    data, network = bytearray(range(256)) * 1_000, SlowNetwork(0.0)
 
-    with Client(KEY, transport=network) as client, pytest.raises(NoAnswerError) as error:
+    with (
+        Client(KEY, transport=network) as client,
+        pytest.raises(NoAnswerError) as error,
+        memoryview(data) as image,
+    ):
         client.upload_image(image, name="a.png", mime="image/png")
 
     assert max(network.sizes) <= 65_536
-    assert len(image) < sum(network.sizes) < len(image) + 500
-    # The error is kept, and the image is not kept with it.
+    assert len(data) < sum(network.sizes) < len(data) + 500
+    # The error is kept, and the image is not kept with it: a buffer in use cannot be resized.
     assert error.value.__cause__ is not None
-    image.release()
+    data.clear()
 
 
 def test_a_body_that_the_network_takes_too_slowly_is_given_up() -> None:

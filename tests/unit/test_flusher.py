@@ -353,18 +353,111 @@ def test_any_mixture_of_bad_events(site: Site, bad: tuple[int, ...]) -> None:
     assert [i + 1 for i, s in enumerate(site.log.states()) if s == "rejected"] == list(bad)
 
 
-@pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
-def test_every_final_status_sets_aside(site: Site, status: int) -> None:
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_status_that_judges_the_event_sets_it_aside(site: Site, status: int) -> None:
     site.append(use_case_id="uc-own")
     site.server.interfere = always(EVENT, status)
 
     report = site.flush()
 
-    code = "too-large" if status == 413 else "refused"
     assert (report.rejected, report.requests) == (1, 1)
+    assert report.rejected_by_reason == {"refused": 1}
+    [note] = site.log.notes_of("rejected")
+    assert (note["status"], note["code"]) == (status, "refused")
+
+
+@pytest.mark.parametrize("status", [405, 409, 410, 413, 415, 431])
+@pytest.mark.parametrize("first", [True, False])
+def test_any_other_status_is_believed_once_another_event_goes(
+    site: Site, status: int, first: bool
+) -> None:
+    def interfere(request: httpx.Request) -> httpx.Response | None:
+        meant = b'"bad"' in request.content
+        return httpx.Response(status, json={"error": "no"}) if meant else None
+
+    site.server.interfere = interfere
+    events = [Event.custom(value="bad"), Event.custom(value="good")]
+    for event in events if first else reversed(events):
+        site.log.append(event)
+
+    report = site.flush()
+
+    code = "too-large" if status == 413 else "refused"
+    assert (report.stopped_reason, report.delivered) == (None, 1)
     assert report.rejected_by_reason == {code: 1}
     [note] = site.log.notes_of("rejected")
     assert (note["status"], note["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("status", [409, 413, 415])
+@pytest.mark.parametrize(("count", "requests_max"), [(1, 1), (15, 40), (500, 60)])
+def test_a_refusal_that_hits_every_event_is_not_the_events_fault(
+    site: Site, status: int, count: int, requests_max: int
+) -> None:
+    ids = site.append_many(count)
+    page = {"html": "<h1>no</h1>"} if status == 413 else {"json": {"error": "no"}}
+    site.server.interfere = lambda _: httpx.Response(status, **page)  # type: ignore[arg-type]
+
+    report = site.flush()
+
+    assert (report.stopped_reason, report.rejected) == (StopReason.SERVER, 0)
+    assert report.pending_after == count
+    assert report.passed_over == min(count, 20)
+    assert f"refused with {status}" in str(report.message)
+    assert report.requests <= requests_max
+    site.server.interfere = lambda _: None
+    assert site.flush().stopped_reason is None
+    assert site.server.events.keys() == set(ids)
+
+
+def test_a_proxy_that_begins_to_refuse_in_mid_pass_sets_nothing_aside(site: Site) -> None:
+    site.append_many(300)
+    site.server.interfere = lambda _: (
+        httpx.Response(413, html="too large") if len(site.server.events) >= 100 else None
+    )
+
+    report = site.flush()
+
+    assert (report.stopped_reason, report.delivered) == (StopReason.SERVER, 100)
+    assert (report.rejected, report.pending_after) == (0, 200)
+
+
+def test_a_really_large_event_is_set_aside_at_once(site: Site) -> None:
+    site.append(metadata={f"key {number}": "x" * 1_000 for number in range(80)})
+    site.server.interfere = always(EVENT, 413)
+
+    report = site.flush()
+
+    assert (report.stopped_reason, report.rejected_by_reason) == (None, {"too-large": 1})
+
+
+def test_a_bad_event_whose_image_was_uploaded_before_costs_one_more_upload(site: Site) -> None:
+    site.append(jpeg("a"))
+    site.server.interfere = always(EVENT, 500)
+    site.flush(retry=RetryPolicy(attempts=1))
+    site.server.interfere = always(EVENT, 400)
+
+    report = site.flush(use_case_id="uc-default")
+
+    # With the old image, with another, and without: it is the event.
+    assert (report.rejected, report.images_delivered) == (1, 1)
+    assert site.server.requests.count(("POST", EVENT)) == 4
+
+
+def test_an_image_that_is_gone_here_and_there_costs_no_event(site: Site) -> None:
+    site.append(jpeg("a"), use_case_id="uc-own")
+    site.server.interfere = always(EVENT, 500)
+    site.flush(retry=RetryPolicy(attempts=1))
+    site.log.evict("media", 1)
+    site.server.refuses = lambda event: "no such image" if event.get("images") else None
+    site.server.interfere = lambda _: None
+
+    report = site.flush()
+
+    assert (report.delivered, report.images_missing) == (1, 1)
+    [stored] = site.server.events.values()
+    assert stored["customMetadata"]["vevents_frames_missing_reason"] == "evicted"
+    assert len(site.log.notes_of("upload-forgotten")) == 1
 
 
 def test_too_large_batch_is_halved_and_delivered(site: Site) -> None:

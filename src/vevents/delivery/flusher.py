@@ -23,6 +23,10 @@ So nothing is ever marked before the server spoke. What the server's refusals an
                        cannot hold up the events behind it
     a default use case that the server does not know is a wrong setting and no fault of the events:
                        they stay pending
+    an image that the server knows no more is uploaded again, once; if that does not help, its
+                       event goes without it and says so
+    a refusal that says nothing of an event (409, 413 for a small one, ...) is believed once the
+                       server accepts another; if all meet it, it is the fault of something else
 
 The events leave in the order of the backlog whatever the order in which their images arrive; only
 what is passed over falls behind. Of events with the same id the later one never overtakes.
@@ -44,7 +48,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -114,8 +118,15 @@ _DIGESTS_REMEMBERED_MAX = 65_536
 _SNIFF_SIZE = 64
 # How long the id of an image may be, to keep room for it within a limit of bytes.
 _SOURCE_ID = "x" * 40
-# What a server may say of an event whose use case it does not know.
+# What a server may say of an event whose use case it does not know. These judge what is in an
+# event; any other status may come from something that stands before the server.
 _MAY_MEAN_USE_CASE = frozenset((400, 404, 422))
+# And of one that names an image it does not know.
+_MAY_MEAN_IMAGE = frozenset((400, 404, 409, 410, 422))
+# So many events in a row meet such a status: it has nothing to do with them.
+_DOUBTED_MAX = 20
+# No server takes events and finds this too large.
+_SURELY_SMALL = 65_536
 UPLOADS_MAX: Final = 32
 _LOCK_NAME = "flush.lock"
 
@@ -359,6 +370,25 @@ class _Waiting:
     ways: list[tuple[FrameRef, Upload | str | None]]
 
 
+@dataclass(slots=True)
+class _Images:
+    """The images that an event names, in case the server does not know them.
+
+    Attributes:
+        source_ids: Their ids, by sequence number of the frame.
+        missing: Why others are left out.
+        suspects: Sequence numbers of those that may be unknown by now.
+        renewed: Whether the suspects were uploaded again.
+    """
+
+    event: Event
+    frames: Sequence[FrameRef]
+    source_ids: dict[int, str]
+    missing: dict[int, str]
+    suspects: set[int]
+    renewed: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Item:
     """One event that is ready to be posted."""
@@ -367,6 +397,7 @@ class _Item:
     event_id: str
     body: bytes
     has_default_use_case: bool
+    images: _Images | None = None
 
 
 @dataclass(slots=True)
@@ -407,6 +438,9 @@ class _Digests:
             self._known.move_to_end(digest)
         return value
 
+    def forget(self, digest: bytes) -> None:
+        self._known.pop(digest, None)
+
     def put(self, digest: bytes, value: str) -> None:
         self._known[digest] = value
         if len(self._known) > _DIGESTS_REMEMBERED_MAX:
@@ -428,6 +462,8 @@ class _UploadedImages(_Digests):
             digest, source_id = note.get("digest"), note.get("sourceId")
             if note.get("kind") == "upload" and digest and source_id:
                 self.put(bytes(digest), str(source_id))
+            elif note.get("kind") == "upload-forgotten" and digest:
+                self.forget(bytes(digest))
 
 
 class _Pass:
@@ -467,6 +503,7 @@ class _Pass:
         self._uploaded_is_current = False
         self._refused = _Digests()  # -> reason
         self._unnamed_images = 0
+        self._unnamed: DeliveryError | None = None
         self._threaded = flusher._upload_count > 1
         self._uploads = Uploads(flusher._upload_count, self._upload)
         self._lanes = Lanes(flusher._upload_count, self._time.monotonic) if self._threaded else None
@@ -482,6 +519,7 @@ class _Pass:
         self._clock = flusher._clock
         self._flusher = flusher
         self._default_refused: list[tuple[_Item, RefusedError]] = []
+        self._doubted: list[tuple[_Item, RefusedError]] = []
         # Reading
         self._ending = False
         self._backlog = Backlog(
@@ -517,7 +555,7 @@ class _Pass:
             delivered=counts.delivered,
             rejected=rejected,
             rejected_by_reason=dict(counts.rejected),
-            passed_over=counts.passed_over + len(self._default_refused),
+            passed_over=counts.passed_over + len(self._default_refused) + len(self._doubted),
             images_delivered=counts.images_delivered,
             images_rejected=counts.images_rejected,
             images_missing=counts.images_missing,
@@ -701,6 +739,9 @@ class _Pass:
     def _upload(self, upload: Upload) -> None:
         """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
         frame, log_lock = upload.frame, self._uploads.log_lock()
+        if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
+            upload.error = self._unnamed
+            return
         with log_lock:
             image = self._log.frame_view(frame)
         if image is None:
@@ -712,7 +753,9 @@ class _Pass:
         except (RefusedError, ServerError, NoAnswerError) as error:
             upload.error = error
             if error.status_code == 201:
-                self._count_unnamed(error)
+                with log_lock:
+                    self._unnamed_images += 1
+                    self._unnamed = error
             return
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with log_lock:
@@ -764,6 +807,7 @@ class _Pass:
         assert read.event is not None
         source_ids: dict[int, str] = {}
         missing: dict[int, str] = {}
+        reused = {frame.seq for frame, way in head.ways if isinstance(way, str)}
         failed = False
         for index, (frame, way) in enumerate(head.ways):
             if isinstance(way, Upload):
@@ -796,7 +840,11 @@ class _Pass:
             self._pass_over(read.event_id)
             return
         body = read.body or self._encode(read.event, source_ids, missing)
-        self._add(_Item(read.record, read.event_id, body, read.event.use_case_id is None))
+        images = None
+        if source_ids:
+            images = _Images(read.event, read.frames, source_ids, missing, reused)
+        has_default = read.event.use_case_id is None
+        self._add(_Item(read.record, read.event_id, body, has_default, images))
 
     def _settle(self, upload: Upload) -> None:
         """Remember what became of an upload, once."""
@@ -816,12 +864,6 @@ class _Pass:
             self._notes.append({"kind": "image-rejected"} | note)
             self._refused.put(frame.digest, str(error))
             self._counts.images_rejected += 1
-
-    def _count_unnamed(self, error: DeliveryError) -> None:
-        with self._uploads.log_lock():
-            self._unnamed_images += 1
-        if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
-            raise StopError.because_of(error) from error
 
     def _give_up_frames(self, frames: Sequence[FrameRef]) -> None:
         """Mark the frames of a rejected event, but not those that go for another."""
@@ -929,6 +971,9 @@ class _Pass:
                 attempts=attempts,
             )
         except RefusedError as error:
+            suspects = self._suspect_images(item, error)
+            if suspects:
+                return self._post_with_other_images(item, suspects, attempts)
             self._refused_in_a_row += 1
             self._judge_refusal(item, error)
             return False
@@ -944,6 +989,67 @@ class _Pass:
         self._accept([item])
         return True
 
+    def _suspect_images(self, item: _Item, error: RefusedError) -> list[FrameRef]:
+        """Return the images for which the server may have refused an event.
+
+        These are the ones that it names, and those that were uploaded for something else, perhaps
+        long ago.
+        """
+        images = item.images
+        if images is None or error.status_code not in _MAY_MEAN_IMAGE:
+            return []
+        words = str(error)
+        return [
+            frame
+            for frame in images.frames
+            if frame.seq in images.source_ids
+            and (frame.seq in images.suspects or images.source_ids[frame.seq] in words)
+        ]
+
+    def _post_with_other_images(
+        self, item: _Item, suspects: Sequence[FrameRef], attempts: int
+    ) -> bool:
+        """Post an event again, with its images uploaded anew; if they were, without them."""
+        images = item.images
+        assert images is not None
+        for frame in suspects:
+            source_id = images.source_ids.pop(frame.seq)
+            if images.renewed:
+                images.missing[frame.seq] = "unknown to the server"
+                self._counts.images_missing += 1
+                continue
+            way = self._renew(frame, source_id)
+            if isinstance(way, str):
+                images.source_ids[frame.seq] = way
+            elif way.missing:
+                images.missing[frame.seq] = "evicted"
+                self._counts.images_missing += 1
+            elif frame.digest in self._refused:
+                images.missing[frame.seq] = "refused"
+            else:
+                self._pass_over(item.event_id)
+                return False
+        images.suspects = {frame.seq for frame in suspects}
+        images.renewed = True
+        body = self._encode(images.event, images.source_ids, images.missing)
+        return self._post_alone(replace(item, body=body), attempts)
+
+    def _renew(self, frame: FrameRef, source_id: str) -> Upload | str:
+        """Return another id for a frame than this one, or the upload that came to nothing."""
+        known = self._uploaded.get(frame.digest)
+        if known is not None and known != source_id:
+            return known
+        self._uploaded.forget(frame.digest)
+        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+        with self._uploads.log_lock():
+            self._notes.append({"kind": "upload-forgotten", "sourceId": source_id} | note)
+        upload = Upload(frame, self._json_size_released)
+        self._under_way[frame.digest] = upload
+        self._upload(upload)
+        upload.done = True
+        self._settle(upload)
+        return upload if upload.source_id is None else upload.source_id
+
     # --- what becomes of an event ----------------------------------------------------------
 
     def _accept(self, items: Sequence[_Item]) -> None:
@@ -953,6 +1059,7 @@ class _Pass:
         self._log.ack([item.record.seq for item in items])
         self._counts.delivered += len(items)
         self._refused_in_a_row = 0
+        self._believe_doubted()
         if not self._flusher._default_accepted and any(item.has_default_use_case for item in items):
             # So it was not the use case that the server refused before.
             self._flusher._default_accepted = True
@@ -967,8 +1074,13 @@ class _Pass:
         """Set an event aside that was refused alone, unless the setting is to blame for it."""
         status = error.status_code
         if status not in _MAY_MEAN_USE_CASE:
-            code = Rejection.TOO_LARGE if status == 413 else Rejection.REFUSED
-            self._reject(item.record, item.event_id, code, str(error), status)
+            self._doubted.append((item, error))
+            if status == 413 and len(item.body) > _SURELY_SMALL:
+                self._believe_doubted(len(self._doubted) - 1)
+                return
+            self._hold(item.event_id)
+            if len(self._doubted) >= _DOUBTED_MAX:
+                raise self._refused_for_nothing()
             return
         if status == 404 or (item.has_default_use_case and not self._flusher._default_accepted):
             self._confirm_api()
@@ -988,6 +1100,22 @@ class _Pass:
             # Not judged yet: the list may not show all of them.
             self._default_refused.append((item, error))
             self._hold(item.event_id)
+
+    def _believe_doubted(self, start: int = 0) -> None:
+        """Set the events aside whose refusal was not believed until the server took another."""
+        doubted, self._doubted = self._doubted[start:], self._doubted[:start]
+        for item, error in doubted:
+            code = Rejection.TOO_LARGE if error.status_code == 413 else Rejection.REFUSED
+            self._reject(item.record, item.event_id, code, str(error), error.status_code)
+
+    def _refused_for_nothing(self) -> StopError:
+        _, error = self._doubted[-1]
+        return StopError(
+            StopReason.SERVER,
+            f"{len(self._doubted)} events were refused with {error.status_code} ({error}) and "
+            "none was accepted since, so it is not believed; they stay pending: is there a proxy "
+            "or firewall that does not let them through?",
+        )
 
     def _default_is_unknown(self) -> bool:
         return len(self._default_refused) >= _DEFAULT_REFUSED_MAX
@@ -1042,6 +1170,10 @@ class _Pass:
 
     def _left_behind(self) -> StopError | None:
         """What to say of the events that were passed over, if there are any."""
+        if self._doubted:
+            if not self._counts.delivered:
+                return self._refused_for_nothing()
+            self._believe_doubted()
         if self._without_use_case:
             return StopError(
                 StopReason.NO_USE_CASE,

@@ -39,7 +39,7 @@ from vevents.errors import (
 _FAILURES_IN_A_ROW_MAX = 20
 _FAILING_S_MAX = 600.0
 _SLEEP_SLICE_S = 0.2
-# A request that is under way when the time of the pass is up is not cut before it took so long, plus
+# A request that is under way when the time of the pass is up is not cut before it took so long and
 # what its body takes on the slowest link: else an image that needs longer would never arrive.
 _REQUEST_S_MIN = 1.0
 
