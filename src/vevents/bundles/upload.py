@@ -91,7 +91,10 @@ class Uploader:
         if not isinstance(event_id, str) or not event_id:
             raise BundleError("eventId", "is missing")
         self._sender.send(
-            lambda: self._client.create_bundle(archive, use_case_id=use_case_id), len(archive)
+            lambda within_s: self._client.create_bundle(
+                archive, use_case_id=use_case_id, within_s=within_s
+            ),
+            len(archive),
         )
         return event_id
 

@@ -306,7 +306,9 @@ class Client:
             )
         return source_id
 
-    def create_bundle(self, archive: bytes, *, use_case_id: str | None = None) -> None:
+    def create_bundle(
+        self, archive: bytes, *, use_case_id: str | None = None, within_s: float | None = None
+    ) -> None:
         """Create one event with its images in one request, or overwrite it.
 
         Args:
@@ -326,6 +328,7 @@ class Client:
             content=archive,
             content_type="application/gzip",
             params=params,
+            within_s=within_s,
         )
 
     def list_use_cases(
@@ -399,9 +402,16 @@ class Client:
         Raises:
             DeliveryError: It did not succeed; the class says why.
         """
-        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        content = () if body is None else json.dumps(body, allow_nan=False).encode()
         kind = None if body is None else "application/json"
-        return self._call(method, path, success, content=content, content_type=kind, params=params)
+        return self._call(
+            method,
+            path,
+            success,
+            content=content,
+            content_type=kind,
+            params=params,
+        )
 
     def _connected(self) -> httpx.Client:
         """Return the HTTP library's client, made when the first request needs it."""
