@@ -293,7 +293,7 @@ class Handle:
         count = ffi.new("size_t *")
         following = ffi.new("uint64_t *")
         while True:
-            memory = mmap.mmap(-1, size)
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             buffer = ffi.from_buffer("unsigned char[]", memory, require_writable=True)
             status = lib.vev_log_read(
                 self._open_log(),

@@ -128,6 +128,10 @@ _DOUBTED_MAX = 20
 # No server takes events and finds this too large.
 _SURELY_SMALL = 65_536
 UPLOADS_MAX: Final = 32
+# Made once; and what `event_to_json` returns is a tree, so nobody has to look for circles.
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+)
 _LOCK_NAME = "flush.lock"
 
 
@@ -687,7 +691,7 @@ class _Pass:
         obj = event_to_json(
             event, source_ids=source_ids, missing=missing, use_case_id=self._use_case_id
         )
-        return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _JSON.encode(obj).encode()
 
     def _outside_window(self, wall_ns: int) -> tuple[Rejection, str] | None:
         """Why the server would refuse this event for its time, or None."""
