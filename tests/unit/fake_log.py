@@ -39,6 +39,12 @@ class Tripwire:
         self.steps: list[str] = []
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """Raise in a thread that lives on although the process has died."""
+        with self._lock:
+            if self.die_at is not None and len(self.steps) >= self.die_at:
+                raise ProcessDiedError(f"after {self.steps[-1]}")
+
     def step(self, name: str) -> None:
         with self._lock:
             if self.die_at is not None and len(self.steps) >= self.die_at:
@@ -303,6 +309,7 @@ class FakeServer:
         answer = self.interfere(request)
         if answer is None:
             with self._lock:
+                self.tripwire.check()
                 answer = self._serve(path, body, events)
         self.tripwire.step(f"after {path}")
         return answer
