@@ -533,8 +533,9 @@ def test_upload_not_found_at_a_wrong_address_sets_nothing_aside(site: Site) -> N
 @pytest.mark.parametrize(
     ("answer", "reason", "rejected"),
     [
-        (httpx.Response(403, json={"error": "no read scope"}), None, 1),
-        (httpx.Response(400, json={"error": "odd"}), None, 1),
+        # It is the API, but whether the use case exists stays unknown: so the event waits.
+        (httpx.Response(403, json={"error": "no read scope"}), StopReason.NO_USE_CASE, 0),
+        (httpx.Response(400, json={"error": "odd"}), StopReason.NO_USE_CASE, 0),
         (httpx.Response(401, json={"error": "bad key"}), StopReason.UNAUTHORIZED, 0),
         (httpx.Response(500), StopReason.SERVER, 0),
         (httpx.ReadTimeout("slow"), StopReason.OFFLINE, 0),

@@ -271,7 +271,7 @@ def test_a_good_left_half_says_that_the_right_one_is_bad(site: Site) -> None:
     assert report.rejected == 1
 
 
-def test_when_all_are_bad_hardly_more_than_one_request_each(site: Site) -> None:
+def test_a_server_that_refuses_everything_does_not_empty_the_backlog(site: Site) -> None:
     for _ in range(200):
         site.append(use_case_id="uc-own")
     site.server.interfere = lambda request: (
@@ -282,8 +282,12 @@ def test_when_all_are_bad_hardly_more_than_one_request_each(site: Site) -> None:
 
     report = site.flush()
 
-    assert report.rejected == 200
-    assert report.requests <= 200 + 2 + 7 + 7
+    assert (report.rejected, report.stopped_reason) == (20, StopReason.SERVER)
+    assert report.requests <= 20 + 2 + 7 + 7
+    assert report.pending_after == 180
+    site.server.interfere = lambda _request: None
+    assert site.flush().delivered == 180
+    site.log.assert_conserved()
 
 
 def test_the_size_that_the_server_takes_is_kept_for_the_pass(site: Site) -> None:

@@ -388,6 +388,10 @@ def test_a_crash_at_every_step_loses_nothing_and_repeats_little(tmp_path: Path) 
             site.flush(options=FOUR)
         except ProcessDiedError:
             deaths += 1
+        # The threads of a process die with it; these end a moment later.
+        for thread in threading.enumerate():
+            if thread.name == "vevents-upload":
+                thread.join(0.3)
         site.log.assert_conserved()
         noted = {note["media"] for note in site.log.notes_of("upload")}
         for record in site.log.streams["media"]:

@@ -540,7 +540,10 @@ class Client:
         status = response.status_code
         answer = _object(body) if _is_json(response) else None
         words = self._words(answer, response)
-        wait_s = parse_retry_after(response.headers.get("retry-after"), now_s=self._clock())
+        # A date is one of the server's clock; ours may be years away from it.
+        server_s = _http_date(response.headers.get("date"))
+        now_s = self._clock() if server_s is None else server_s
+        wait_s = parse_retry_after(response.headers.get("retry-after"), now_s=now_s)
         if status in (429, 529):
             return ThrottledError(
                 f"the server asks to slow down ({status}): {words}",

@@ -134,8 +134,12 @@ class ClockRepair:
             clock_offset_s: Seconds by which the server's clock is ahead of ours; None: it did not
                 say.
         """
-        if self._now.synced or clock_offset_s is None:
+        # The clock may have been set while the server was asked.
+        self._now = self._log.now()
+        if clock_offset_s is None:
             return
+        if self._now.synced:
+            clock_offset_s = 0.0
         if abs(clock_offset_s) < SERVER_TOLERANCE_S:
             clock_offset_s = 0.0
         self._settle(self._now.wall_ns + int(clock_offset_s * 1e9))

@@ -77,6 +77,7 @@ from vevents.errors import (
     DeliveryError,
     EventTooLargeError,
     FlushLockedError,
+    LogError,
     NoAnswerError,
     RefusedError,
     ServerError,
@@ -108,6 +109,9 @@ _TIMES_ASKED_MAX = 4
 _REFUSED_IN_A_ROW_MAX = 4
 # So many events that name no use case are refused, and none is accepted: the default is wrong.
 _DEFAULT_REFUSED_MAX = 3
+# A pass that sees nothing but refusals sets so many events aside and ends: a wrong key, a bad
+# release or a middlebox must not empty a backlog.
+_REFUSED_ALONE_MAX = 20
 # The server takes images and does not say under which id: every try leaves one there.
 _UNNAMED_IMAGES_MAX = 3
 # A frame is written before its event; a process that dies in between leaves a frame for nobody.
@@ -522,8 +526,13 @@ class _Pass:
         self._times_asked = 0
         self._clock = flusher._clock
         self._flusher = flusher
+        self._refused_alone = 0  # since one was accepted
+        self._default_refusals = 0  # likewise
         self._default_refused: list[tuple[_Item, RefusedError]] = []
         self._doubted: list[tuple[_Item, RefusedError]] = []
+        # Before the backlog: a frame up to here has its event in it, or none.
+        self._media_last_seq = self._log.stats("media").last_seq
+        self._began_ns = self._now_ns()
         # Reading
         self._ending = False
         self._backlog = Backlog(
@@ -642,8 +651,8 @@ class _Pass:
                 body = self._encode(event, named, {})
                 read.body, read.size = None if read.frames else body, len(body)
             read.event = event
-        except MemoryError:
-            raise
+        except (MemoryError, OSError, LogError):
+            raise  # no fault of this record
         except Exception as error:
             # The bytes passed their checksum, so whatever wrote them did not keep to the format.
             # No such record may ever stop the ones behind it.
@@ -1086,24 +1095,36 @@ class _Pass:
             if len(self._doubted) >= _DOUBTED_MAX:
                 raise self._refused_for_nothing()
             return
+        if item.has_default_use_case:
+            self._default_refusals += 1
+            if self._default_refusals > _DEFAULT_REFUSED_MAX:
+                # It was accepted once, but what is missing by now may be the use case.
+                self._flusher._default_accepted = False
         if status == 404 or (item.has_default_use_case and not self._flusher._default_accepted):
             self._confirm_api()
+        self._believe_one_more(error)
         if not item.has_default_use_case:
             known = self._use_cases
             use_case_id = self._log.decode(item.record).use_case_id
             unknown = status == 404 and known is not None and use_case_id not in known
             code = Rejection.UNKNOWN_USE_CASE if unknown else Rejection.REFUSED
             self._reject(item.record, item.event_id, code, str(error), status)
-        elif (
-            self._flusher._default_accepted
-            or self._use_cases is None
-            or self._use_case_id in self._use_cases
-        ):
+        elif self._flusher._default_accepted or self._use_case_id in (self._use_cases or ()):
             self._reject(item.record, item.event_id, Rejection.REFUSED, str(error), status)
         else:
             # Not judged yet: the list may not show all of them.
             self._default_refused.append((item, error))
             self._hold(item.event_id)
+
+    def _believe_one_more(self, error: RefusedError) -> None:
+        """End the pass if the server refuses one event after the other and accepts none."""
+        self._refused_alone += 1
+        if self._refused_alone > _REFUSED_ALONE_MAX:
+            raise StopError(
+                StopReason.SERVER,
+                f"{_REFUSED_ALONE_MAX} events were refused and none accepted, so it may not be "
+                f"their fault; the others stay pending: {error}",
+            )
 
     def _believe_doubted(self, start: int = 0) -> None:
         """Set the events aside whose refusal was not believed until the server took another."""
@@ -1208,10 +1229,10 @@ class _Pass:
         stats = self._log.stats("media")
         if not stats.pending:
             return
-        before_ns = self._now_ns() - _ORPHAN_AGE_S * 10**9
+        before_ns = self._began_ns - _ORPHAN_AGE_S * 10**9
         orphans: list[int] = []
         for record in self._log.read("media", states=("pending",)):
-            if record.seq > stats.last_seq:
+            if record.seq > self._media_last_seq:
                 break
             if record.wall_ns < before_ns:
                 orphans.append(record.seq)

@@ -280,7 +280,7 @@ class Sender:
         try:
             if self._deadline_s is not None and begin_s >= self._deadline_s:
                 raise StopError(StopReason.TIMEOUT, "no time left for another request at this pace")
-            self._wait_until(lambda: begin_s, check)
+            self._wait_until(lambda: max(begin_s, self._held_until_s), check)
         except BaseException:
             self._pace.give_back(size)
             raise
