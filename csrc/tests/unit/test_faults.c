@@ -1,151 +1,12 @@
 /* A log on a failing disk and beside processes that die or stop: every case here once went wrong. */
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
-#include "log_case.h"
+#include "fault_case.h"
 #include "vev_crc32c.h"
-#include "vev_log.h"
-#include "vev_ring.h"
-
-static vev_options quiet(void)
-{
-    vev_options options = small();
-    options.flags = VEV_OPEN_NO_THREAD;
-    return options;
-}
-
-/* A closed log with `count` events and what its geometry is. */
-static vev_stats make_log(const char *dir, uint64_t count)
-{
-    vev_options options = quiet();
-    vev_log *log = open_log(dir, &options);
-    append_numbers(log, VEV_EVENTS, 0, count);
-    vev_stats stats = stats_of(log, VEV_EVENTS);
-    vev_log_close(log);
-    return stats;
-}
 
 /* ---- a disk with bad sectors ---- */
 
 #ifndef __SANITIZE_THREAD__ /* the jump out of the handler would leave TSan's own locks taken */
-
-/* A page of events.ring that cannot be read, until somebody writes it. */
-static struct {
-    bool bad;
-    uint64_t at;
-    uint8_t *mapped; /* where it was last mapped, or NULL */
-    int fd;          /* of events.ring */
-    bool no_writes;
-} disk;
-
-static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
-
-static void make_bad(uint64_t at)
-{
-    memset(&disk, 0, sizeof disk);
-    disk.bad = true;
-    disk.at = at / page_size() * page_size();
-}
-
-static bool is_bad(int fd, uint64_t offset, uint64_t size)
-{
-    return disk.bad && fd == disk.fd && disk.at < offset + size && offset < disk.at + page_size();
-}
-
-static vev_status bad_open(void *ctx, const char *path, int mode, int *fd_out)
-{
-    vev_status status = vev_io_posix.open(ctx, path, mode, fd_out);
-    if (!status && strcmp(path + strlen(path) - 11, "events.ring") == 0)
-        disk.fd = *fd_out;
-    return status;
-}
-
-static vev_status bad_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)
-{
-    return is_bad(fd, offset, size) ? EIO : vev_io_posix.read(ctx, fd, offset, buffer, size);
-}
-
-static void forget_bad(int fd, uint64_t offset, uint64_t size)
-{
-    if (!is_bad(fd, offset, size))
-        return;
-    disk.bad = false;
-    if (disk.mapped)
-        CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-                   (off_t)disk.at) != MAP_FAILED);
-}
-
-static vev_status bad_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
-{
-    if (disk.no_writes && fd == disk.fd)
-        return EIO;
-    forget_bad(fd, offset, size);
-    return vev_io_posix.write(ctx, fd, offset, data, size);
-}
-
-static vev_status bad_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
-{
-    if (disk.no_writes && fd == disk.fd)
-        return EIO;
-    forget_bad(fd, offset, size);
-    return vev_io_posix.zero(ctx, fd, offset, size);
-}
-
-static vev_status bad_sync_map(void *ctx, uint8_t *start, size_t size)
-{
-    return disk.no_writes ? EIO : vev_io_posix.sync_map(ctx, start, size);
-}
-
-/* Looking at a bad page through a mapping is SIGBUS, as behind the end of a file. */
-static vev_status bad_map(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
-                          uint8_t **base_out)
-{
-    vev_status status = vev_io_posix.map(ctx, fd, offset, size, writable, base_out);
-    if (!status && is_bad(fd, offset, size)) {
-        int empty = memfd_create("bad", 0);
-        CHECK(empty >= 0);
-        disk.mapped = *base_out + (disk.at - offset);
-        CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty,
-                   0) != MAP_FAILED);
-        close(empty);
-    }
-    return status;
-}
-
-static void bad_unmap(void *ctx, uint8_t *base, size_t size)
-{
-    if (disk.mapped >= base && disk.mapped < base + size)
-        disk.mapped = NULL;
-    vev_io_posix.unmap(ctx, base, size);
-}
-
-static vev_io bad_io(void)
-{
-    vev_io io = vev_io_posix;
-    io.open = bad_open;
-    io.read = bad_read;
-    io.write = bad_write;
-    io.zero = bad_zero;
-    io.sync_map = bad_sync_map;
-    io.map = bad_map;
-    io.unmap = bad_unmap;
-    return io;
-}
-
-static vev_log *open_on_bad_disk(const char *dir, const vev_options *options)
-{
-    static vev_io io;
-    io = bad_io();
-    vev_log *log;
-    OK(vev__log_open(&io, dir, options, &log));
-    return log;
-}
 
 /* The newest segment cannot be mapped: what is good in it stays, appends go on behind it. */
 static void bad_sector_in_newest(void)
@@ -287,7 +148,7 @@ static void no_place_to_write(void)
     const char *dir = fresh_dir();
     vev_stats made = make_log(dir, 300);
     make_bad(65536 + made.segment_size + made.segment_size / 2);
-    disk.no_writes = true;
+    disk.write_error = EIO;
     vev_options options = quiet();
     vev_log *log = open_on_bad_disk(dir, &options);
     vev_log *second = open_on_bad_disk(dir, &options);
@@ -312,15 +173,6 @@ static void no_place_to_write(void)
 #endif
 
 /* ---- damage that is written ---- */
-
-static void overwrite(const char *dir, uint64_t offset, const void *bytes, size_t size)
-{
-    char path[160];
-    snprintf(path, sizeof path, "%s/events.ring", dir);
-    int fd = open(path, O_RDWR);
-    CHECK(fd >= 0 && pwrite(fd, bytes, size, (off_t)offset) == (ssize_t)size);
-    close(fd);
-}
 
 /* A damaged segment is kept as a ring of its own before its bytes are reused. */
 static void damaged_segment_is_set_aside(void)
@@ -423,43 +275,6 @@ static void lost_seal_under_refuse(void)
 }
 
 /* ---- processes that die ---- */
-
-static vev_ring *open_ring(const char *dir)
-{
-    static vev_pool pool;
-    vev_ring_options options = {
-        .size = 1 << 20, .segment_size = 65536, .record_size_min = 64, .level = VEV_LEVEL_RAW};
-    char path[160];
-    snprintf(path, sizeof path, "%s/events.ring", dir);
-    vev_ring *ring;
-    OK(vev_ring_open(&vev_io_posix, path, &options, &pool, &ring));
-    return ring;
-}
-
-/* Reserve 104 bytes as an append does, and stop there. */
-static _Atomic uint64_t *reserve_only(vev_ring *ring, uint32_t *offset_out, uint32_t *index_out)
-{
-    vev_span *span = atomic_load(&ring->current);
-    uint32_t offset = 0, index = 0;
-    for (;;) {
-        _Atomic uint64_t *word = (_Atomic uint64_t *)(void *)(span->data + offset);
-        if (atomic_load(word) == 0) {
-            atomic_store(word, vev_word_sized(VEV_WORD_RESERVED, 104, ring->owner));
-            *offset_out = offset;
-            *index_out = index;
-            return word;
-        }
-        offset += vev_word_size(atomic_load(word));
-        index++;
-    }
-}
-
-static void wait_for(pid_t child)
-{
-    int status;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
 
 /* A writer that died, then one that is slow, then a record: the slow one is not lost. */
 static void dead_writer_before_a_living_one(void)
@@ -742,13 +557,6 @@ static void lock_of_a_stopped_process(void)
     io->close(io->ctx, one);
     io->close(io->ctx, two);
 }
-
-#define RUN(test)                                                                                  \
-    do {                                                                                           \
-        printf("%s\n", #test);                                                                     \
-        fflush(stdout);                                                                            \
-        test();                                                                                    \
-    } while (0)
 
 int main(void)
 {
