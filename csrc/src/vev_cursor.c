@@ -800,32 +800,47 @@ static vev_status was_appended(vev_ring *ring, const vev_listed *newest, uint64_
     return VEV_OK;
 }
 
-static vev_status mark_locked(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
-                              size_t *changed)
+typedef struct marking {
+    const uint64_t *seqs;
+    size_t seq_count, next, changed;
+    uint32_t state, at;         /* `at` in the list: mostly ascending, look from the last one on */
+    uint64_t failed_generation; /* not tried again for every one of its records */
+    vev_status failed;          /* the first time */
+} marking;
+
+static vev_status mark_seq(vev_ring *ring, marking *m, uint64_t seq)
+{
+    if (m->at >= ring->listed_count || ring->listed[m->at].head.base_seq > seq)
+        m->at = 0;
+    while (m->at + 1 < ring->listed_count && ring->listed[m->at + 1].head.base_seq <= seq)
+        m->at++;
+    if (m->at >= ring->listed_count || ring->listed[m->at].head.base_seq > seq)
+        return VEV_OK;
+    const vev_listed *listed = &ring->listed[m->at];
+    uint64_t index = seq - listed->head.base_seq;
+    bool newest = m->at + 1 == ring->listed_count;
+    if (listed->head.generation == m->failed_generation ||
+        index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
+        return VEV_OK;
+    bool appended = true;
+    vev_status status = newest ? was_appended(ring, listed, index, &appended) : VEV_OK;
+    vev_lap lap = lap_of(ring, listed);
+    if (!status && appended)
+        status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1, m->state,
+                            false, &m->changed);
+    if (status)
+        m->failed_generation = listed->head.generation;
+    return status;
+}
+
+/* A segment that fails does not keep those of others from being marked. */
+static vev_status mark_locked(vev_ring *ring, marking *m)
 {
     vev_status status = vev_ring_list(ring);
-    uint32_t at = 0;
-    for (size_t i = 0; !status && i < seq_count; i++) {
-        uint64_t seq = seqs[i];
-        /* Mostly ascending: look from where the last one was, else from the front. */
-        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
-            at = 0;
-        while (at + 1 < ring->listed_count && ring->listed[at + 1].head.base_seq <= seq)
-            at++;
-        if (at >= ring->listed_count || ring->listed[at].head.base_seq > seq)
-            continue;
-        const vev_listed *listed = &ring->listed[at];
-        uint64_t index = seq - listed->head.base_seq;
-        bool newest = at + 1 == ring->listed_count;
-        if (index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
-            continue;
-        bool appended = true;
-        if (newest)
-            status = was_appended(ring, listed, index, &appended);
-        vev_lap lap = lap_of(ring, listed);
-        if (!status && appended)
-            status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1,
-                                (uint32_t)state, false, changed);
+    while (!status && m->next < m->seq_count) {
+        vev_status here = mark_seq(ring, m, m->seqs[m->next++]);
+        if (here && !m->failed)
+            m->failed = here;
     }
     return status;
 }
@@ -837,21 +852,27 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
         return VEV_E_INVALID;
     if (ring->readonly)
         return VEV_E_READONLY;
-    size_t changed = 0;
+    marking m = {.seqs = seqs, .seq_count = seq_count, .state = (uint32_t)state};
     pthread_mutex_lock(&ring->read_mutex);
     vev_status status;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        status = mark_locked(ring, seqs, seq_count, state, &changed);
-        vev_guard_leave(&guard);
-    } else {
-        status = after_sigbus(ring);
-    }
+    size_t before;
+    do {
+        before = m.next;
+        vev_guard guard;
+        vev_guard_enter(&guard);
+        if (sigsetjmp(guard.jump, 0) == 0) {
+            status = mark_locked(ring, &m);
+            vev_guard_leave(&guard);
+        } else {
+            status = after_sigbus(ring);
+            if (!m.failed)
+                m.failed = status;
+        }
+    } while (status == EIO && m.next > before && m.next < seq_count);
     pthread_mutex_unlock(&ring->read_mutex);
     if (changed_out)
-        *changed_out = changed;
-    return status;
+        *changed_out = m.changed;
+    return m.failed ? m.failed : status;
 }
 
 /* ---- stats ---- */

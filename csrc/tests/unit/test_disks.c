@@ -1,0 +1,703 @@
+/* What a second review found: damaged heads, failing syncs, slow readers, statuses that misled. Every
+ * case here once went wrong. */
+#include <pthread.h>
+
+#include "fault_case.h"
+
+/* This program runs as on a file system without fallocate (vfat): the core's fallback is what all of
+ * its rings are made with. */
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+    (void)fd;
+    (void)mode;
+    (void)offset;
+    (void)size;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+/* ---- damage ---- */
+
+/* One byte of a large frame is wrong: the frame behind it is found, although random bytes look like
+ * the beginning of a record once in a few hundred. */
+static void large_frames_behind_damage(void)
+{
+    enum { DATA = 16 << 20, FRAME = 1 << 20 };
+    uint8_t *data = calloc(1, DATA), *frame = malloc(FRAME);
+    CHECK(data && frame);
+    vev_lap lap = {.seed = 1, .file_offset = 65536, .base_seq = 1, .max_records = 16384};
+    uint64_t random = 88172645463325252u;
+    uint32_t offset = 0, second = 0;
+    for (uint64_t seq = 1; seq <= 12; seq++) {
+        for (size_t i = 0; i < FRAME; i += 8) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            memcpy(frame + i, &random, 8);
+        }
+        vev_header header = {.seq = seq, .stored_size = FRAME, .raw_size = FRAME};
+        uint64_t word = vev_record_write(data + offset, &lap, offset, &header, frame);
+        memcpy(data + offset, &word, 8);
+        if (seq == 2)
+            second = offset;
+        offset += vev_record_size(&header);
+    }
+    data[VEV_RECORD_HEADER + 100] ^= 1;
+    CHECK(vev_record_resync(data, DATA, &lap, 0, 0) == second);
+    free(frame);
+    free(data);
+}
+
+/* Without fallocate a ring that was cut short gets its room back, and keeps its bytes. */
+static void cut_short_without_fallocate(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 300);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(truncate(path, (off_t)made.bytes_on_disk - 4096) == 0);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.pending == 300 && stats.lost == 0 && stats.set_aside == 0);
+    vev_log_close(log);
+}
+
+/* Flip a bit in the head of the newest or of the oldest segment. */
+static void damage_head(const char *dir, const vev_stats *stats, bool newest)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0);
+    uint64_t found = 0, at = 0;
+    uint8_t head[32], byte = 0;
+    for (uint32_t s = 0; s < stats->segment_count; s++) {
+        uint64_t here = VEV_HEADER_REGION + (uint64_t)s * stats->segment_size, generation;
+        CHECK(pread(fd, head, sizeof head, (off_t)here) == (ssize_t)sizeof head);
+        memcpy(&generation, head + 8, 8);
+        if (generation == 0 || (found != 0 && (generation > found) != newest))
+            continue;
+        found = generation;
+        at = here + 24;
+        byte = head[24] ^ 1;
+    }
+    close(fd);
+    CHECK(found != 0);
+    overwrite(dir, at, &byte, 1);
+}
+
+static bool is_there(const char *dir, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+/* A damaged head costs the segment's records; they are counted, and their numbers not given out
+ * again. */
+static void damaged_head(void)
+{
+    for (int newest = 0; newest < 2; newest++) {
+        const char *dir = fresh_dir();
+        vev_stats made = make_log(dir, 600);
+        damage_head(dir, &made, newest == 1);
+        vev_options options = quiet();
+        vev_log *log = open_log(dir, &options);
+        append_numbers(log, VEV_EVENTS, 600, 601);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.last_seq == 601 && stats.appended == 601);
+        CHECK(stats.lost > 0 && stats.pending == 601 - stats.lost);
+        vev_log_close(log);
+        log = open_log(dir, &options);
+        stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == 601 && stats.pending == 601 - stats.lost);
+        CHECK(!is_there(dir, "events.ring.damaged-1"));
+        vev_log_close(log);
+    }
+}
+
+/* Whoever opens a damaged ring beside others leaves it where they write to it. */
+static void damaged_head_beside_others(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 600);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    damage_head(dir, &stats, true);
+    vev_log *second = open_log(dir, &options);
+    CHECK(stats_of(second, VEV_EVENTS).set_aside == 0);
+    CHECK(!is_there(dir, "events.ring.damaged-1"));
+    uint8_t payload[512];
+    CHECK(vev_log_append(second, VEV_EVENTS, payload, make_payload(payload, 1), NULL) ==
+          VEV_E_DEGRADED);
+    append_numbers(log, VEV_EVENTS, 600, 1200);
+    uint64_t first, last;
+    CHECK(read_all(second, VEV_EVENTS, 1, &first, &last) > 600 && last == 1200);
+    vev_log_close(second);
+    vev_log_close(log);
+}
+
+/* ---- sectors that cannot be read ---- */
+
+#ifndef __SANITIZE_THREAD__
+
+/* The page of delivery states goes bad under the mapping: one mark fails, the next ones heal it. */
+static void state_map_goes_bad_while_mapped(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_io io = bad_io();
+    make_bad(0);
+    disk.bad = false;
+    vev_ring *ring = open_ring_on(&io, dir);
+    uint8_t payload[512];
+    vev_entry entry = {0};
+    for (uint64_t n = 0; n < 100; n++)
+        OK(vev_ring_append(ring, payload, make_payload(payload, n), &entry));
+    uint64_t seqs[] = {1, 2, 3};
+    size_t changed;
+    OK(vev_ring_mark(ring, seqs, 1, VEV_DELIVERED, &changed));
+    CHECK(changed == 1);
+    int fd = disk.fd, empty = memfd_create("bad", 0);
+    uint32_t map = ring->file.geometry.map_offset;
+    make_bad(vev_segment_offset(&ring->file.geometry, ring->mark_segment) + map);
+    disk.fd = fd;
+    uint8_t *page = ring->mark_base + map / page_size() * page_size();
+    CHECK(mmap(page, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) !=
+          MAP_FAILED);
+    close(empty);
+    CHECK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed) == EIO && changed == 2);
+    CHECK(!disk.bad);
+    OK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed));
+    CHECK(changed == 1);
+    vev_ring_close(ring);
+}
+
+/* A segment whose states cannot be written does not keep the rest of a batch from being marked. */
+static void marks_beside_a_bad_state_map(void)
+{
+    const char *dir = fresh_dir();
+    make_log(dir, 600);
+    make_bad(VEV_HEADER_REGION + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
+    vev_options options = quiet();
+    vev_log *log = open_on_bad_disk(dir, &options);
+    disk.write_error = EIO;
+    uint64_t seqs[] = {1, 2, 600};
+    size_t changed;
+    CHECK(vev_log_mark(log, VEV_EVENTS, seqs, 3, VEV_DELIVERED, &changed) == EIO && changed == 1);
+    disk.write_error = 0;
+    OK(vev_log_mark(log, VEV_EVENTS, seqs, 3, VEV_DELIVERED, &changed));
+    CHECK(changed == 2);
+    CHECK(stats_of(log, VEV_EVENTS).delivered == 3);
+    vev_log_close(log);
+}
+
+/* A card from a dead device is read without being written to, wherever its bad sector is. */
+static void read_only_with_a_bad_header(void)
+{
+    for (uint64_t at = 0; at < VEV_HEADER_REGION; at += page_size()) {
+        const char *dir = fresh_dir();
+        make_log(dir, 300);
+        make_bad(at);
+        vev_options options = quiet();
+        options.flags |= VEV_OPEN_READONLY;
+        vev_log *log = open_on_bad_disk(dir, &options);
+        CHECK(stats_of(log, VEV_EVENTS).pending == 300);
+        vev_log_close(log);
+    }
+}
+
+/* A page that one process cannot read is not overwritten while others use what is in it. */
+static void bad_live_area_beside_others(void)
+{
+    for (uint64_t at = VEV_AT_LIVE; at < VEV_AT_LIVE + sizeof(vev_live); at += page_size()) {
+        const char *dir = fresh_dir();
+        vev_options options = quiet();
+        vev_log *log = open_log(dir, &options);
+        append_numbers(log, VEV_EVENTS, 0, 5000);
+        vev_stats before = stats_of(log, VEV_EVENTS);
+        pid_t child = fork();
+        if (child == 0) {
+            make_bad(at);
+            alarm(20);
+            vev_io io = bad_io();
+            vev_log *second;
+            vev_status status = vev__log_open(&io, dir, &options, &second);
+            _exit(status == VEV_OK || status == EIO ? 0 : 1);
+        }
+        wait_for(child);
+        append_numbers(log, VEV_EVENTS, 5000, 5300);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == 5300 && stats.lost == 0 && stats.evicted >= before.evicted);
+        vev_log_close(log);
+        log = open_log(dir, &options);
+        CHECK(stats_of(log, VEV_EVENTS).appended == 5300);
+        vev_log_close(log);
+    }
+}
+
+/* A bad sector in the newest segment and no room for another (a copy-on-write disk, a quota): the
+ * backlog can be read. */
+static void no_room_to_go_on_in(void)
+{
+    int errors[] = {EIO, ENOSPC, EDQUOT, EROFS};
+    for (int i = 0; i < 4; i++) {
+        const char *dir = fresh_dir();
+        vev_stats made = make_log(dir, 150);
+        make_bad(VEV_HEADER_REGION + made.segment_size - 1);
+        disk.write_error = errors[i];
+        vev_options options = quiet();
+        vev_log *log = open_on_bad_disk(dir, &options);
+        uint64_t first, last;
+        CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == 150);
+        CHECK(stats_of(log, VEV_EVENTS).degraded == errors[i]);
+        vev_log_close(log);
+    }
+}
+
+#endif
+
+/* ---- syncs and room that fail ---- */
+
+/* What fails, in events.ring only where a file is named. */
+static struct {
+    int fd;
+    int sync_map;       /* errno of every one, or 0 */
+    bool sync_map_once; /* this one only */
+    int zero;
+    int roll_lock;
+    _Atomic bool hold_sync, in_sync;
+} fail;
+
+static vev_status failing_open(void *ctx, const char *path, int mode, int *fd_out)
+{
+    vev_status status = vev_io_posix.open(ctx, path, mode, fd_out);
+    if (!status && strcmp(path + strlen(path) - 11, "events.ring") == 0)
+        fail.fd = *fd_out;
+    return status;
+}
+
+static vev_status failing_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    vev_status status = fail.sync_map;
+    if (fail.sync_map_once)
+        fail.sync_map = 0;
+    return status ? status : vev_io_posix.sync_map(ctx, start, size);
+}
+
+static vev_status failing_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    return fail.zero ? fail.zero : vev_io_posix.zero(ctx, fd, offset, size);
+}
+
+static vev_status failing_lock(void *ctx, int fd, uint64_t offset, int kind)
+{
+    if (fail.roll_lock && offset == VEV_LOCK_ROLL && kind != VEV_LOCK_NONE)
+        return fail.roll_lock;
+    return vev_io_posix.lock(ctx, fd, offset, kind);
+}
+
+static vev_status held_sync(void *ctx, int fd)
+{
+    if (fd == fail.fd) {
+        while (atomic_load(&fail.hold_sync)) {
+            atomic_store(&fail.in_sync, true);
+            usleep(100);
+        }
+    }
+    return vev_io_posix.sync(ctx, fd);
+}
+
+static const vev_io *failing_io(void)
+{
+    static vev_io io;
+    memset(&fail, 0, sizeof fail);
+    io = vev_io_posix;
+    io.open = failing_open;
+    io.sync_map = failing_sync_map;
+    io.zero = failing_zero;
+    io.lock = failing_lock;
+    io.sync = held_sync;
+    return &io;
+}
+
+static vev_log *open_failing(const char *dir)
+{
+    vev_options options = quiet();
+    vev_log *log;
+    OK(vev__log_open(failing_io(), dir, &options, &log));
+    return log;
+}
+
+/* What a killed writer left is mended at open; if that cannot be synced for want of room, the log
+ * opens all the same. */
+static void no_room_to_mend(void)
+{
+    int errors[] = {EIO, ENOSPC, EDQUOT};
+    for (int i = 0; i < 3; i++) {
+        const char *dir = fresh_dir();
+        CHECK(mkdir(dir, 0700) == 0);
+        pid_t child = fork();
+        if (child == 0) {
+            vev_ring *ring = open_ring(dir);
+            uint8_t payload[512];
+            uint32_t offset, index;
+            vev_entry entry = {0};
+            for (uint64_t n = 0; n < 30; n++)
+                OK(vev_ring_append(ring, payload, make_payload(payload, n), &entry));
+            (void)reserve_only(ring, &offset, &index);
+            _exit(0);
+        }
+        wait_for(child);
+        const vev_io *io = failing_io();
+        fail.sync_map = errors[i];
+        vev_ring *ring = open_ring_on(io, dir);
+        vev_stats stats;
+        OK(vev_ring_stats(ring, &stats));
+        CHECK(stats.pending == 30 && stats.degraded == errors[i]);
+        vev_ring_close(ring);
+    }
+}
+
+/* The system reports a failed write-back once, to whoever syncs next. That may be the ledger's sync,
+ * and the records are not durable all the same. */
+static void failed_sync_of_the_ledger(void)
+{
+    vev_log *log = open_failing(fresh_dir());
+    append_numbers(log, VEV_EVENTS, 0, 1000);
+    OK(vev_log_sync(log, NULL));
+    append_numbers(log, VEV_EVENTS, 1000, 1010);
+    fail.sync_map_once = true;
+    fail.sync_map = EIO;
+    uint8_t payload[512];
+    vev_status status = VEV_OK;
+    for (uint64_t n = 1010; !status && n < 9000; n++)
+        status = vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL);
+    CHECK(status == EIO); /* it was for the ledger: nothing else is synced here */
+    append_numbers(log, VEV_EVENTS, 0, 10);
+    CHECK(vev_log_sync(log, NULL) == EIO);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.durable_seq == 1000 && stats.degraded == EIO);
+    vev_log_close(log);
+}
+
+/* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every try. */
+static void damaged_segment_is_kept_once(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 700);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, VEV_HEADER_REGION + made.segment_size / 2, junk, sizeof junk);
+    vev_log *log = open_failing(dir);
+    uint64_t first, last, found = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(found < 700);
+    fail.sync_map = EIO;
+    uint8_t payload[512];
+    int failures = 0;
+    for (uint64_t n = 0; failures < 5 && n < 9000; n++)
+        failures += vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL) == EIO;
+    CHECK(failures == 5);
+    CHECK(is_there(dir, "events.ring.damaged-1") && !is_there(dir, "events.ring.damaged-2"));
+    fail.sync_map = 0;
+    append_numbers(log, VEV_EVENTS, 0, 100);
+    CHECK(stats_of(log, VEV_EVENTS).lost == 700 - found);
+    vev_log_close(log);
+}
+
+/* An urgent append that fails before it is stored says so by its number. */
+static void urgent_append_without_room(void)
+{
+    vev_log *log = open_failing(fresh_dir());
+    fail.zero = ENOSPC;
+    uint8_t payload[512];
+    uint64_t stored = 0;
+    vev_entry entry;
+    vev_status status;
+    do {
+        entry = (vev_entry){.flags = VEV_APPEND_SYNC, .seq = 77};
+        status = vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, stored), &entry);
+        stored += !status;
+    } while (!status && stored < 9000);
+    CHECK(status == ENOSPC && entry.seq == 0);
+    CHECK(stats_of(log, VEV_EVENTS).appended == stored);
+    vev_log_close(log);
+}
+
+static vev_log *shared_log;
+static vev_status urgent_status;
+static vev_entry urgent;
+
+static void *sync_shared(void *argument)
+{
+    OK(vev_log_sync(shared_log, NULL));
+    return argument;
+}
+
+static void *append_urgently(void *argument)
+{
+    uint8_t payload[512];
+    urgent = (vev_entry){.flags = VEV_APPEND_SYNC};
+    urgent_status =
+        vev_log_append(shared_log, VEV_EVENTS, payload, make_payload(payload, 1), &urgent);
+    return argument;
+}
+
+/* One that is stored and cannot be synced, since somebody is stopped amid a change of segments, is not
+ * told that nothing is stored. */
+static void urgent_append_that_is_stored(void)
+{
+    const char *dir = fresh_dir();
+    shared_log = open_failing(dir);
+    int fd = fail.fd;
+    vev_options options = quiet();
+    vev_log *other = open_log(dir, &options);
+    fail.fd = fd;
+    append_numbers(shared_log, VEV_EVENTS, 0, 10);
+    atomic_store(&fail.hold_sync, true);
+    pthread_t threads[2];
+    CHECK(pthread_create(&threads[0], NULL, sync_shared, NULL) == 0);
+    while (!atomic_load(&fail.in_sync))
+        usleep(100);
+    CHECK(pthread_create(&threads[1], NULL, append_urgently, NULL) == 0);
+    while (stats_of(shared_log, VEV_EVENTS).appended < 11)
+        usleep(100);
+    append_numbers(other, VEV_EVENTS, 11, 611); /* into the next segment */
+    fail.roll_lock = VEV_E_BUSY;
+    atomic_store(&fail.hold_sync, false);
+    CHECK(pthread_join(threads[0], NULL) == 0 && pthread_join(threads[1], NULL) == 0);
+    CHECK(urgent_status == EBUSY && urgent.seq == 11);
+    fail.roll_lock = 0;
+    vev_log_close(other);
+    vev_log_close(shared_log);
+}
+
+/* ---- others at the same time ---- */
+
+static struct {
+    pid_t child;
+    int go;
+    bool armed;
+} writer;
+
+static bool commit_before_the_answer(void *ctx, int fd, uint64_t offset)
+{
+    if (writer.armed) {
+        writer.armed = false;
+        char byte = 0;
+        CHECK(write(writer.go, &byte, 1) == 1);
+        wait_for(writer.child);
+    }
+    return vev_io_posix.is_locked(ctx, fd, offset);
+}
+
+/* A writer commits and ends between a reader's look at the record and its question whether the writer
+ * lives: the record is there. */
+static void writer_that_ends_while_looked_at(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_io io = vev_io_posix;
+    io.is_locked = commit_before_the_answer;
+    vev_ring *ring = open_ring_on(&io, dir);
+    uint8_t payload[512] = {0};
+    vev_entry entry = {0};
+    for (int i = 0; i < 3; i++)
+        OK(vev_ring_append(ring, payload, 64, &entry));
+    int reserved[2], go[2];
+    CHECK(pipe(reserved) == 0 && pipe(go) == 0);
+    writer.child = fork();
+    if (writer.child == 0) {
+        char byte = 0;
+        uint32_t offset, index;
+        vev_ring *own = open_ring(dir);
+        _Atomic uint64_t *word = reserve_only(own, &offset, &index);
+        CHECK(write(reserved[1], &byte, 1) == 1 && read(go[0], &byte, 1) == 1);
+        vev_span *span = atomic_load(&own->current);
+        vev_header header = {.seq = span->lap.base_seq + index, .stored_size = 64, .raw_size = 64};
+        atomic_store(word,
+                     vev_record_write(span->data + offset, &span->lap, offset, &header, payload));
+        _exit(0);
+    }
+    char byte;
+    CHECK(read(reserved[0], &byte, 1) == 1);
+    for (int i = 0; i < 2; i++)
+        OK(vev_ring_append(ring, payload, 64, &entry));
+    CHECK(entry.seq == 6);
+    writer.go = go[1];
+    writer.armed = true;
+    vev_record records[20];
+    uint8_t buffer[8192];
+    size_t count;
+    uint64_t next;
+    OK(vev_ring_read(ring, 0, 1, records, 20, buffer, sizeof buffer, &count, &next));
+    CHECK(!writer.armed && count == 6);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.pending == 6 && stats.lost == 0);
+    vev_ring_close(ring);
+    for (int i = 0; i < 2; i++) {
+        close(reserved[i]);
+        close(go[i]);
+    }
+}
+
+static struct {
+    _Atomic bool held, let_go, timed_out;
+} reader;
+static _Thread_local bool is_reader;
+
+/* The reader's disk answers when the test lets it, or after 5 s. */
+static vev_status slow_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)
+{
+    if (is_reader) {
+        atomic_store(&reader.held, true);
+        int turn = 0;
+        while (!atomic_load(&reader.let_go) && ++turn < 50000)
+            usleep(100);
+        if (turn == 50000)
+            atomic_store(&reader.timed_out, true);
+    }
+    return vev_io_posix.read(ctx, fd, offset, buffer, size);
+}
+
+static void *verify_shared(void *argument)
+{
+    is_reader = true;
+    size_t count;
+    uint64_t checked;
+    OK(vev_log_verify(shared_log, VEV_EVENTS, NULL, 0, &count, &checked));
+    return argument;
+}
+
+/* A reader on a slow disk does not hold up appends, not even those that need its segments. */
+static void appends_beside_a_slow_reader(void)
+{
+    vev_io io = vev_io_posix;
+    io.read = slow_read;
+    vev_options options = quiet();
+    OK(vev__log_open(&io, fresh_dir(), &options, &shared_log));
+    append_numbers(shared_log, VEV_EVENTS, 0, 5000);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, verify_shared, NULL) == 0);
+    while (!atomic_load(&reader.held))
+        usleep(100);
+    append_numbers(shared_log, VEV_EVENTS, 5000, 11000); /* more than a lap */
+    atomic_store(&reader.let_go, true);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(!atomic_load(&reader.timed_out));
+    CHECK(stats_of(shared_log, VEV_EVENTS).appended == 11000);
+    vev_log_close(shared_log);
+}
+
+static vev_ring *shared_ring;
+static _Atomic bool appended;
+
+static void *append_one(void *argument)
+{
+    uint8_t payload[512];
+    vev_entry entry = {0};
+    OK(vev_ring_append(shared_ring, payload, make_payload(payload, 1), &entry));
+    atomic_store(&appended, true);
+    return argument;
+}
+
+/* An append that meets a segment just being retired waits for its successor; a claim of no lap at all
+ * would have let it write unprotected, and taken the protection of others away. */
+static void append_beside_a_retirement(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    shared_ring = open_ring(dir);
+    vev_span *span = atomic_load(&shared_ring->current);
+    uint64_t generation = atomic_exchange(&span->generation, 0);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, append_one, NULL) == 0);
+    for (int i = 0; i < 50 && !atomic_load(&appended); i++)
+        usleep(1000);
+    CHECK(!atomic_load(&appended));
+    atomic_store(&span->generation, generation);
+    CHECK(pthread_join(thread, NULL) == 0);
+    vev_ring_close(shared_ring);
+}
+
+static struct {
+    _Atomic bool opening;
+    pid_t child;
+    int hold;
+} forked;
+
+static vev_status slow_allocate(void *ctx, int fd, uint64_t size)
+{
+    atomic_store(&forked.opening, true);
+    usleep(20000); /* the other thread forks now, if it can */
+    return vev_io_posix.allocate(ctx, fd, size);
+}
+
+static void *fork_meanwhile(void *argument)
+{
+    while (!atomic_load(&forked.opening))
+        usleep(100);
+    forked.child = fork();
+    if (forked.child == 0) {
+        char byte;
+        CHECK(read(forked.hold, &byte, 1) >= 0);
+        _exit(0);
+    }
+    return argument;
+}
+
+/* A child forked by another thread while a log is being opened does not keep the log's locks. */
+static void fork_while_opening(void)
+{
+    const char *dir = fresh_dir();
+    int hold[2];
+    CHECK(pipe(hold) == 0);
+    forked.hold = hold[0];
+    vev_io io = vev_io_posix;
+    io.allocate = slow_allocate;
+    vev_options options = quiet();
+    pthread_t thread;
+    vev_log *log;
+    CHECK(pthread_create(&thread, NULL, fork_meanwhile, NULL) == 0);
+    OK(vev__log_open(&io, dir, &options, &log));
+    CHECK(pthread_join(thread, NULL) == 0 && forked.child > 0);
+    int fd;
+    OK(vev_io_lock_dir(&io, dir, 50, &fd));
+    io.close(io.ctx, fd);
+    CHECK(write(hold[1], "", 1) == 1);
+    wait_for(forked.child);
+    vev_log_close(log);
+    close(hold[0]);
+    close(hold[1]);
+}
+
+int main(void)
+{
+    vev__give_up_ns = 0;
+    begin_tests("disks");
+    RUN(large_frames_behind_damage);
+    RUN(cut_short_without_fallocate);
+    RUN(damaged_head);
+    RUN(damaged_head_beside_others);
+#ifndef __SANITIZE_THREAD__
+    RUN(state_map_goes_bad_while_mapped);
+    RUN(marks_beside_a_bad_state_map);
+    RUN(read_only_with_a_bad_header);
+    RUN(bad_live_area_beside_others);
+    RUN(no_room_to_go_on_in);
+#endif
+    RUN(no_room_to_mend);
+    RUN(failed_sync_of_the_ledger);
+    RUN(damaged_segment_is_kept_once);
+    RUN(urgent_append_without_room);
+    RUN(urgent_append_that_is_stored);
+    RUN(writer_that_ends_while_looked_at);
+    RUN(appends_beside_a_slow_reader);
+    RUN(append_beside_a_retirement);
+    RUN(fork_while_opening);
+    end_tests();
+    return 0;
+}
