@@ -332,7 +332,7 @@ static vev_log *open_failing(const char *dir)
 }
 
 /* What a killed writer left is mended at open; if that cannot be synced for want of room, the log
- * opens all the same. */
+ * opens all the same, and goes on. */
 static void no_room_to_mend(void)
 {
     int errors[] = {EIO, ENOSPC, EDQUOT};
@@ -362,6 +362,8 @@ static void no_room_to_mend(void)
         vev_stats stats;
         OK(vev_ring_stats(ring, &stats));
         CHECK(count == 30 && stats.pending == 30 && stats.appended == 30 + stats.lost);
+        vev_entry entry = {0};
+        OK(vev_ring_append(ring, buffer, 100, &entry)); /* behind it */
         vev_ring_close(ring);
     }
 }
