@@ -556,7 +556,7 @@ static struct {
 } reader;
 static _Thread_local bool is_reader;
 
-/* The reader's disk answers when the test lets it, or after 5 s. */
+/* The reader's disk answers when the test lets it, or after 5 s so that a failure is told. */
 static vev_status slow_read(void *ctx, int fd, uint64_t offset, void *buffer, size_t size)
 {
     if (is_reader) {
@@ -564,8 +564,10 @@ static vev_status slow_read(void *ctx, int fd, uint64_t offset, void *buffer, si
         int turn = 0;
         while (!atomic_load(&reader.let_go) && ++turn < 50000)
             usleep(100);
-        if (turn == 50000)
+        if (turn == 50000) {
             atomic_store(&reader.timed_out, true);
+            atomic_store(&reader.let_go, true);
+        }
     }
     return vev_io_posix.read(ctx, fd, offset, buffer, size);
 }
@@ -632,14 +634,17 @@ static void append_beside_a_retirement(void)
 
 static struct {
     _Atomic bool opening;
-    pid_t child;
-    int hold;
+    _Atomic pid_t child;
+    int hold[2];
 } forked;
 
 static vev_status slow_allocate(void *ctx, int fd, uint64_t size)
 {
-    atomic_store(&forked.opening, true);
-    usleep(20000); /* the other thread forks now, if it can */
+    /* The other thread forks now, if it can. */
+    for (int i = 0; i < 100 && !atomic_load(&forked.child); i++) {
+        atomic_store(&forked.opening, true);
+        usleep(500);
+    }
     return vev_io_posix.allocate(ctx, fd, size);
 }
 
@@ -647,12 +652,14 @@ static void *fork_meanwhile(void *argument)
 {
     while (!atomic_load(&forked.opening))
         usleep(100);
-    forked.child = fork();
-    if (forked.child == 0) {
+    pid_t child = fork();
+    if (child == 0) {
         char byte;
-        CHECK(read(forked.hold, &byte, 1) >= 0);
+        close(forked.hold[1]);
+        CHECK(read(forked.hold[0], &byte, 1) == 0); /* as long as the parent likes */
         _exit(0);
     }
+    atomic_store(&forked.child, child);
     return argument;
 }
 
@@ -660,9 +667,7 @@ static void *fork_meanwhile(void *argument)
 static void fork_while_opening(void)
 {
     const char *dir = fresh_dir();
-    int hold[2];
-    CHECK(pipe(hold) == 0);
-    forked.hold = hold[0];
+    CHECK(pipe(forked.hold) == 0);
     vev_io io = vev_io_posix;
     io.allocate = slow_allocate;
     vev_options options = quiet();
@@ -670,15 +675,14 @@ static void fork_while_opening(void)
     vev_log *log;
     CHECK(pthread_create(&thread, NULL, fork_meanwhile, NULL) == 0);
     OK(vev__log_open(&io, dir, &options, &log));
-    CHECK(pthread_join(thread, NULL) == 0 && forked.child > 0);
+    CHECK(pthread_join(thread, NULL) == 0 && atomic_load(&forked.child) > 0);
     int fd;
     OK(vev_io_lock_dir(&io, dir, 50, &fd));
     io.close(io.ctx, fd);
-    CHECK(write(hold[1], "", 1) == 1);
+    close(forked.hold[1]);
     wait_for(forked.child);
+    close(forked.hold[0]);
     vev_log_close(log);
-    close(hold[0]);
-    close(hold[1]);
 }
 
 int main(void)
