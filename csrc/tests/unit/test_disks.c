@@ -197,9 +197,9 @@ static void marks_beside_a_bad_state_map(void)
 /* A card from a dead device is read without being written to, wherever its bad sector is. */
 static void read_only_with_a_bad_header(void)
 {
+    const char *dir = fresh_dir();
+    make_log(dir, 300);
     for (uint64_t at = 0; at < VEV_HEADER_REGION; at += page_size()) {
-        const char *dir = fresh_dir();
-        make_log(dir, 300);
         make_bad(at);
         vev_options options = quiet();
         options.flags |= VEV_OPEN_READONLY;
