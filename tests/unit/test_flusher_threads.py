@@ -388,10 +388,6 @@ def test_a_crash_at_every_step_loses_nothing_and_repeats_little(tmp_path: Path) 
             site.flush(options=FOUR)
         except ProcessDiedError:
             deaths += 1
-        # The threads of a process die with it; these end a moment later.
-        for thread in threading.enumerate():
-            if thread.name == "vevents-upload":
-                thread.join(0.3)
         site.log.assert_conserved()
         noted = {note["media"] for note in site.log.notes_of("upload")}
         for record in site.log.streams["media"]:
@@ -409,9 +405,10 @@ def test_a_crash_at_every_step_loses_nothing_and_repeats_little(tmp_path: Path) 
         assert site.log.stats("media").pending == 0
         uploads = list(site.server.images.values())
         assert len(set(uploads)) == 12
-        # An event that is refused may be so for an image that was uploaded before the crash.
-        unknowable += len(site.log.notes_of("upload-forgotten"))
-        assert len(uploads) - len(set(uploads)) <= unknowable, die_at
+        # Requests under way when the process died may arrive later, and an event that is refused may
+        # be so for an image that was uploaded before the crash.
+        allowed = 4 + len(site.log.notes_of("upload-forgotten"))
+        assert len(uploads) - len(set(uploads)) <= allowed, die_at
     assert deaths > total * 0.9
 
 
