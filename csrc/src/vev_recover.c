@@ -449,7 +449,7 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
 
     vev_status status;
-    uint64_t last_seq = count > 0 ? listed[count - 1].end_seq - 1 : ledger.floor_seq - 1;
+    uint64_t last_seq;
     atomic_store(&live->active, 0);
     if (count > 0) {
         vev_listed newest = listed[count - 1];
@@ -477,6 +477,7 @@ static vev_status rebuild(vev_ring *ring)
     } else if (count > 0 &&
                ((status > 0 && status != ENOMEM) || status == VEV_E_BUSY || status == VEV_E_FULL)) {
         /* There is no place to write to, but there is a backlog to be read and delivered. */
+        last_seq = listed[count - 1].end_seq - 1;
         atomic_store(&live->active, 0);
         vev_ring_degrade(ring, status > 0 ? status : EIO);
     } else {

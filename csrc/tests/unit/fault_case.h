@@ -46,16 +46,19 @@ static struct {
 
 static inline size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
+/* Where pages are larger than the bad piece, all of its page is gone from a mapping. */
+static inline uint64_t bad_page(void) { return disk.at / page_size() * page_size(); }
+
 static inline void make_bad(uint64_t at)
 {
     memset(&disk, 0, sizeof disk);
     disk.bad = true;
-    disk.at = at / page_size() * page_size();
+    disk.at = at / VEV_PIECE * VEV_PIECE;
 }
 
 static inline bool is_bad(int fd, uint64_t offset, uint64_t size)
 {
-    return disk.bad && fd == disk.fd && disk.at < offset + size && offset < disk.at + page_size();
+    return disk.bad && fd == disk.fd && disk.at < offset + size && offset < disk.at + VEV_PIECE;
 }
 
 static inline vev_status bad_open(void *ctx, const char *path, int mode, int *fd_out)
@@ -78,7 +81,7 @@ static inline void forget_bad(int fd, uint64_t offset, uint64_t size)
     disk.bad = false;
     if (disk.mapped)
         CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-                   (off_t)disk.at) != MAP_FAILED);
+                   (off_t)bad_page()) != MAP_FAILED);
 }
 
 static inline vev_status bad_write(void *ctx, int fd, uint64_t offset, const void *data,
@@ -111,9 +114,11 @@ static inline vev_status bad_map(void *ctx, int fd, uint64_t offset, size_t size
     if (!status && is_bad(fd, offset, size)) {
         int empty = memfd_create("bad", 0);
         CHECK(empty >= 0);
-        disk.mapped = *base_out + (disk.at - offset);
+        CHECK(ftruncate(empty, (off_t)page_size()) == 0);
+        disk.mapped = *base_out + (bad_page() - offset);
         CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty,
                    0) != MAP_FAILED);
+        CHECK(ftruncate(empty, 0) == 0);
         close(empty);
     }
     return status;

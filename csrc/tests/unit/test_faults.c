@@ -25,9 +25,9 @@ static void bad_sector_in_newest(void)
         append_numbers(log, VEV_EVENTS, 1000, 1100);
         uint64_t found = read_all(log, VEV_EVENTS, 15, &first, &last);
         vev_stats stats = stats_of(log, VEV_EVENTS);
-        CHECK(found >= 250 - 3 * page_size() / 60 && found <= 250);
+        CHECK(found >= 250 - 3 * VEV_PIECE / 60 && found <= 250);
         CHECK(stats.degraded == 0 && stats.pending == found && stats.last_seq == last);
-        CHECK(stats.lost == stats.appended - found && stats.lost < page_size() / 10);
+        CHECK(stats.lost == stats.appended - found && stats.lost < VEV_PIECE / 10);
         /* It can be acknowledged, reclaimed, and opened again. */
         for (uint64_t seq = 1; seq <= stats.last_seq; seq++)
             OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
@@ -50,7 +50,7 @@ static void bad_sector_in_sealed(void)
     vev_log *log = open_on_bad_disk(dir, &options);
     uint64_t first, last;
     uint64_t found = read_all(log, VEV_EVENTS, 1, &first, &last);
-    CHECK(found < 700 && found >= 700 - 2 - page_size() / 60 && last == 700);
+    CHECK(found < 700 && found >= 700 - 2 - VEV_PIECE / 60 && last == 700);
     vev_stats stats = stats_of(log, VEV_EVENTS);
     CHECK(stats.lost == 700 - found && stats.lost_damaged == stats.lost);
     vev_log_close(log);
@@ -104,7 +104,7 @@ static void bad_sector_for_a_moment(void)
 /* Nothing in the header region is there only once. */
 static void bad_sector_in_header(void)
 {
-    for (uint64_t at = 0; at < VEV_HEADER_REGION; at += page_size()) {
+    for (uint64_t at = 0; at < VEV_HEADER_REGION; at += VEV_PIECE) {
         const char *dir = fresh_dir();
         make_log(dir, 1500); /* has wrapped, so that a ledger counts */
         make_bad(at);
