@@ -55,9 +55,9 @@ static uint64_t mix(uint64_t x)
 
 static size_t make_payload(uint8_t *out, uint64_t content)
 {
-    size_t size = 16 + mix(content) % 700;
+    size_t size = 16 + (size_t)(mix(content) % 700);
     if (content % 97 == 0)
-        size = 6000 + mix(content) % 20000;
+        size = 6000 + (size_t)(mix(content) % 20000);
     for (size_t i = 0; i < size; i += 8) {
         /* Every other one compresses, so that dictionaries matter. */
         uint64_t word = mix(content * 1315423911u + (content % 2 ? i : i % 32));
@@ -108,7 +108,7 @@ static void read_log(vev_log *log)
     static uint8_t buffer[1 << 17], expected[1 << 15];
     static vev_record records[512];
     uint64_t next = 0, previous = 0;
-    memset(present, 0, last_seq + 1);
+    memset(present, 0, (size_t)last_seq + 1);
     for (;;) {
         size_t count;
         vev_status status = vev_log_read(log, VEV_EVENTS, next, 15, records, 512, buffer,

@@ -121,11 +121,12 @@ enum { PAYLOAD_MAX = 24576 };
 /* The content names process, append and stream, and fixes every byte. */
 static size_t make_payload(uint8_t *out, uint64_t content)
 {
-    size_t size = 16 + mix(content) % 400;
+    size_t size = 16 + (size_t)(mix(content) % 400);
     if (content >> 34 & 1u)
-        size += 1000 + mix(content) % 5000; /* so that a kill more often falls into the copying */
+        size += 1000 + (size_t)(mix(content) %
+                                5000); /* so that a kill more often falls into the copying */
     else if (mix(content + 1) % 150 == 0)
-        size = 4000 + mix(content) % 20000;
+        size = 4000 + (size_t)(mix(content) % 20000);
     for (size_t i = 0; i < size; i += 8) {
         /* Every other one compresses, so that dictionaries matter. */
         uint64_t word = mix(content * 1315423911u + (content >> 2 & 1u ? i : i % 32));

@@ -49,16 +49,17 @@ static bool fails(lab_disk *disk)
     return true;
 }
 
-static void resize(lab_file *file, uint64_t size)
+static void resize(lab_file *file, uint64_t new_size)
 {
-    if (size <= file->size)
+    if (new_size <= file->size)
         return;
+    size_t old = (size_t)file->size, size = (size_t)new_size;
     file->cache = realloc(file->cache, size);
     file->disk = realloc(file->disk, size);
     if (!file->cache || !file->disk)
         abort();
-    memset(file->cache + file->size, 0, size - file->size);
-    memset(file->disk + file->size, 0, size - file->size);
+    memset(file->cache + old, 0, size - old);
+    memset(file->disk + old, 0, size - old);
     file->size = size;
 }
 
@@ -130,7 +131,7 @@ static vev_status disk_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
 {
     if (fails(ctx))
         return EIO;
-    memset(((lab_disk *)ctx)->files[fd].cache + offset, 0, size);
+    memset(((lab_disk *)ctx)->files[fd].cache + offset, 0, (size_t)size);
     return 0;
 }
 
@@ -319,16 +320,17 @@ lab_disk *lab_power_cut(const lab_disk *disk, size_t unit, uint64_t seed,
             continue;
         snprintf(file->name, sizeof file->name, "%s", before->durable_name);
         snprintf(file->durable_name, sizeof file->durable_name, "%s", before->durable_name);
-        file->size = before->size;
-        file->disk = malloc(before->size);
-        file->cache = malloc(before->size);
+        size_t size = (size_t)before->size;
+        file->size = size;
+        file->disk = malloc(size);
+        file->cache = malloc(size);
         if (!file->disk || !file->cache)
             abort();
-        memcpy(file->disk, before->disk, before->size);
-        for (uint64_t at = 0; at < before->size; at += unit)
+        memcpy(file->disk, before->disk, size);
+        for (uint64_t at = 0; at < size; at += unit)
             if (memcmp(before->disk + at, before->cache + at, unit) != 0 && chosen(ctx, count++))
                 memcpy(file->disk + at, before->cache + at, unit);
-        memcpy(file->cache, file->disk, before->size);
+        memcpy(file->cache, file->disk, size);
     }
     return after;
 }

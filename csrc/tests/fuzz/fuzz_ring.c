@@ -171,7 +171,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         lab_file *file = lab_find(disk, kind & 0x80 ? DELIVERY : EVENTS);
         uint64_t place = vev_load32(data + 1) % file->size;
         size_t length = VEV_MIN((size_t)data[5], size - 6);
-        length = VEV_MIN(length, file->size - place);
+        length = VEV_MIN(length, (size_t)(file->size - place));
         memcpy(file->cache + place, data + 6, length);
         if (kind & 1)
             right_checksums(file);
@@ -182,7 +182,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (int i = 0; i < LAB_FILES; i++)
         if (disk->files[i].cache)
-            memcpy(disk->files[i].disk, disk->files[i].cache, disk->files[i].size);
+            memcpy(disk->files[i].disk, disk->files[i].cache, (size_t)disk->files[i].size);
     use(disk);
     use(disk); /* what was repaired is in order */
     lab_free(disk);

@@ -72,7 +72,7 @@ static vev_stats stats_of(vev_log *log, int stream)
 /* A payload that tells its number and has a length of its own. */
 static size_t make_payload(uint8_t *buffer, uint64_t number)
 {
-    size_t size = 20 + (number * 7919) % 400;
+    size_t size = 20 + (size_t)(number * 7919 % 400);
     for (size_t i = 0; i < size; i++)
         buffer[i] = (uint8_t)((number * 31 + i * i) >> 3);
     memcpy(buffer, &number, sizeof number);

@@ -274,6 +274,24 @@ static void lost_seal_under_refuse(void)
     vev_log_close(log);
 }
 
+/* ---- a clock that is far ahead ---- */
+
+/* Where time_t has 32 bits, even the size of such a file cannot be asked for. */
+static void files_of_after_2038(void)
+{
+    const char *dir = fresh_dir();
+    make_log(dir, 100);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(sizeof(time_t) == 8);
+    struct timespec times[2] = {{.tv_sec = 2208988800}, {.tv_sec = 2208988800}};
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    CHECK(stats_of(log, VEV_EVENTS).pending == 100);
+    vev_log_close(log);
+}
+
 /* ---- processes that die ---- */
 
 /* A writer that died, then one that is slow, then a record: the slow one is not lost. */
@@ -573,6 +591,7 @@ int main(void)
     RUN(damaged_segment_is_set_aside);
     RUN(hostile_dictionary);
     RUN(lost_seal_under_refuse);
+    RUN(files_of_after_2038);
     RUN(dead_writer_before_a_living_one);
     RUN(dead_rebuilder);
     RUN(dead_reclaimer);

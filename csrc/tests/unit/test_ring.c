@@ -143,18 +143,19 @@ static void test_limits(void)
     vev_options options = small();
     vev_log *log = open_log(dir, &options);
     vev_stats stats = stats_of(log, VEV_MEDIA);
-    uint8_t *big = malloc(stats.max_payload + 1);
-    for (uint64_t i = 0; i <= stats.max_payload; i++)
+    size_t max = (size_t)stats.max_payload;
+    uint8_t *big = malloc(max + 1);
+    for (uint64_t i = 0; i <= max; i++)
         big[i] = (uint8_t)(i * 2654435761u >> 13);
     vev_entry entry = {.flags = VEV_APPEND_RAW, .kind = 1};
-    CHECK(vev_log_append(log, VEV_MEDIA, big, stats.max_payload + 1, &entry) == VEV_E_TOO_BIG);
+    CHECK(vev_log_append(log, VEV_MEDIA, big, max + 1, &entry) == VEV_E_TOO_BIG);
     CHECK(vev_log_append(log, VEV_MEDIA, big, 0, &entry) == VEV_E_INVALID);
     entry.kind = 8;
     CHECK(vev_log_append(log, VEV_MEDIA, big, 1, &entry) == VEV_E_INVALID);
     CHECK(vev_log_append(log, 3, big, 1, NULL) == VEV_E_INVALID);
     entry.kind = 1;
     for (int i = 0; i < 20; i++)
-        OK(vev_log_append(log, VEV_MEDIA, big, stats.max_payload, &entry));
+        OK(vev_log_append(log, VEV_MEDIA, big, max, &entry));
     stats = stats_of(log, VEV_MEDIA);
     CHECK(stats.appended == 20 && stats.evicted > 0 && stats.pending > 0);
     vev_record record;
@@ -163,9 +164,9 @@ static void test_limits(void)
     uint8_t small_buffer[16];
     CHECK(vev_log_read(log, VEV_MEDIA, 0, 15, &record, 1, small_buffer, 16, &count, &next) ==
           VEV_E_BUFFER);
-    CHECK(record.size == stats.max_payload);
-    uint8_t *back = malloc(stats.max_payload);
-    OK(vev_log_read(log, VEV_MEDIA, 20, 15, &record, 1, back, stats.max_payload, &count, &next));
+    CHECK(record.size == max);
+    uint8_t *back = malloc(max);
+    OK(vev_log_read(log, VEV_MEDIA, 20, 15, &record, 1, back, max, &count, &next));
     CHECK(count == 1 && record.seq == 20 && memcmp(back, big, record.size) == 0 && next == 21);
     free(back);
     free(big);
