@@ -107,7 +107,11 @@ static uint32_t shift_lane(uint32_t crc)
  * (intrinsics for it need flags that differ between compilers). */
 #if defined(__x86_64__)
 
+#ifdef __clang__ /* tells the two apart */
+#define CRC_TARGET __attribute__((target("sse4.2,crc32")))
+#else
 #define CRC_TARGET __attribute__((target("sse4.2")))
+#endif
 
 CRC_TARGET static inline uint32_t step8(uint32_t crc, uint64_t v)
 {
