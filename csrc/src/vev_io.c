@@ -14,6 +14,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef FALLOC_FL_ZERO_RANGE /* musl's fcntl.h leaves it out */
+#define FALLOC_FL_ZERO_RANGE 16
+#endif
 
 static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
 {
@@ -36,7 +39,7 @@ static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
     return 0;
 }
 
-static void posix_close(void *ctx, int fd)
+static void posix_close_fd(void *ctx, int fd)
 {
     (void)ctx;
     if (fd >= 0)
@@ -353,7 +356,7 @@ vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size)
 const vev_io vev_io_posix = {
     .ctx = NULL,
     .open = posix_open,
-    .close = posix_close,
+    .close = posix_close_fd, /* musl has a posix_close() of its own */
     .size = posix_size,
     .allocate = posix_allocate,
     .read = posix_read,

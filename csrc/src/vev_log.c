@@ -48,8 +48,11 @@ const char *vev_strerror(vev_status status)
     }
     if (status < 0)
         return "unknown status";
-    /* The GNU form returns the text, which need not be in the buffer. */
+#ifdef __GLIBC__ /* its form returns the text, which need not be in the buffer */
     return strerror_r(status, text, sizeof text);
+#else /* POSIX's own */
+    return strerror_r(status, text, sizeof text) == 0 ? text : "unknown error";
+#endif
 }
 
 /* ---- fork ---- */
