@@ -207,7 +207,7 @@ static void use_from_disk(const uint8_t *dict, size_t dict_size, int level)
     head.dictionary_crc = vev_crc32c(0, dict, dict_size);
     memcpy(segment + VEV_HEADER_BLOCK, dict, dict_size);
     vev_head_write(segment, &header, &head);
-    memcpy(file->disk, file->cache, file->size);
+    memcpy(file->disk, file->cache, (size_t)file->size);
     vev_io io;
     lab_io(disk, &io);
     vev_options options = small_log(level);
