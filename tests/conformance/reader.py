@@ -125,7 +125,8 @@ class RingFile:
                 continue
             length, seq, wall_ns, mono_ns, id_, boot, raw_size, codec, kind, flags, stored = record
             payload = (
-                decompressors[codec].decompress(stored, max_output_size=raw_size)
+                # The one call that knows the format in every version of zstandard.
+                decompressors[codec].decompressobj().decompress(stored)
                 if codec
                 else stored
             )

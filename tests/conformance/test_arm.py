@@ -189,6 +189,37 @@ def test_architectures_write_to_one_log_at_once_and_die(
     assert int(figures.partition(" lost ")[2].split()[0]) <= len(writers)
 
 
+DUMP = """
+import sys
+from pathlib import Path
+from reader import RingFile
+assert sys.byteorder == "big"
+for record in RingFile(Path(sys.argv[1])).records():
+    print(record)
+"""
+
+
+def test_a_big_endian_machine_can_read_a_log(tmp_path: Path) -> None:
+    root = ROOT / "build" / "root-s390x"
+    qemu = shutil.which("qemu-s390x-static")
+    if qemu is None or not (root / "usr" / "bin" / "python3").exists():
+        pytest.skip("qemu-user-static or build/root-s390x is missing: ./dev arm logs")
+    with EventLog(tmp_path / "log") as log:
+        for i in range(100):
+            log.append(Event.custom(value=f"here {i}"))
+        log.ack(range(10, 20))
+    ring = tmp_path / "log" / "events.ring"
+    python = (root / "usr" / "bin" / "python3").resolve()
+    done = subprocess.run(
+        ["timeout", "-k", "5", "120", qemu, "-L", root, python, "-c", DUMP, ring],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(r) for r in RingFile(ring).records()]
+
+
 def test_a_big_endian_build_is_refused_with_a_sentence(tmp_path: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
