@@ -1,0 +1,133 @@
+"""Build the source distribution and the wheels, without containers: wheels.py DIRECTORY [TARGET...]
+
+    sdist -> unpacked -> one wheel a platform, compiled by zig -> checked by auditwheel -> tagged
+
+Every wheel is built from the unpacked sdist, so that an sdist with a file missing fails here. zig
+brings the headers and symbols of old C libraries with it; libzstd is the bundled one, hidden.
+
+Runs in an environment with what `./dev wheels` installs. The sdist holds what is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# zig's target: the wheel's platform tags. glibc 2.27 is that of numpy's wheels, which we need
+# anyway; musl 1.2 is that of all that Alpine supports.
+TARGETS = {
+    "x86_64-linux-gnu.2.27": "manylinux_2_27_x86_64.manylinux_2_28_x86_64",
+    "aarch64-linux-gnu.2.27": "manylinux_2_27_aarch64.manylinux_2_28_aarch64",
+    "x86_64-linux-musl": "musllinux_1_2_x86_64",
+    "aarch64-linux-musl": "musllinux_1_2_aarch64",
+}
+
+
+def run(*command: object, cwd: Path = ROOT) -> str:
+    """Run a command; its output is shown only if it fails."""
+    text = [str(part) for part in command]
+    # meson, ninja and the others stand beside the interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        text,
+        cwd=cwd,
+        env=os.environ | {"PATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{done.stdout}\nwheels: failed: {' '.join(text)}")
+    return done.stdout
+
+
+def build_sdist(directory: Path) -> Path:
+    """Return the path of the source distribution, made in `directory`."""
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", directory)
+    [path] = directory.glob("*.tar.gz")
+    return path
+
+
+def cross_file(target: str, scratch: Path) -> Path:
+    """Write the meson cross file that compiles for `target` with zig."""
+    cpu = target.partition("-")[0]
+    zig = f"'{sys.executable}', '-m', 'ziglang'"
+    path = scratch / "cross.ini"
+    path.write_text(
+        f"[binaries]\n"
+        f"c = [{zig}, 'cc', '-target', '{target}']\n"
+        f"ar = [{zig}, 'ar']\n"
+        f"python = '{sys.executable}'\n"
+        f"[host_machine]\n"
+        f"system = 'linux'\ncpu_family = '{cpu}'\ncpu = '{cpu}'\nendian = 'little'\n"
+    )
+    return path
+
+
+def build_wheel(source: Path, target: str, directory: Path) -> Path:
+    """Build, check and tag one wheel.
+
+    The headers are those of the Python that builds: for the limited API all that matters in them is
+    the size of C's types, which all these targets have in common with it.
+
+    Args:
+        source: The unpacked sdist.
+        target: Which of `TARGETS`.
+        directory: Where the wheel is put.
+
+    Returns:
+        Its path.
+    """
+    with tempfile.TemporaryDirectory() as scratch_name:
+        scratch = Path(scratch_name)
+        settings = [
+            f"-Csetup-args=--cross-file={cross_file(target, scratch)}",
+            "-Csetup-args=-Dzstd=bundled",
+            "-Csetup-args=-Dc_link_args=-s",
+        ]
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", *settings]
+        run(*command, "--outdir", scratch, cwd=source)
+        [wheel] = scratch.glob("*.whl")
+        tags = ("--platform-tag", TARGETS[target], "--abi-tag", "abi3", "--python-tag", "cp311")
+        run(sys.executable, "-m", "wheel", "tags", "--remove", *tags, wheel)
+        [wheel] = scratch.glob("*.whl")
+        if "-gnu" in target:
+            check_symbols(wheel, target)
+        return Path(wheel.rename(directory / wheel.name))
+
+
+def check_symbols(wheel: Path, target: str) -> None:
+    """End with a sentence if the wheel needs a newer C library than its tag says."""
+    shown = json.loads(run(sys.executable, "-m", "auditwheel", "show", "--json", wheel))
+    needed = str(shown["overall_tag"])
+    minor = int(needed.split("_")[2]) if needed.startswith("manylinux_2_") else 99
+    if minor > int(target.rpartition(".")[2]):
+        sys.exit(f"wheels: {wheel.name} needs {needed}")
+
+
+def main(directory: Path, targets: Sequence[str] = tuple(TARGETS)) -> None:
+    """Leave in `directory` the sdist and the wheels for `targets`, and nothing older."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in [*directory.glob("*.whl"), *directory.glob("*.tar.gz")]:
+        old.unlink()
+    sdist = build_sdist(directory)
+    made = [sdist]
+    with tempfile.TemporaryDirectory() as scratch:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(scratch, filter="data")
+        [source] = Path(scratch).iterdir()
+        made += [build_wheel(source, target, directory) for target in targets]
+    for path in made:
+        print(f"{path.stat().st_size:>9,} bytes  {path}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), sys.argv[2:] or tuple(TARGETS))
