@@ -1,6 +1,6 @@
 """What an installed vevents does for its user, in one go: append, read, deliver to the emulator.
 
-Needs `vevents[emulate]`; `./dev wheels` runs it for each wheel. Prints one sentence, or a traceback.
+Needs `vevents[emulate]`; `./dev wheels` runs it for its wheels.
 """
 
 from __future__ import annotations
