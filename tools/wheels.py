@@ -10,12 +10,14 @@ Runs in an environment with what `./dev wheels` installs. The sdist holds what i
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,9 +101,25 @@ def build_wheel(source: Path, target: str, directory: Path) -> Path:
         tags = ("--platform-tag", TARGETS[target], "--abi-tag", "abi3", "--python-tag", "cp311")
         run(sys.executable, "-m", "wheel", "tags", "--remove", *tags, wheel)
         [wheel] = scratch.glob("*.whl")
+        check_exports(wheel)
         if "-gnu" in target:
             check_symbols(wheel, target)
         return Path(wheel.rename(directory / wheel.name))
+
+
+def check_exports(wheel: Path) -> None:
+    """End with a sentence if the extension shows anything but its entry: zstd would clash."""
+    from elftools.elf.elffile import ELFFile  # comes with auditwheel
+
+    with zipfile.ZipFile(wheel) as archive:
+        elf = ELFFile(io.BytesIO(archive.read("vevents/_core.abi3.so")))
+    shown = {
+        symbol.name
+        for symbol in elf.get_section_by_name(".dynsym").iter_symbols()
+        if symbol["st_shndx"] != "SHN_UNDEF" and symbol["st_info"]["type"] == "STT_FUNC"
+    }
+    if shown != {"PyInit__core"}:
+        sys.exit(f"wheels: {wheel.name} exports {len(shown)} functions: {sorted(shown)[:5]} ...")
 
 
 def check_symbols(wheel: Path, target: str) -> None:
