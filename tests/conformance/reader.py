@@ -126,9 +126,7 @@ class RingFile:
             length, seq, wall_ns, mono_ns, id_, boot, raw_size, codec, kind, flags, stored = record
             payload = (
                 # The one call that knows the format in every version of zstandard.
-                decompressors[codec].decompressobj().decompress(stored)
-                if codec
-                else stored
+                decompressors[codec].decompressobj().decompress(stored) if codec else stored
             )
             assert len(payload) == raw_size
             index = seq - base_seq
