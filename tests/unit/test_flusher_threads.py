@@ -405,8 +405,8 @@ def test_a_crash_at_every_step_loses_nothing_and_repeats_little(tmp_path: Path) 
         assert site.log.stats("media").pending == 0
         uploads = list(site.server.images.values())
         assert len(set(uploads)) == 12
-        # Requests under way when the process died may arrive later, and an event that is refused may
-        # be so for an image that was uploaded before the crash.
+        # Requests under way when the process died may arrive later, and an event that is refused
+        # may be so for an image that was uploaded before the crash.
         allowed = 4 + len(site.log.notes_of("upload-forgotten"))
         assert len(uploads) - len(set(uploads)) <= allowed, die_at
     assert deaths > total * 0.9
