@@ -2,9 +2,16 @@
 
     python engine.py
 
-reads one JSON object per line, `{"case": NAME, "url": URL}`, runs the workflow of that name once
-with its sink pointed at the event store of that address, and prints what the sink put out as one
-line. The first line it prints is `{"ready": [NAMES]}`.
+reads one JSON object per line, runs a workflow once, and prints what its sink put out as one line.
+The first line it prints is `{"ready": [NAMES]}`.
+
+    {"case": NAME, "url": URL}      the official block, pointed at the event store of that address
+    {"case": NAME, "dir": DIR}      our own block, writing to the log there; more keys are
+                                    "settings", inputs of the block, "frame_time", ISO 8601, and
+                                    "inputs", parameters of the workflow: "result", "priority"
+    {"time": NAME, "url", "dir"}    both by turns, "runs" times, on pictures of a "size": how long
+                                    each block took, in seconds
+    {"close": DIR}                  end the workflows with our block in them
 
 The detector is the one thing that is not real: a block of ours, in this very file, which the
 engine imports as a plugin. No model is loaded, nothing but the store is talked to.
@@ -15,11 +22,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 SINK = "roboflow_core/roboflow_vision_events@v1"
+OUR_SINK = "vevents/vision_events@v1"
 WIDTH, HEIGHT = 96, 64
 COUNT = 5
 
@@ -157,12 +166,16 @@ def load_blocks() -> list[type]:
     return [Detector]
 
 
-def workflow_of(case: str, url: str) -> dict[str, Any]:
+def workflow_of(case: str, sink: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the definition of a workflow: picture -> detector -> sink."""
-    settings = dict(CASES[case])
+    settings = CASES[case] | changes
     return {
         "version": "1.3.0",
-        "inputs": [{"type": "WorkflowImage", "name": "image"}],
+        "inputs": [
+            {"type": "WorkflowImage", "name": "image"},
+            {"type": "WorkflowParameter", "name": "result", "default_value": "fail"},
+            {"type": "WorkflowParameter", "name": "priority", "default_value": 0},
+        ],
         "steps": [
             {
                 "type": "vevents_tests/detector@v1",
@@ -171,13 +184,12 @@ def workflow_of(case: str, url: str) -> dict[str, Any]:
                 "find": settings.pop("find"),
             },
             {
-                "type": SINK,
+                "type": sink,
                 "name": "sink",
                 "solution": "uc-interop",
                 "fire_and_forget": False,
                 "cooldown_seconds": 0,
                 "write_to_event_store": True,
-                "event_store_url": url,
                 **settings,
             },
         ],
@@ -210,31 +222,105 @@ def declare_missing_operators() -> None:
 _KEPT: list[Any] = []
 
 
+class Site:
+    """The engines of this process, one for each workflow, and the picture that they look at."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Any] = {}
+
+    def answer(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Do what one line says."""
+        if "close" in told:
+            ours = [key for key in self._engines if json.loads(key)[1] == told["close"]]
+            for key in ours:
+                self._engines.pop(key).close()
+            return {"closed": len(ours)}
+        if "time" in told:
+            return self._times(told)
+        return self._run(told)
+
+    def _run(self, told: dict[str, Any]) -> dict[str, Any]:
+        picture = _draw(*told.get("size", (WIDTH, HEIGHT)))
+        if "frame_time" in told:
+            video = {
+                "video_identifier": "video-1",
+                "frame_number": 1,
+                "frame_timestamp": told["frame_time"],
+                "fps": 30,
+            }
+            picture = {"type": "numpy_object", "value": picture, "video_metadata": video}
+        given = {"image": [picture], **told.get("inputs", {})}
+        [output] = self._engine(told).run(runtime_parameters=given)
+        return output
+
+    def _engine(self, told: dict[str, Any]) -> Any:
+        from roboflow_workflows.execution_engine.core import ExecutionEngine
+
+        changes = dict(told.get("settings", {}))
+        if "dir" in told:
+            os.environ["VEVENTS_DIR"] = told["dir"]
+        else:
+            changes["event_store_url"] = told["url"]
+        key = json.dumps([told["case"], told.get("dir"), changes])
+        if key not in self._engines:
+            self._engines[key] = ExecutionEngine.init(
+                workflow_definition=workflow_of(
+                    told["case"], OUR_SINK if "dir" in told else SINK, changes
+                ),
+                init_parameters={"workflows_core.api_key": None},
+                max_concurrent_steps=1,
+            )
+        return self._engines[key]
+
+    def _times(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Time the sinks' own `run`, which the engine calls: the rest of a run is the same."""
+        taken: dict[str, list[float]] = {"official": [], "ours": []}
+        common = {"case": told["time"], "settings": told["settings"], "size": told["size"]}
+        sides = {
+            "official": common | {"url": told["url"]},
+            "ours": common | {"dir": told["dir"]},
+        }
+        for side, one in sides.items():
+            sink = self._engine(one)._engine._compiled_workflow.steps["sink"].step
+            _time_calls(sink, taken[side])
+        for _ in range(told["runs"]):
+            for one in sides.values():
+                output = self._run(one)
+                assert output["error_status"] is False, output
+        return taken
+
+
+def _draw(width: int, height: int) -> Any:
+    import numpy as np
+
+    ramp = np.add.outer(np.arange(height) * 2, np.arange(width)) % 256
+    return np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1).astype(np.uint8)
+
+
+def _time_calls(block: Any, taken: list[float]) -> None:
+    run = block.run
+
+    def timed(*given: Any, **inputs: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return run(*given, **inputs)
+        finally:
+            taken.append(time.perf_counter() - begin)
+
+    block.run = timed
+
+
 def main() -> None:
     """Answer one line after the other."""
-    os.environ["WORKFLOWS_PLUGINS"] = Path(__file__).stem
+    os.environ["WORKFLOWS_PLUGINS"] = f"{Path(__file__).stem},vevents.workflows"
     sys.path.insert(0, str(Path(__file__).parent))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes elsewhere
     declare_missing_operators()
-    import numpy as np
-    from roboflow_workflows.execution_engine.core import ExecutionEngine
-
-    ramp = np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH)) % 256
-    picture = np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1).astype(np.uint8)
-    engines: dict[tuple[str, str], Any] = {}
+    site = Site()
     print(json.dumps({"ready": list(CASES)}), file=answers)
     for line in sys.stdin:
-        told = json.loads(line)
-        case, url = told["case"], told["url"]
-        if (case, url) not in engines:
-            engines[case, url] = ExecutionEngine.init(
-                workflow_definition=workflow_of(case, url),
-                init_parameters={"workflows_core.api_key": None},
-                max_concurrent_steps=1,
-            )
-        [output] = engines[case, url].run(runtime_parameters={"image": [picture]})
-        print(json.dumps(output), file=answers)
+        print(json.dumps(site.answer(json.loads(line))), file=answers)
 
 
 if __name__ == "__main__":

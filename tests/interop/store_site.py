@@ -140,15 +140,17 @@ def assert_all_arrived(directory: Path, emulator: RunningEmulator, taken: dict[s
     for event_id, raw in taken.items():
         assert rows[event_id]["posts"] == 1
         assert rows[event_id]["warnings"] == []
-        _compare(json.loads(raw), rows[event_id]["event"], digests)
+        body, event = json.loads(raw), rows[event_id]["event"]
+        assert parse_timestamp(event["timestamp"]) == parse_timestamp(body["inference_timestamp"])
+        assert event.get("customMetadata", {}) == body.get("custom_metadata", {})
+        compare(body, event, digests)
 
 
-def _compare(body: dict[str, Any], event: dict[str, Any], digests: dict[str, str]) -> None:
+def compare(body: dict[str, Any], event: dict[str, Any], digests: dict[str, str]) -> None:
+    """Compare all but time and metadata of what the official block sent with what arrived."""
     assert event["eventType"] == body["event_schema"]
     assert event["useCaseId"] == body["solution"] == USE_CASE
     assert event["eventData"] == body["event_data"]
-    assert parse_timestamp(event["timestamp"]) == parse_timestamp(body["inference_timestamp"])
-    assert event.get("customMetadata", {}) == body.get("custom_metadata", {})
     assert event.get("displayImagePosition") == body.get("displayImagePosition")
     assert len(event.get("images", [])) == len(body["images"])
     for arrived, sent in zip(event.get("images", []), body["images"], strict=True):

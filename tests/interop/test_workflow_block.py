@@ -5,75 +5,19 @@ The engine is large and has an environment of its own: `./dev interop` makes it 
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from store_site import RECORDED, USE_CASE, assert_all_arrived, store_and_middleman
+from engine_process import Engine
+from store_site import RECORDED, assert_all_arrived, store_and_middleman
 
 from vevents import Event, EventLog
 from vevents.cli import main
-from vevents.emulator import EmulatorConfig, RunningEmulator
+from vevents.emulator import RunningEmulator
 from vevents.errors import LogFullError
 
-ENGINE_PYTHON = os.environ.get("VEVENTS_ENGINE_PYTHON", "")
 RECORD = bool(os.environ.get("VEVENTS_RECORD_BODIES"))
-KEY = "rf_secret_0123456789"
-
-pytestmark = pytest.mark.skipif(not ENGINE_PYTHON, reason="needs the engine: ./dev interop")
-
-
-class Engine:
-    """The engine's process; one line in, one line out."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [ENGINE_PYTHON, str(Path(__file__).with_name("engine.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"NO_PROXY": "*"},
-            text=True,
-        )
-        self.cases: list[str] = self._read()["ready"]
-
-    def run(self, case: str, url: str) -> dict[str, Any]:
-        """Run the workflow of a case once."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"case": case, "url": url}) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.communicate(timeout=60)
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        loaded = json.loads(self._process.stdout.readline())
-        assert isinstance(loaded, dict)
-        return loaded
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    running = Engine()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningEmulator]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    config = EmulatorConfig(api_keys=[KEY], use_cases=[USE_CASE], require_known_images=True)
-    with RunningEmulator(config) as running:
-        monkeypatch.setenv("ROBOFLOW_API_KEY", KEY)
-        monkeypatch.setenv("API_URL", running.url)
-        yield running
 
 
 def test_the_block_writes_to_the_store_and_all_of_it_reaches_the_cloud(

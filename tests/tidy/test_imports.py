@@ -26,6 +26,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"log", "detections", "event", "errors"},
         {"numpy", "cv2", "supervision"},
     ),
+    "workflows": (
+        {"adapters", "log", "frames", "event", "settings", "errors"},
+        {"pydantic", "roboflow_workflows"},
+    ),
     "settings": ({"errors", "pressure"}, set()),
     "installation": ({"errors"}, set()),
     "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
