@@ -250,12 +250,14 @@ def test_the_settings_say_where_the_log_is_and_all_blocks_share_it(tmp_path, mon
 
     own = make()
     assert make() is own
-    own.gate().submit(check(), 1.0)
-    own.close()
+    gate = own.gate()
+    gate.submit(check(), 3600.0)
+    gate.submit(check(), 3600.0)
+    own.finish()
 
     with EventLog(tmp_path / "log", read_only=True) as log:
         assert 1 << 20 < log.stats().bytes_on_disk <= 2 << 20
-        assert log.stats().appended == 1
+        assert log.stats().appended == log.durable_seq == 2
 
 
 PROGRAM = """

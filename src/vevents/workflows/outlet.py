@@ -99,14 +99,19 @@ class Outlet:
             self._complained_s = now_s
             _LOGGER.warning("%s", message)
 
-    def close(self) -> None:
-        """Write what the cooldowns hold, and close the log if this object has opened it."""
+    def finish(self) -> None:
+        """Write what the cooldowns hold, for good; at the end of the program.
+
+        The log stays open: another thread may be inside it, and closing adds nothing to a sync.
+        """
         for gate in list(self._gates):
             gate.flush()
-        with self._lock:
-            if self._open is not None and self._log is not None:
-                self._log.close()
-                self._log = None
+        if self._open is None or self._log is None:
+            return
+        try:
+            self._log.sync()
+        except (VeventsError, OSError) as error:
+            self.complain(f"the log was not synced: {type(error).__name__}: {error}")
 
     def forget(self) -> None:
         """In the child of a fork: what is held is the parent's to write."""
@@ -123,7 +128,7 @@ class Outlet:
             assert self._open is not None
             now_s = self._clockwork.monotonic_s()
             if self._failure is not None and now_s < self._failure[0] + _REOPEN_S:
-                raise self._failure[1]
+                raise self._failure[1].with_traceback(None)
             try:
                 self._log = self._open()
             except (VeventsError, OSError) as error:
@@ -264,7 +269,7 @@ def _open_log(settings: Settings) -> EventLog:
 @atexit.register
 def _finish() -> None:
     for outlet in list(_OUTLETS):
-        outlet.close()
+        outlet.finish()
 
 
 def _forget_parents() -> None:
