@@ -19,6 +19,7 @@ from vevents.workflows.candidate import candidate_of, with_counts, with_sound_ti
 JPEG = saved(photograph(), "JPEG")
 OTHER_JPEG = saved(photograph(), "JPEG", quality=30)
 SEEN_AT = datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=UTC)
+NOW_NS = 1_795_000_000_123_456_789
 KINDS = [
     {"event_type": "safety_alert", "alert_type": "fire", "severity": "high"},
     {"event_type": "safety_alert", "alert_type": "fire", "severity": "medium"},
@@ -92,7 +93,7 @@ def test_all_inputs_of_every_type_arrive_under_their_names():
             }
         )
 
-        event = candidate.complete()
+        event = candidate.complete(NOW_NS)
 
         external = {} if event_type == "operator_feedback" else {"externalId": "lot-7"}
         assert event.event_type == event_type
@@ -154,7 +155,7 @@ def test_classes_count_with_their_confidence(predictions):
     candidate = candidate_of(inputs(predictions=predictions))
 
     assert candidate.importance[2] == 0.75
-    [image] = candidate.complete().images
+    [image] = candidate.complete(NOW_NS).images
     assert image.classifications[0] == Classification("good", 0.75)
 
 
@@ -163,7 +164,7 @@ def test_images_predictions_and_the_frames_time_are_added_when_the_event_is_kept
     candidate = candidate_of(inputs(input_image=seen, output_image=shown, predictions=boxes(0.5)))
     assert seen.encoded == shown.encoded == 0
 
-    event = candidate.complete()
+    event = candidate.complete(NOW_NS)
 
     [image] = event.images
     assert (image.frame, image.input_frame, image.label) == (OTHER_JPEG, JPEG, "workflow")
@@ -176,7 +177,9 @@ def test_images_predictions_and_the_frames_time_are_added_when_the_event_is_kept
 def test_one_picture_for_both_inputs_is_encoded_once():
     picture = Picture()
 
-    [image] = candidate_of(inputs(input_image=picture, output_image=picture)).complete().images
+    [image] = (
+        candidate_of(inputs(input_image=picture, output_image=picture)).complete(NOW_NS).images
+    )
 
     assert image.frame == image.input_frame == JPEG
     assert picture.encoded == 1
@@ -188,7 +191,7 @@ def test_a_frame_time_without_offset_is_local_time(monkeypatch):
     naive = SEEN_AT.replace(tzinfo=None) + timedelta(hours=5)
 
     try:
-        event = candidate_of(inputs(output_image=Picture(seen_at=naive))).complete()
+        event = candidate_of(inputs(output_image=Picture(seen_at=naive))).complete(NOW_NS)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -197,15 +200,15 @@ def test_a_frame_time_without_offset_is_local_time(monkeypatch):
 
 
 def test_predictions_without_a_picture_are_not_dropped():
-    event = candidate_of(inputs(predictions=boxes(0.5))).complete()
+    event = candidate_of(inputs(predictions=boxes(0.5))).complete(NOW_NS)
 
     assert len(event.images[0].object_detections) == 1
     assert event.display_image_position is None
-    assert event.timestamp is None
+    assert event.timestamp == datetime(2026, 11, 18, 11, 6, 40, 123_456, tzinfo=UTC)
 
 
 def test_no_picture_and_nothing_found_is_an_event_without_images():
-    assert candidate_of(inputs(predictions=boxes())).complete().images == ()
+    assert candidate_of(inputs(predictions=boxes())).complete(NOW_NS).images == ()
 
 
 @pytest.mark.parametrize("text", ["bm8gcGljdHVyZQ==", "data:image/png;base64,bm8="])
@@ -214,7 +217,7 @@ def test_what_is_no_picture_is_named(text):
     picture._text = text
 
     with pytest.raises(EventValidationError, match="input_image"):
-        candidate_of(inputs(input_image=picture)).complete()
+        candidate_of(inputs(input_image=picture)).complete(NOW_NS)
 
 
 def test_the_counts_stand_in_the_metadata():

@@ -90,6 +90,22 @@ def test_what_is_held_is_written_when_the_window_ends_without_another_frame(log,
     assert clock.timers == []
 
 
+def test_an_event_without_a_picture_has_the_time_of_its_run_and_not_of_its_write(
+    log, clock, monkeypatch
+):
+    moment = EventLog.now()._replace(synced=True)
+    monkeypatch.setattr(EventLog, "now", staticmethod(lambda: moment))
+    gate = Outlet(log, clock.work).gate()
+    gate.submit(check(), 5.0)
+    gate.submit(check("fail"), 5.0)
+    ran_ns = moment.wall_ns
+    moment = moment._replace(wall_ns=ran_ns + 5 * 10**9)
+
+    clock.advance(5)
+
+    assert [record.wall_ns // 1000 for record in log.read()] == [ran_ns // 1000] * 2
+
+
 def test_what_is_overdue_goes_before_the_next_frame_when_the_timer_is_late(log, clock):
     gate = Outlet(log, clock.work).gate()
     gate.submit(check(), 5.0)

@@ -91,8 +91,12 @@ class Candidate:
     stream: str
     _inputs: Mapping[str, Any]
 
-    def complete(self) -> Event:
+    def complete(self, now_ns: int) -> Event:
         """Return the event with its images, their annotations, and the time of the frame.
+
+        Args:
+            now_ns: Nanoseconds since 1970: the time of an event without images, which may be
+                written only when its window ends.
 
         Raises:
             EventValidationError: An image or a prediction is none.
@@ -118,10 +122,12 @@ class Candidate:
                 metadata={**(event.metadata or {}), **found.metadata} or None,
             )
         source = seen if seen is not None else shown
-        if source is not None:
+        if source is None:
+            moment = _moment(now_ns)
+        else:
             # Without an offset it is this machine's local time.
             moment = source.video_metadata.frame_timestamp.astimezone(UTC)
-            event = replace(event, timestamp=moment)
+        event = replace(event, timestamp=moment)
         event.validate()
         return event
 
@@ -189,7 +195,7 @@ def with_sound_time(event: Event, now_ns: int, *, clock_is_sound: bool) -> Event
     if event.timestamp is None:
         return event
     metadata: dict[str, str | float | bool] = dict(event.metadata or {})
-    age = _EPOCH + timedelta(microseconds=now_ns // 1000) - event.timestamp
+    age = _moment(now_ns) - event.timestamp
     if not clock_is_sound and timedelta(0) <= age <= _LIVE_MAX:
         if age >= _AGE_MIN:
             metadata[FRAME_AGE_KEY] = round(age.total_seconds(), 3)
@@ -198,6 +204,10 @@ def with_sound_time(event: Event, now_ns: int, *, clock_is_sound: bool) -> Event
     else:
         return event
     return replace(event, timestamp=None, metadata=metadata or None)
+
+
+def _moment(wall_ns: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=wall_ns // 1000)
 
 
 def _kind_of(event: Event) -> str:

@@ -174,7 +174,7 @@ class Gate:
             if not cooldown.keeps(importance, now_s):
                 cooldown.count(kind)
                 return None
-            event = candidate.complete()
+            event = candidate.complete(EventLog.now().wall_ns)
             kept = cooldown.offer(event, kind, importance, now_s)
             if kept is None:
                 self._start_timer(stream, cooldown, now_s)
