@@ -574,7 +574,7 @@ class EventLog:
     def append_note(self, note: Mapping[str, Any], *, sync: bool = False) -> int:
         """Write a note of the flusher to delivery.ring, the oldest of which are overwritten."""
         seq, _, _ = self._handle.append(
-            _ffi.DELIVERY, msgpack.packb(note), _ffi.APPEND_SYNC if sync else 0, 0
+            _ffi.DELIVERY, _packed(note), _ffi.APPEND_SYNC if sync else 0, 0
         )
         return seq
 
@@ -671,3 +671,13 @@ def _check_options(
         raise ConfigurationError(f"level: {level}; from -7 to 9, or 100 for no compression")
     if not 1 <= jpeg_quality <= 100:
         raise ConfigurationError(f"jpeg_quality: {jpeg_quality}; from 1 to 100")
+
+
+def note_size(note: Mapping[str, Any]) -> int:
+    """Return the bytes of a note as `EventLog.append_note` writes it, uncompressed."""
+    return len(_packed(note))
+
+
+def _packed(note: Mapping[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb(note)
+    return packed

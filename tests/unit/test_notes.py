@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from vevents.delivery.notes import Note, Notes, Reason
+from vevents import EventLog
+from vevents.delivery.notes import CLOCKS_MAX, Note, Notes, Reason, clock_note
 
 REFUSED = Reason("events", "refused", "custom")
 PAYLOAD = b"\x81\xa9eventType\xa6custom"
@@ -100,3 +103,58 @@ def test_what_others_wrote_is_read_with_the_next_update() -> None:
     assert list(notes.update().letters) == [("events", 2)]
     assert notes.dropped == {"events": 1}
     assert notes.counts == {REFUSED: 2}
+
+
+def go_round(notes: Notes, count: int = 30_000) -> None:
+    """Write so many notes that a ring of 1 MiB is overwritten twice."""
+    chance = random.Random(5)
+    for number in range(count):
+        digest = chance.randbytes(16)
+        source_id = f"ve-{chance.getrandbits(160):x}"
+        notes.append({"kind": "upload", "media": number, "digest": digest, "sourceId": source_id})
+
+
+def open_log(directory: Path) -> EventLog:
+    return EventLog(directory, events_size=1 << 20, media_size=1 << 20, delivery_size=1 << 20)
+
+
+def test_long_reasons_do_not_push_out_what_is_to_be_kept(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    with open_log(tmp_path / "log") as log:
+        notes = Notes(log)
+        notes.append({"kind": "loss-report", "state": "done", "at": 1, "figures": {"x": 1}})
+        for number in range(1, 6_001):
+            digest = chance.randbytes(16)
+            reason = "".join(chr(chance.randrange(0x4E00, 0x9FA5)) for _ in range(300))
+            note: Note = {"kind": "image-rejected", "media": number, "digest": digest}
+            notes.append(note | {"at": number, "status": 400, "reason": reason})
+
+        found = Notes(log).update()
+
+        assert log.stats("delivery").first_seq > 1
+        assert sum(found.counts.values()) == sum(notes.counts.values()) == 6_000
+        assert notes.letters.keys() <= found.letters.keys()
+        assert found.loss_report == notes.loss_report is not None
+
+
+def test_clocks_of_boots_outlive_other_notes(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log") as log:
+        notes = Notes(log)
+        for boot in (7, 8):
+            notes.append(clock_note(boot, boot * 10**18))
+        go_round(notes)
+
+        assert log.stats("delivery").first_seq > 2
+        assert Notes(log).update().clocks == {7: 7 * 10**18, 8: 8 * 10**18}
+
+
+def test_of_the_clocks_the_newest_boots_stay() -> None:
+    # The second one was kept: its note is the last.
+    order = [1, *range(3, CLOCKS_MAX + 2), 2]
+    notes = read(*(clock_note(boot, boot * 10**18) for boot in order))
+
+    assert sorted(notes.clocks) == list(range(2, CLOCKS_MAX + 2))
+
+
+def test_a_clock_note_that_makes_no_sense_is_left_out() -> None:
+    assert read({"kind": "clock", "boot": "x", "base_ns": None}, clock_note(1, 5)).clocks == {1: 5}

@@ -24,6 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from vevents.delivery.notes import clock_note
+
 if TYPE_CHECKING:
     from vevents.delivery.notes import Notes
     from vevents.event import Event
@@ -104,18 +106,13 @@ class ClockRepair:
         self._now = log.now()
         self._bases: dict[int, Base | None] = {}
         self._boots: dict[int, _Boot] = {}
-        self._noted: dict[int, Base] | None = None  # None: the notes have not been read yet
 
     def begin(self) -> None:
         """Look at the clock; before every pass."""
         self._now = self._log.now()
-        if self._noted is None:
-            self._noted = {
-                int(note["boot"]): Base(int(note["base_ns"]), "measured")
-                for _, note in self._log.notes()
-                if note.get("kind") == "clock"
-            }
-            self._bases.update(self._noted)
+        self._bases |= {
+            boot: Base(base_ns, "measured") for boot, base_ns in self._notes.update().clocks.items()
+        }
         # What was not known may be by now, and what was estimated may be better.
         known = {boot: base for boot, base in self._bases.items() if base is not None}
         self._bases = {b: base for b, base in known.items() if base.source != "estimated"}
@@ -161,12 +158,9 @@ class ClockRepair:
         """Keep what the true time is now, also for those who come after this boot."""
         base = Base(wall_ns - self._now.mono_ns, "measured")
         self._bases[self._now.boot] = base
-        assert self._noted is not None, "begin() comes first"
-        noted = self._noted.get(self._now.boot)
-        if noted is None or abs(noted.wall_ns - base.wall_ns) > _TOLERANCE_NS:
-            note = {"kind": "clock", "boot": self._now.boot, "base_ns": base.wall_ns}
-            self._notes.append(note)
-            self._noted[self._now.boot] = base
+        noted_ns = self._notes.clocks.get(self._now.boot)
+        if noted_ns is None or abs(noted_ns - base.wall_ns) > _TOLERANCE_NS:
+            self._notes.append(clock_note(self._now.boot, base.wall_ns))
 
     def _base_of(self, boot: int, seq: int) -> Base | None:
         """Find the base of a boot that has a record `seq`."""

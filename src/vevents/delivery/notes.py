@@ -1,12 +1,13 @@
 """The flusher's notes in delivery.ring: what they add up to, and which of them outlive the others.
 
 delivery.ring overwrites its oldest notes, and nearly all of them say under which id an image was
-uploaded: some 130 bytes each, so a busy camera goes round a ring of 4 MiB within hours. Three kinds
+uploaded: some 130 bytes each, so a busy camera goes round a ring of 4 MiB within hours. Four kinds
 of notes must not go with them:
 
     a dead letter       why an event or an image was refused for good, and the event itself
     the totals          how many were refused, by reason, since the log was made
     the loss report     what was reported upstream last
+    the clocks          when each of the newest 64 boots really began (`vevents.delivery.clock`)
 
 So whoever writes notes writes through `Notes`: before the ring comes round to one of these, it is
 written again at the ring's end (`kept`). Dead letters may take half of the ring, uncompressed, and
@@ -25,6 +26,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from vevents.errors import EventTooLargeError
+from vevents.log import note_size
 
 if TYPE_CHECKING:
     from vevents.log import EventLog, State
@@ -33,6 +35,7 @@ Stream = Literal["events", "media"]
 Note = dict[str, Any]
 
 LETTERS_MAX: Final = 65_536
+CLOCKS_MAX: Final = 64
 SEQS_PER_NOTE: Final = 100
 IMAGE: Final = "image"
 """Stands in place of an event type where an image was refused."""
@@ -77,6 +80,7 @@ class Notes:
         dropped: Of these, the ones that somebody struck off the list.
         appended_anew: Of these, the ones whose event was appended once more under a new number.
         loss_report: The last note of that kind, or None.
+        clocks: When boots really began, nanoseconds since 1970, by the boot's tag; the newest 64.
     """
 
     def __init__(self, log: EventLog) -> None:
@@ -88,6 +92,8 @@ class Notes:
         self.appended_anew: Counter[Stream] = Counter()
         self.loss_report: Note | None = None
         self._loss_report_seq = 0
+        self.clocks: dict[int, int] = {}
+        self._clock_seqs: dict[int, int] = {}
         self._totals_seq = 0
         # Bytes that may be written until somebody has to look; none before the first look.
         self._room = 0
@@ -218,6 +224,16 @@ class Notes:
             case "loss-report":
                 self.loss_report = note
                 self._loss_report_seq = seq
+            case "clock":
+                self._take_clock(seq, int(note["boot"]), int(note["base_ns"]))
+
+    def _take_clock(self, note_seq: int, boot: int, base_ns: int) -> None:
+        self.clocks[boot] = base_ns
+        self._clock_seqs[boot] = note_seq
+        if len(self.clocks) > CLOCKS_MAX:
+            # By what was measured, since the order of the notes changes when they are kept.
+            oldest = min(self.clocks, key=self.clocks.__getitem__)
+            del self.clocks[oldest], self._clock_seqs[oldest]
 
     def _take_letter(
         self, note_seq: int, note: Note, key: tuple[Stream, int], id_: str, event_type: str
@@ -247,7 +263,7 @@ class Notes:
         """
         stats = self._log.stats("delivery")
         self._room = stats.segment_size // 2
-        if not (self.letters or self.counts or self.loss_report):
+        if not (self.letters or self.counts or self.loss_report or self.clocks):
             return
         usable = stats.segment_count * stats.max_payload
         if stats.first_seq == 1 and stats.bytes_used < usable // 3:
@@ -274,6 +290,9 @@ class Notes:
                     self._write(note | {"kept": True, "payload": None})
         if self.loss_report is not None and self._loss_report_seq <= edge:
             self._write(self.loss_report)
+        for boot, note_seq in list(self._clock_seqs.items()):
+            if note_seq <= edge:
+                self._write(clock_note(boot, self.clocks[boot]))
         if self._totals_seq <= edge:
             self._write(
                 {
@@ -311,7 +330,12 @@ class Notes:
 
 def _size_of(note: Note) -> int:
     """At most so much of the ring a note takes: as if nothing could be compressed."""
-    return 200 + len(note.get("payload") or b"")
+    return 100 + note_size(note)
+
+
+def clock_note(boot: int, base_ns: int) -> Note:
+    """Return the note that says when a boot really began."""
+    return {"kind": "clock", "boot": boot, "base_ns": base_ns}
 
 
 def _type_of(note: Note) -> str:
