@@ -223,6 +223,14 @@ def test_a_success_begins_the_ladder_anew(planner: Planner, better: FlushReport)
     assert after(planner, 100.0, report(StopReason.OFFLINE)) == (101.0 if began_anew else 102.0)
 
 
+def test_one_event_that_the_server_fails_on_does_not_keep_the_ladder_at_its_foot(
+    planner: Planner,
+) -> None:
+    waits = [after(planner, 0.0, report(StopReason.SERVER, delivered=10)) for _ in range(12)]
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0, 300.0, 300.0]
+
+
 def test_trouble_of_our_own_backs_off_as_well(planner: Planner) -> None:
     for expected in (1.0, 2.0, 4.0):
         planner.began()

@@ -230,7 +230,9 @@ class Planner:
         """A pass ended as its report says."""
         self._end(now_s)
         self._rest_s = _REST_PER_PASS * report.duration_s
-        if report.delivered or report.images_delivered:
+        moved = report.delivered or report.images_delivered
+        # One event that the server cannot digest must not hold the waits at their shortest.
+        if moved and report.stopped_reason is not StopReason.SERVER:
             self._failures = 0
         match report.stopped_reason:
             case None:
