@@ -170,6 +170,24 @@ def test_retry(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert site.flush().delivered == 3
 
 
+def test_what_is_in_no_list_is_reached_with_unlisted(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Refusals without a note, as its being overwritten leaves them.
+    seq = site.append("odd").seq
+    site.log.mark([seq], "rejected")
+    capsys.readouterr()
+
+    [found] = listed(capsys, "--unlisted")
+    assert (found["code"], found["seq"], found["kept_in"]) == ("unknown", seq, "log")
+    assert run("list") == ExitCode.OK
+    assert "1 without a note any more (see --unlisted)" in capsys.readouterr().out
+    assert run("retry", "--unlisted", "--all") == ExitCode.OK
+    assert capsys.readouterr().out == "1 pending again, 0 appended anew\n"
+    assert len(site.letters()) == 3
+    assert site.flush().delivered == 1
+
+
 def test_retry_of_what_is_gone(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     note = next(note for _, note in site.log.notes() if note.get("eventId") == "press 7")
     site.log.append_note(note | {"payload": None})

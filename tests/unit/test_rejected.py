@@ -18,7 +18,8 @@ from vevents.delivery import rejected
 from vevents.delivery.flusher import flush_lock
 from vevents.delivery.notes import Notes, Reason
 from vevents.delivery.rejected import DeadLetters, matching, short_id_size, waiting_lock
-from vevents.errors import EventTooLargeError, FlushLockedError
+from vevents.errors import EventTooLargeError, FlushLockedError, LogFullError
+from vevents.log import Receipt
 
 
 @pytest.fixture
@@ -399,6 +400,118 @@ def test_an_image_without_an_event_to_go_with(site: Site) -> None:
 
 
 # --- dropping -------------------------------------------------------------------------------
+
+
+def values(site: Site, event_id: str) -> str:
+    value: str = site.server.events[event_id]["eventData"]["value"]
+    return value
+
+
+def test_retry_does_not_overwrite_what_came_later_under_the_same_id(site: Site) -> None:
+    site.append("bad v1", event_id="evt-1")
+    site.flush()
+    site.append("v2, corrected", event_id="evt-1")
+    site.flush()
+    site.strict = False
+
+    done = retry_all(site)
+
+    assert done.in_place == done.appended == 0
+    assert [(letter.id, why[:28]) for letter, why in done.failed] == [
+        ("evt-1", "a later event of this id was")
+    ]
+    site.flush()
+    assert values(site, "evt-1") == "v2, corrected"
+    assert site.listed() == ["evt-1"]
+    site.assert_counted()
+
+
+def test_retry_keeps_the_order_of_events_that_share_an_id(site: Site) -> None:
+    site.append("bad v1", event_id="evt-1")
+    site.flush()
+    site.overwrite_events()
+    site.append("bad v2", event_id="evt-1")
+    site.flush()
+    assert sorted(letter.place for letter in site.letters()) == ["log", "note"]
+    site.strict = False
+
+    done = retry_all(site)
+
+    assert (done.in_place, done.appended, len(done.failed)) == (1, 0, 1)
+    site.flush()
+    assert values(site, "evt-1") == "bad v2"
+
+
+def test_retry_of_an_image_does_not_send_an_event_that_was_replaced(site: Site) -> None:
+    image = jpeg("a")
+    site.refused_images.add(image)
+    site.append("v1", image, event_id="evt-1")
+    site.flush()
+    site.append("v2", event_id="evt-1")
+    site.flush()
+    site.refused_images.clear()
+
+    done = retry_all(site)
+
+    assert done.in_place == 0
+    assert "later event" in done.failed[0][1]
+    assert site.log.stats().pending == 0
+
+
+def test_retry_into_a_full_log_says_what_was_retried_and_what_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = [site.append(f"bad {number}") for number in range(9)]
+    site.flush()
+    site.overwrite_events()
+    assert {letter.place for letter in site.letters()} == {"note"}
+    append, room = site.log.append, list(range(4))
+
+    def append_while_there_is_room(event: Event) -> Receipt:
+        if not room:
+            raise LogFullError("no room")
+        room.pop()
+        return append(event)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.log, "append", append_while_there_is_room)
+        done = retry_all(site)
+
+    assert done.appended == 4
+    # The oldest went first, and those that did not are listed still.
+    assert [letter.id for letter, _ in done.failed] == ids(receipts)[4:]
+    assert all("full" in why for _, why in done.failed)
+    assert site.listed() == ids(receipts)[:3:-1]
+    assert retry_all(site).appended == 5
+    site.strict = False
+    assert site.flush().delivered == 9
+    site.assert_counted()
+
+
+def test_what_is_refused_and_in_no_list_can_be_retried(site: Site) -> None:
+    receipts = [site.append(f"bad {number}") for number in range(30)]
+    site.flush()
+    dead = DeadLetters(site.log)
+    dead.drop([letter for letter in dead.letters if letter.seq == 30])
+    # As if the notes of 20 had been overwritten.
+    notes = Notes(site.log).update()
+    for seq in range(1, 21):
+        del notes.letters["events", seq]
+    dead = DeadLetters(site.log)
+    dead._notes = notes
+    dead.letters = [letter for letter in dead.letters if letter.seq > 20]
+
+    found = dead.without_note()
+
+    assert [letter.id for letter in found] == ids(receipts)[19::-1]
+    assert {(x.code, x.type, x.status, x.place) for x in found} == {
+        ("unknown", "custom", None, "log")
+    }
+    assert dead.event(found[0]).data["value"] == "bad 19"
+    assert dead.retry(found).in_place == 20
+    site.assert_counted()
+    site.strict = False
+    assert site.flush().delivered == 20
 
 
 def test_drop_strikes_off_the_list_and_keeps_the_count(site: Site) -> None:

@@ -74,6 +74,11 @@ _WAIT = click.option(
     "--wait", type=DURATION, default="10s", show_default=True,
     help="How long to wait for a flush that is running.",
 )  # fmt: skip
+_UNLISTED = click.option(
+    "--unlisted", is_flag=True,
+    help="Instead of those on the list: what is still in the log and was refused so long ago that "
+    "the note of why was overwritten. Their time is that of the event.",
+)  # fmt: skip
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 
@@ -97,6 +102,7 @@ def command() -> None:
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N of them."
 )
+@_UNLISTED
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_(
     dir_: str | None,
@@ -106,6 +112,7 @@ def list_(
     types: tuple[str, ...],
     since: datetime | float | None,
     limit: int | None,
+    unlisted: bool,
     as_json: bool,
 ) -> int:
     """List what was refused, the newest first.
@@ -119,7 +126,7 @@ def list_(
         from vevents.delivery.rejected import DeadLetters
 
         dead = DeadLetters(log)
-        letters = _filtered(dead.letters, codes, types, since)
+        letters = _filtered(_letters(dead, unlisted), codes, types, since)
         shown = letters[:limit]
         if as_json:
             _print_lines(json.dumps(letter.to_json(), ensure_ascii=False) for letter in shown)
@@ -165,6 +172,7 @@ def show(dir_: str | None, config: str | None, log_level: str | None, id_: str) 
 @settings_options
 @_filters
 @_chosen_by_id
+@_UNLISTED
 @_DRY_RUN
 @_WAIT
 @_JSON
@@ -177,6 +185,7 @@ def retry(
     since: datetime | float | None,
     ids: tuple[str, ...],
     every: bool,
+    unlisted: bool,
     dry_run: bool,
     wait: float,
     as_json: bool,
@@ -187,20 +196,23 @@ def retry(
     time, so what the server has of it already is overwritten. One that is in the log no more is
     appended anew. An image goes with its events, which are sent again.
 
-    Exit code 5 if some cannot be retried, because nothing is left of them.
+    Exit code 5 if some cannot be retried: nothing is left of them, a later event of the same id
+    was sent or is pending, or the log is full and told to refuse. The others are retried.
     """
     settings = load_settings(dir_, config, log_level)
     directory = require_log(settings)
     _require_choice(ids, every, codes, types, since)
     from vevents.delivery.rejected import DeadLetters, waiting_lock
 
+    def choose(dead: DeadLetters) -> list[DeadLetter]:
+        return _chosen(_letters(dead, unlisted), ids, codes, types, since)
+
     with open_log(settings, read_only=dry_run) as log:
         if dry_run:
-            letters = _chosen(DeadLetters(log).letters, ids, codes, types, since)
-            return _report_dry_run("retried", letters, as_json)
+            return _report_dry_run("retried", choose(DeadLetters(log)), as_json)
         with waiting_lock(directory, wait):
             dead = DeadLetters(log)
-            done = dead.retry(_chosen(dead.letters, ids, codes, types, since))
+            done = dead.retry(choose(dead))
     if as_json:
         report = {
             "in_place": done.in_place,
@@ -353,6 +365,10 @@ def _require_choice(
         raise click.UsageError("which ones? Give IDs, --all, --code, --type or --since")
 
 
+def _letters(dead: DeadLetters, unlisted: bool) -> list[DeadLetter]:
+    return dead.without_note() if unlisted else dead.letters
+
+
 def _chosen(
     letters: Sequence[DeadLetter],
     ids: Sequence[str],
@@ -436,7 +452,7 @@ def _footer(dead: DeadLetters, count: int, directory: str) -> list[str]:
         for number, what in (
             (unlisted.dropped, "dropped"),
             (unlisted.appended_anew, "appended anew"),
-            (unlisted.overwritten, "without a note any more"),
+            (unlisted.overwritten, "without a note any more (see --unlisted)"),
         )
         if number
     ]

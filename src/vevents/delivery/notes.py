@@ -39,7 +39,8 @@ CLOCKS_MAX: Final = 64
 SEQS_PER_NOTE: Final = 100
 IMAGE: Final = "image"
 """Stands in place of an event type where an image was refused."""
-_UNKNOWN = "unknown"
+UNKNOWN: Final = "unknown"
+"""Stands where nobody knows a code, or a type of event."""
 _READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 
 
@@ -157,7 +158,9 @@ class Notes:
         if settled:
             self.retried("events", settled, in_place=True)
 
-    def retried(self, stream: Stream, seqs: Sequence[int], *, in_place: bool) -> None:
+    def retried(
+        self, stream: Stream, seqs: Sequence[int], *, in_place: bool, unlisted: bool = False
+    ) -> None:
         """Take dead letters off the list because they are pending again.
 
         Args:
@@ -165,10 +168,13 @@ class Notes:
             seqs: Their sequence numbers.
             in_place: The records themselves are pending again, so they are not rejected any more;
                 else their events were appended anew, and the records stay rejected.
+            unlisted: They were in no list, so nobody knows any more why they were refused.
         """
         for start in range(0, len(seqs), SEQS_PER_NOTE):
             chunk = list(seqs[start : start + SEQS_PER_NOTE])
-            note = {"kind": "retried", "stream": stream, "seqs": chunk, "in_place": in_place}
+            note: Note = {"kind": "retried", "stream": stream, "seqs": chunk, "in_place": in_place}
+            if unlisted:
+                note["unlisted"] = True
             self.append(note | {"at": self._log.now().wall_ns})
 
     def drop(self, stream: Stream, seqs: Sequence[int]) -> None:
@@ -195,7 +201,9 @@ class Notes:
         match note.get("kind"):
             case "rejected":
                 key: tuple[Stream, int] = ("events", note["seq"])
-                self._take_letter(seq, note, key, str(note["eventId"]), _type_of(note))
+                self._take_letter(
+                    seq, note, key, str(note["eventId"]), type_of(note.get("payload"))
+                )
             case "image-rejected":
                 key = ("media", note["media"])
                 self._take_letter(seq, note, key, bytes(note["digest"]).hex(), IMAGE)
@@ -207,6 +215,13 @@ class Notes:
                     self.counts[image.reason] -= 1
             case "orphan":
                 self.counts[Reason("media", "orphan", IMAGE)] += len(note["media"])
+            case "retried" if note.get("unlisted"):
+                stream = note["stream"]
+                for _ in note["seqs"]:
+                    # Likely the most frequent reason; the sum at least is right.
+                    reasons = [reason for reason in self.counts if reason.stream == stream]
+                    if reasons:
+                        self.counts[max(reasons, key=self.counts.__getitem__)] -= 1
             case "retried":
                 for letter in self._strike(note):
                     if note["in_place"]:
@@ -239,7 +254,7 @@ class Notes:
         self, note_seq: int, note: Note, key: tuple[Stream, int], id_: str, event_type: str
     ) -> None:
         # Notes of earlier versions have no code: the server's status tells who refused.
-        code = note.get("code") or (_UNKNOWN if note.get("status") is None else "refused")
+        code = note.get("code") or (UNKNOWN if note.get("status") is None else "refused")
         reason = Reason(key[0], str(code), event_type)
         before = self.letters.pop(key, None)
         self.letters[key] = Letter(note_seq, id_, int(note["at"]), _size_of(note), reason)
@@ -338,12 +353,12 @@ def clock_note(boot: int, base_ns: int) -> Note:
     return {"kind": "clock", "boot": boot, "base_ns": base_ns}
 
 
-def _type_of(note: Note) -> str:
-    """Return the type of a rejected event, which begins its payload (docs/format.md)."""
-    payload = bytes(note.get("payload") or b"")
+def type_of(payload: bytes | None) -> str:
+    """Return the type of an event, which begins its payload (docs/format.md), or `unknown`."""
+    payload = bytes(payload or b"")
     head = b"\xa9eventType"
     if payload[1 : 1 + len(head)] != head or len(payload) <= 1 + len(head):
-        return _UNKNOWN
+        return UNKNOWN
     # A text of up to 31 bytes: 0xa0 plus its length.
     start = 2 + len(head)
     return payload[start : start + (payload[start - 1] & 0x1F)].decode("utf-8", "replace")

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from vevents.delivery.flusher import flush_lock
-from vevents.delivery.notes import SEQS_PER_NOTE, Notes
-from vevents.errors import FlushLockedError
+from vevents.delivery.notes import SEQS_PER_NOTE, UNKNOWN, Notes, type_of
+from vevents.errors import FlushLockedError, LogFullError
 from vevents.frames import sniff
 from vevents.log import Record
 from vevents.wire import event_to_json, format_timestamp, required_frames
@@ -47,6 +47,9 @@ FRAMES_DIRECTORY: Final = "frames"
 
 _READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 _LOCK_LOOK_S = 0.2
+_NO_NOTE: Final = 0
+_LATER: Final = "a later event of this id was sent or is pending, and would be overwritten"
+_FULL: Final = "the log is full and told to refuse; flush, and retry it then"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class DeadLetter:
         status: HTTP status of the refusal; None if the server was not asked.
         at_ns: When it was refused, nanoseconds since 1970.
         place: Where the event or image itself is left.
-        note_seq: Sequence number of its note in delivery.ring.
+        note_seq: Sequence number of its note in delivery.ring; 0 if that was overwritten.
     """
 
     stream: Stream
@@ -201,6 +204,33 @@ class DeadLetters:
 
     # --- looking ---------------------------------------------------------------------------
 
+    def without_note(self) -> list[DeadLetter]:
+        """Return the rejected events that are in the log and in no list, the newest first.
+
+        Their notes were overwritten, so nobody knows why and when they were refused: `at_ns` is
+        the time of the event. What was dropped is left out for as long as that is noted.
+        """
+        known = {seq for stream, seq in self._notes.letters if stream == "events"}
+        for _, note in self._log.notes():
+            if note.get("kind") == "dropped" and note.get("stream") == "events":
+                known |= set(note.get("seqs") or ())
+        return [
+            DeadLetter(
+                stream="events",
+                seq=record.seq,
+                id=self._log.event_id(record),
+                type=type_of(record.payload),
+                code=UNKNOWN,
+                reason="the note of its refusal was overwritten",
+                status=None,
+                at_ns=record.wall_ns,
+                place="log",
+                note_seq=_NO_NOTE,
+            )
+            for record in self._log.read("events", states=("rejected",))
+            if record.seq not in known
+        ][::-1]
+
     def _read(self) -> Iterator[DeadLetter]:
         letters: dict[Stream, dict[int, DeadLetter]] = {"events": {}, "media": {}}
         keys = {letter.note_seq: key for key, letter in self._notes.letters.items()}
@@ -258,12 +288,21 @@ class DeadLetters:
         if letter.place == "log":
             record = _record(self._log, "events", letter.seq, _READABLE)
         if record is None:
+            if letter.note_seq == _NO_NOTE:
+                raise ValueError("it was overwritten meanwhile")
             record = _record_of(letter, note)
         return self._log.decode(record)
 
     def _with_notes(self, letters: Iterable[DeadLetter]) -> Iterator[tuple[DeadLetter, Note]]:
         """Yield letters with what their notes say, the oldest note first, one in memory."""
-        wanted = {self._notes.letters[x.stream, x.seq].note_seq: x for x in letters}
+        wanted = {}
+        for letter in letters:
+            if letter.note_seq == _NO_NOTE:
+                yield letter, {}
+            else:
+                wanted[self._notes.letters[letter.stream, letter.seq].note_seq] = letter
+        if not wanted:
+            return
         for note_seq, note in self._log.notes():
             if note_seq in wanted:
                 yield wanted.pop(note_seq), note
@@ -274,7 +313,7 @@ class DeadLetters:
         """Return the event that was refused.
 
         Args:
-            letter: Of `self.letters`, one of the events.
+            letter: Of `self.letters` or `without_note()`, one of the events.
 
         Raises:
             ValueError: It cannot be read, or it is gone.
@@ -327,20 +366,28 @@ class DeadLetters:
     def retry(self, letters: Sequence[DeadLetter]) -> Retried:
         """Make events and images pending again, so that the next flush brings them once more.
 
-        An image goes with its events, which are sent again under their ids.
+        An image goes with its events, which are sent again under their ids. An event is left as it
+        is if a later one of its id is pending or delivered, as far as the log still holds that one:
+        the API overwrites, and the last one has to be the last. What cannot be retried is in the
+        result with the reason, also if the log is full and told to refuse.
 
         Args:
-            letters: Of `self.letters`.
+            letters: Of `self.letters` or `without_note()`.
 
         Raises:
             LogError: The log cannot be written; what was done before is done.
             OSError: The disk fails.
         """
         done = Retried()
-        here = [x for x in letters if x.stream == "events" and x.place == "log"]
+        events = [x for x in letters if x.stream == "events" and x.place != "gone"]
+        # As they were appended, so that the last of an id stays the last.
+        here = sorted((x for x in events if x.place == "log"), key=_seq)
+        here = self._without_later(here, done)
         for start in range(0, len(here), SEQS_PER_NOTE):
-            self._retry_in_place(sorted(here[start : start + SEQS_PER_NOTE], key=_seq), done)
-        elsewhere = [x for x in letters if x.stream == "events" and x.place == "note"]
+            self._retry_in_place(here[start : start + SEQS_PER_NOTE], done)
+        # Only now: what is pending again is later than any that is not in the log any more.
+        elsewhere = sorted((x for x in events if x.place == "note"), key=_seq)
+        elsewhere = self._without_later(elsewhere, done)
         for start in range(0, len(elsewhere), SEQS_PER_NOTE):
             self._append_anew(elsewhere[start : start + SEQS_PER_NOTE], done)
         self._retry_images([x for x in letters if x.stream == "media" and x.place == "log"], done)
@@ -349,26 +396,75 @@ class DeadLetters:
                 done.failed.append((letter, "it was overwritten and is nowhere else"))
         return done
 
+    def _last_seqs(self, event_ids: set[str]) -> dict[str, int]:
+        """Return for ids the last event that is pending or delivered under them, if any."""
+        found: dict[str, int] = {}
+        if event_ids:
+            for record in self._log.read("events", states=("pending", "delivered")):
+                event_id = self._log.event_id(record)
+                if event_id in event_ids:
+                    found[event_id] = record.seq
+        return found
+
+    def _without_later(self, letters: Sequence[DeadLetter], done: Retried) -> list[DeadLetter]:
+        last_seqs = self._last_seqs({letter.id for letter in letters})
+        # What is in a note only is older than all of the log, also if the ring began anew.
+        behind = [
+            letter
+            for letter in letters
+            if last_seqs.get(letter.id, 0) > (letter.seq if letter.place == "log" else 0)
+        ]
+        copied = []
+        for letter, note in self._with_notes(x for x in behind if x.place == "note"):
+            # A retry that died between the event and its note has appended it already.
+            if self._is_copied(letter, note, last_seqs[letter.id]):
+                copied.append(letter)
+        self._notes.retried("events", [letter.seq for letter in copied], in_place=False)
+        done.appended += len(copied)
+        copies, others = {x.seq for x in copied}, {x.seq for x in behind}
+        done.failed += [(letter, _LATER) for letter in behind if letter.seq not in copies]
+        return [letter for letter in letters if letter.seq not in others]
+
+    def _is_copied(self, letter: DeadLetter, note: Note, seq: int) -> bool:
+        record = _record(self._log, "events", seq, ("pending", "delivered"))
+        try:
+            return record is not None and self._log.decode(record) == self._event(letter, note)
+        except ValueError:
+            return False
+
     def _retry_in_place(self, letters: Sequence[DeadLetter], done: Retried) -> None:
         seqs = [letter.seq for letter in letters]
         frames = [frame for seq in seqs for frame in self._frames_of(seq)]
         done.in_place += self._log.mark(seqs, "pending")
         # A power cut must not take the mark and leave the note: the event would be in no list.
         self._log.sync()
-        self._notes.retried("events", seqs, in_place=True)
+        noted = [letter.seq for letter in letters if letter.note_seq != _NO_NOTE]
+        self._notes.retried("events", noted, in_place=True)
+        unlisted = [letter.seq for letter in letters if letter.note_seq == _NO_NOTE]
+        self._notes.retried("events", unlisted, in_place=True, unlisted=True)
         self._retry_frames({frame.seq for frame in frames})
 
     def _append_anew(self, letters: Sequence[DeadLetter], done: Retried) -> None:
         appended: list[int] = []
         frames: set[int] = set()
+        full = False
         # All in memory first: the notes written here may overwrite the ones still to be read.
-        for letter, note in list(self._with_notes(letters)):
+        found = sorted(self._with_notes(letters), key=lambda pair: pair[0].seq)
+        for letter, note in found:
+            if full:
+                done.failed.append((letter, _FULL))
+                continue
             try:
                 event = self._event(letter, note)
+                self._log.append(event)
             except ValueError as error:
                 done.failed.append((letter, f"it cannot be read: {error}"))
                 continue
-            self._log.append(event)
+            except LogFullError:
+                # What was appended before is to be noted, else a retry appends it once more.
+                full = True
+                done.failed.append((letter, _FULL))
+                continue
             appended.append(letter.seq)
             frames |= {frame.seq for frame in required_frames(event)}
         self._log.sync()
@@ -392,19 +488,24 @@ class DeadLetters:
         done.in_place += len(letters) - len(left)
         if not left:
             return
-        events: list[int] = []
-        named: dict[int, bytes] = {}
+        events: dict[int, tuple[str, list[FrameRef]]] = {}
         for record in self._log.read("events", states=("pending", "delivered")):
             frames = [f for f in self._frames_in(record) if f.seq in left]
             if frames:
-                events.append(record.seq)
-                named |= {frame.seq: frame.digest for frame in frames}
-        self._log.mark(events, "pending")
+                events[record.seq] = self._log.event_id(record), frames
+        last_seqs = self._last_seqs({event_id for event_id, _ in events.values()})
+        later = {s for s, (event_id, _) in events.items() if last_seqs.get(event_id, s) > s}
+        named: dict[int, bytes] = {}
+        for seq in events.keys() - later:
+            named |= {frame.seq: frame.digest for frame in events[seq][1]}
+        self._log.mark(sorted(events.keys() - later), "pending")
         self._log.sync()
         found = {seq for seq, digest in named.items() if digest.hex() == left[seq].id}
         done.in_place += self._retry_frames(found)
         for seq in left.keys() - found:
-            done.failed.append((left[seq], "no event in the log that was sent without it"))
+            behind = any(frame.seq == seq for s in later for frame in events[s][1])
+            why = _LATER if behind else "no event in the log that was sent without it"
+            done.failed.append((left[seq], why))
 
     def _frames_of(self, seq: int) -> list[FrameRef]:
         record = _record(self._log, "events", seq, _READABLE)
