@@ -13,7 +13,19 @@ import pytest
 
 from vevents import _ffi
 from vevents.delivery import pause as pause_module
-from vevents.delivery.pause import FILE_NAME, Pause, pause, read_pause, resume
+from vevents.delivery.pause import (
+    FILE_NAME,
+    NOT_BEFORE_NAME,
+    Pause,
+    end_hold,
+    held_back_s,
+    hold_back,
+    pause,
+    read_pause,
+    resume,
+)
+from vevents.delivery.schedule import Gate
+from vevents.delivery.sender import StopReason
 
 BEGIN_S = 1_790_000_000
 BOOT, LATER_BOOT = 17, 18
@@ -164,3 +176,34 @@ def test_pause_in_words(tmp_path: Path) -> None:
     text = str(read_pause(tmp_path))
     assert text.startswith("delivery is paused until ")
     assert text.endswith(" local time: roaming")
+
+
+def test_the_servers_wish_is_kept_over_processes_and_reboots(tmp_path: Path) -> None:
+    assert held_back_s(tmp_path) is None
+    hold_back(tmp_path, 600)
+
+    assert stat.S_IMODE((tmp_path / NOT_BEFORE_NAME).stat().st_mode) == 0o600
+    closed = Gate(tmp_path).closed()
+    assert closed is not None
+    assert (closed.reason, closed.retry_after_s) == (StopReason.THROTTLED, 600.0)
+    assert Gate(tmp_path, any_time=True).closed() is None
+    set_clocks(100, boot=LATER_BOOT)
+    assert held_back_s(tmp_path) == 500.0
+    # In the same boot the clock that nobody sets counts.
+    set_clocks(599, wall_s=BEGIN_S + 1e9)
+    assert held_back_s(tmp_path) == 1.0
+    set_clocks(600)
+    assert Gate(tmp_path).closed() is None
+
+
+def test_the_servers_wish_holds_nobody_up_for_good(tmp_path: Path) -> None:
+    hold_back(tmp_path, 1e9)
+    assert held_back_s(tmp_path) == 86_400.0
+    set_clocks(0, wall_s=0, boot=LATER_BOOT)
+    assert held_back_s(tmp_path) is None
+    for text in ("", "[]", "{}", '{"boot": 17, "until_mono_ns": null}'):
+        (tmp_path / NOT_BEFORE_NAME).write_text(text)
+        set_clocks(0)
+        assert held_back_s(tmp_path) is None
+    end_hold(tmp_path)
+    assert not (tmp_path / NOT_BEFORE_NAME).exists()

@@ -398,14 +398,17 @@ def test_a_missing_key_waits_as_long(planner: Planner, dice: Dice) -> None:
         report(StopReason.UNAUTHORIZED),
         report(StopReason.NO_USE_CASE),
         report(StopReason.OFFLINE),
-        report(StopReason.THROTTLED, retry_after_s=600.0),
+        report(),
     ],
 )
-def test_new_settings_are_tried_at_once(planner: Planner, ended: FlushReport) -> None:
+def test_new_settings_are_tried_soon_and_spread(
+    planner: Planner, dice: Dice, ended: FlushReport
+) -> None:
     after(planner, 100.0, ended)
-    planner.reloaded(110.0, Rhythm(interval_s=1.0))
+    dice.value = 0.5
+    planner.reloaded(110.0, Rhythm(interval_s=1.0, spread_s=10.0))
 
-    assert planner.due_s() == 110.0
+    assert planner.due_s() == 115.0
     assert planner.rhythm.interval_s == 1.0
 
 
@@ -480,3 +483,10 @@ def test_a_week_of_any_events_never_floods_and_never_sleeps_for_good() -> None:
 
     assert len(ends) > 50
     assert len(ends) < now_s / 5.0
+
+
+def test_new_settings_end_no_wait_that_the_server_asked_for(planner: Planner) -> None:
+    due_s = after(planner, 100.0, report(StopReason.THROTTLED, retry_after_s=600.0))
+    planner.reloaded(110.0, Rhythm(spread_s=0.0))
+
+    assert planner.due_s() == due_s

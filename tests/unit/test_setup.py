@@ -6,9 +6,11 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cli_site import small_log
 
+from vevents import Event
 from vevents import settings as settings_module
 from vevents.delivery.client import Client
 from vevents.delivery.flusher import EVENT_AGE_S_MAX, UPLOADS_MAX, Flusher
@@ -133,3 +135,31 @@ def test_window(tmp_path: Path, events: int, monkeypatch: pytest.MonkeyPatch) ->
         assert tried.stopped_reason is (StopReason.OFFLINE if events else None)
         assert log.stats().pending == events
         assert log.stats().conserved
+
+
+def test_a_server_that_wants_to_be_left_alone_is_asked_by_nobody(tmp_path: Path) -> None:
+    small_log(tmp_path / "log")
+    answers = [httpx.Response(429, json={"error": "slow"}, headers={"Retry-After": "3600"})]
+    requests = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request.url.path)
+        return answers[0]
+
+    with (
+        EventLog(tmp_path / "log") as log,
+        Client("key", api_url="https://a.test", transport=httpx.MockTransport(answer)) as client,
+    ):
+        log.append(Event.custom(value="x", use_case_id="uc"))
+        settings = changed(retry_wait_s=1.0)
+        assert make_flusher(settings, log, client).flush().retry_after_s == 3600.0
+        count = len(requests)
+
+        # As another process: a hook, or an agent that was started anew.
+        report = make_flusher(settings, log, client).flush()
+
+        assert (report.stopped_reason, len(requests)) == (StopReason.THROTTLED, count)
+        assert report.retry_after_s is not None
+        assert 3500 < report.retry_after_s <= 3600
+        make_flusher(settings, log, client, any_time=True).flush()
+        assert len(requests) > count

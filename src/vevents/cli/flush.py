@@ -97,7 +97,10 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
     "[env: VEVENTS_EVENT_AGE_MAX; default: 364d]",
 )
 @click.option(
-    "--now", is_flag=True, help="Deliver outside the time windows, too (not during a pause)."
+    "--now",
+    is_flag=True,
+    help="Deliver outside the time windows, too, and although the server asked to wait (not during "
+    "a pause).",
 )
 @click.option(
     "--timeout",
@@ -180,8 +183,9 @@ def command(
                 max_events=max_events,
                 max_bytes=max_bytes,
             )
-            # One more request; only the server that has just taken events is asked.
-            asks = report.delivered and not received
+            # One more request; only the server that has just taken events, and wants no rest or
+            # was given no limit, is asked.
+            asks = report.delivered and report.stopped_reason is None and not received
             warning = lookback_warning(client, oldest_age_s) if asks else None
     code = exit_code(report, received)
     if as_json:

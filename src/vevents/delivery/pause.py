@@ -1,5 +1,8 @@
 """The pause switch: a small file in the log's directory that every delivery looks for.
 
+Beside it lies, of the same form, how long the server wants to be left alone: so hooks and an agent
+that was started anew keep to it as well. What cannot be read of that one counts as no wait.
+
 It holds one JSON object for people and for us. It outlives reboots, and it is either there in full
 or not at all. What cannot be read counts as a pause without an end: somebody wanted silence, and
 silence loses nothing. So an empty file made by hand is a switch as well.
@@ -15,11 +18,15 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from vevents.log import EventLog
 
 FILE_NAME = "paused"
+NOT_BEFORE_NAME = "not-before"
 REASON_LENGTH_MAX = 500
+# A proxy can ask for any number of seconds; after a day it is time to ask again.
+_WAIT_S_MAX = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +62,33 @@ def pause(directory: Path, *, for_s: float | None = None, reason: str | None = N
     Raises:
         OSError: The file cannot be written; an earlier pause still holds.
     """
-    now = EventLog.now()
-    note = {
-        "since": _iso(now.wall_ns),
-        "until": None if for_s is None else _iso(now.wall_ns + int(for_s * 1e9)),
-        "reason": None if reason is None else reason[:REASON_LENGTH_MAX],
-        "boot": now.boot,
-        "until_mono_ns": None if for_s is None else now.mono_ns + int(for_s * 1e9),
-    }
-    new = directory / f"{FILE_NAME}.new-{os.getpid()}"
+    _write(directory / FILE_NAME, _note(for_s, reason))
+
+
+def hold_back(directory: Path, for_s: float) -> None:
+    """Note that the server wants no request for a time, a day at most.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    for_s = min(for_s, _WAIT_S_MAX)
+    _write(directory / NOT_BEFORE_NAME, _note(for_s, "the server asked to wait"))
+
+
+def end_hold(directory: Path) -> None:
+    """Forget the server's wish: it takes requests again."""
+    (directory / NOT_BEFORE_NAME).unlink(missing_ok=True)
+
+
+def held_back_s(directory: Path) -> float | None:
+    """Return for how many seconds the server still wants to be left alone, or None."""
     try:
-        _write(new, json.dumps(note).encode() + b"\n", directory)
-        new.replace(directory / FILE_NAME)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    _sync(directory)
+        note = json.loads((directory / NOT_BEFORE_NAME).read_bytes())
+        left_s = _left_s(note)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # More than was ever asked for: the clock was set back, and tells nothing.
+    return left_s if 0 < left_s <= _WAIT_S_MAX else None
 
 
 def resume(directory: Path) -> bool:
@@ -102,11 +120,7 @@ def read_pause(directory: Path) -> Pause | None:
         reason = note["reason"] if isinstance(note["reason"], str) else None
         if note["until"] is None:
             return Pause(since, None, reason)
-        now = EventLog.now()
-        if note["boot"] == now.boot:
-            left_s = (note["until_mono_ns"] - now.mono_ns) / 1e9
-        else:
-            left_s = datetime.fromisoformat(note["until"]).timestamp() - now.wall_ns / 1e9
+        left_s = _left_s(note)
     except (ValueError, KeyError, TypeError):
         return Pause(None, None, None)
     return Pause(since, left_s, reason) if left_s > 0 else None
@@ -116,19 +130,46 @@ def _iso(wall_ns: int) -> str:
     return datetime.fromtimestamp(wall_ns // 10**9, UTC).isoformat()
 
 
-def _write(path: Path, data: bytes, directory: Path) -> None:
-    # Not O_EXCL: a power cut may have left one, and after a reboot process ids come again.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+def _note(for_s: float | None, reason: str | None) -> dict[str, Any]:
+    now = EventLog.now()
+    return {
+        "since": _iso(now.wall_ns),
+        "until": None if for_s is None else _iso(now.wall_ns + int(for_s * 1e9)),
+        "reason": None if reason is None else reason[:REASON_LENGTH_MAX],
+        "boot": now.boot,
+        "until_mono_ns": None if for_s is None else now.mono_ns + int(for_s * 1e9),
+    }
+
+
+def _left_s(note: dict[str, Any]) -> float:
+    now = EventLog.now()
+    if note["boot"] == now.boot:
+        return float(note["until_mono_ns"] - now.mono_ns) / 1e9
+    return datetime.fromisoformat(note["until"]).timestamp() - now.wall_ns / 1e9
+
+
+def _write(path: Path, note: dict[str, Any]) -> None:
+    """Write a file that is there in full or not at all, and belongs to the directory's owner."""
+    new = path.with_name(f"{path.name}.new-{os.getpid()}")
+    # A power cut may have left one, and after a reboot process ids come again.
+    new.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600)
     try:
-        if os.geteuid() == 0:
-            # An administrator pauses, the service has to read it.
-            owner = directory.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        try:
+            if os.geteuid() == 0:
+                # An administrator pauses, the service has to read it.
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            os.write(descriptor, json.dumps(note).encode() + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

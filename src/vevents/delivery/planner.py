@@ -85,7 +85,7 @@ class Wait:
     Attributes:
         until_s: The moment, on the clock of the calls.
         why: What is waited for.
-        binding: Whether the server asked for it, so that only new settings may end it.
+        binding: Whether the server asked for it, so that nothing may end it.
     """
 
     until_s: float
@@ -214,9 +214,11 @@ class Planner:
     def reloaded(self, now_s: float, rhythm: Rhythm) -> None:
         """The settings are new, and the old troubles may have been theirs."""
         self.rhythm = rhythm
-        self.wait = None
         self._failures = 0
         self._at_once = now_s
+        # What the server asked for holds for any settings; and a fleet may be reloaded at once.
+        if self.wait is None or not self.wait.binding:
+            self.wait = Wait(now_s + self._draw() * rhythm.spread_s, Why.START)
 
     # --- the passes themselves -----------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vevents.delivery.pause import read_pause
+from vevents.delivery.pause import held_back_s, read_pause
 from vevents.delivery.sender import StopError, StopReason
 from vevents.settings import Window
 
@@ -63,6 +63,8 @@ class Gate:
     Args:
         directory: The log's, where the pause switch is.
         windows: When delivery may run; none means always.
+        any_time: Whether to pass over the windows and over the time for which the server asked to
+            be left alone; never over a pause.
         clock: Seconds since 1970.
     """
 
@@ -71,10 +73,12 @@ class Gate:
         directory: Path,
         windows: Sequence[Window] = (),
         *,
+        any_time: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
-        self._windows = tuple(windows)
+        self._windows = () if any_time else tuple(windows)
+        self._any_time = any_time
         self._clock = clock
 
     def closed(self) -> StopError | None:
@@ -95,6 +99,14 @@ class Gate:
                 StopReason.OUTSIDE_WINDOW,
                 f"the next window for delivery opens on {opens} local time; --now does not wait",
                 wait_s,
+            )
+        left_s = None if self._any_time else held_back_s(self._directory)
+        if left_s is not None:
+            until = time.strftime("%a %H:%M:%S", time.localtime(now_s + left_s))
+            return StopError(
+                StopReason.THROTTLED,
+                f"the server asked to be left alone until {until} local time; --now does not wait",
+                left_s,
             )
         return None
 

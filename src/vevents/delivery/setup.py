@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vevents.delivery.client import Client, Timeouts
 from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.pause import end_hold, hold_back
 from vevents.delivery.schedule import Gate
-from vevents.delivery.sender import RetryPolicy
+from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.delivery.tls import Tls
 
 if TYPE_CHECKING:
     from vevents.log import EventLog
     from vevents.settings import Settings
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def make_client(settings: Settings) -> Client:
@@ -51,7 +55,8 @@ def make_flusher(
         settings: The settings.
         log: The log, open for writing.
         client: The way to the server; see `make_client()`.
-        any_time: Whether to deliver outside the windows of the settings, too.
+        any_time: Whether to deliver outside the windows of the settings, too, and although the
+            server asked to be left alone.
 
     Raises:
         ConfigurationError: A setting of the delivery makes no sense.
@@ -64,7 +69,7 @@ def make_flusher(
     return _GatedFlusher(
         log,
         client,
-        gate=Gate(log.directory, () if any_time else settings.windows),
+        gate=Gate(log.directory, settings.windows, any_time=any_time),
         use_case_id=settings.use_case_id,
         retry=RetryPolicy(attempts=settings.attempts, wait_s_max=settings.retry_wait_s),
         order=settings.order,
@@ -82,6 +87,7 @@ class _GatedFlusher(Flusher):
     def __init__(self, log: EventLog, client: Client, *, gate: Gate, **options: Any) -> None:
         super().__init__(log, client, **options)
         self._gate = gate
+        self._directory = log.directory
 
     def flush(
         self, *, should_stop: Callable[[], bool] | None = None, **options: Any
@@ -93,9 +99,12 @@ class _GatedFlusher(Flusher):
             return should_stop is not None and should_stop()
 
         report = super().flush(should_stop=stop, **options)
+        self._keep_wish(report)
         held = self._gate.closed()
         if held is None or report.requests or report.stopped_reason is not None:
             return report
+        if held.reason is StopReason.THROTTLED:
+            return report  # nothing was to be sent
         # With nothing pending nobody asked; whoever wants a pass is to learn of the pause.
         return dataclasses.replace(
             report,
@@ -103,3 +112,16 @@ class _GatedFlusher(Flusher):
             message=str(held),
             retry_after_s=held.retry_after_s,
         )
+
+    def _keep_wish(self, report: FlushReport) -> None:
+        """Note how long the server wants to be left alone, for the processes that come next."""
+        if not report.requests:
+            return
+        try:
+            if report.stopped_reason is StopReason.THROTTLED and report.retry_after_s:
+                hold_back(self._directory, report.retry_after_s)
+            elif report.stopped_reason is None:
+                end_hold(self._directory)
+        except OSError as error:
+            # What was delivered is delivered; the next one asks once more than it should.
+            _LOGGER.warning("the server's wish to wait cannot be noted: %s", error)
