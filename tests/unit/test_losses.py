@@ -161,6 +161,56 @@ class DiedError(BaseException):
     pass
 
 
+def test_losses_after_a_retry_are_told(site: Site) -> None:
+    report(site)
+    seqs = [site.append("bad").seq for _ in range(10)]
+    site.log.mark(seqs, "rejected")
+    first = report(site, 1)
+    assert metadata(site, first)["events_rejected"] == 10
+    site.log.mark(seqs, "pending")
+    site.log.ack(seqs)
+    assert report(site, 2) is None
+    site.log.mark([site.append("bad, too").seq for _ in range(10)], "rejected")
+
+    assert metadata(site, report(site, 3))["events_rejected"] == 10
+
+
+def test_a_refused_report_is_not_reported(site: Site) -> None:
+    report(site)
+    site.server.refuses = lambda _event: "use case is archived"
+    site.append("x")
+    site.flush()
+    assert report(site, 1, use_case_id=None) is not None
+    site.flush()
+    assert site.log.stats().rejected == 2
+
+    assert report(site, 2, use_case_id=None) is None
+    assert report(site, 3, use_case_id=None) is None
+    site.append("y")
+    site.flush()
+    assert metadata(site, report(site, 4, use_case_id=None))["events_rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": "odd"},
+        {"at": None},
+        {"figures": None},
+        {"figures": {"events_rejected": "x"}},
+        {"figures": {}},
+        {"state": "begun"},
+    ],
+)
+def test_a_note_that_makes_no_sense_fails_no_flush(site: Site, fields: dict[str, Any]) -> None:
+    good = {"kind": "loss-report", "state": "done", "at": T0, "figures": {}}
+    site.log.append_note(good | fields)
+    site.append("x")
+    site.log.mark([1], "rejected")
+
+    report(site, 5)
+
+
 @pytest.mark.parametrize("die_at", range(1, 7))
 def test_no_crash_tells_a_loss_twice(
     site: Site, monkeypatch: pytest.MonkeyPatch, die_at: int

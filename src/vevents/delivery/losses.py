@@ -81,10 +81,14 @@ def append_loss_report(
         # From here on it is known what is new.
         notes.append(_note("done", now_ns, now))
         return None
-    base = None if last is None else last["figures"]
+    base = None if last is None else _with_own_refusal(last, notes)
     if base is not None and _restarted(base, now):
         base = None
-    if base is not None and not _total(_difference(base, now)):
+    if base is not None and last is not None and not _total(_difference(base, now)):
+        # What was retried made figures fall; the next losses must not hide behind that.
+        lower = {key: min(count, now.get(key, 0)) for key, count in last["figures"].items()}
+        if lower != last["figures"]:
+            notes.append(last | {"figures": lower})
         return None
     newest = _newest(log)
     named = newest.use_case_id if newest and use_case_id is None else None
@@ -153,7 +157,7 @@ def compose(
     new = now if base is None else _difference(base, now)
     for stream in _STREAMS:
         key = f"{stream}_first_seq"
-        if base is not None and now[key] > base[key]:
+        if base is not None and now[key] > base.get(key, now[key]):
             metadata[f"{stream}_seq_from"] = base[key]
             metadata[f"{stream}_seq_to"] = now[key] - 1
         for what in _LOSSES:
@@ -193,8 +197,22 @@ def _finish(log: EventLog, notes: Notes, begun: dict[str, Any]) -> Receipt | Non
         receipt = log.append(event)
     except LogFullError:
         return None
-    notes.append(_note("done", begun["at"], begun["figures"]))
+    done = _note("done", begun["at"], begun["figures"])
+    notes.append(done | {"seq": receipt.seq, "eventId": receipt.event_id})
     return receipt
+
+
+def _with_own_refusal(last: dict[str, Any], notes: Notes) -> Figures:
+    """Return the figures of the last report; if it was refused itself, that is nothing to report.
+
+    Else a use case that takes no events any more would get a report of each report.
+    """
+    base: Figures = last["figures"]
+    letter = notes.letters.get(("events", last.get("seq", 0)))
+    if letter is None or letter.id != last.get("eventId"):
+        return base
+    detail = f"events_rejected_{letter.reason.code}_{letter.reason.type}"
+    return base | {key: base.get(key, 0) + 1 for key in ("events_rejected", detail)}
 
 
 def _note(state: str, at_ns: int, now: Figures) -> dict[str, Any]:
@@ -216,7 +234,7 @@ def _difference(base: Figures, now: Figures) -> Figures:
 
 def _restarted(base: Figures, now: Figures) -> bool:
     """Whether a ring began anew: an unusable file was set aside, and a new one counts from 0."""
-    return any(now[f"{stream}_appended"] < base[f"{stream}_appended"] for stream in _STREAMS)
+    return any(now[f"{stream}_appended"] < base.get(f"{stream}_appended", 0) for stream in _STREAMS)
 
 
 def _newest(log: EventLog) -> Event | None:

@@ -236,7 +236,7 @@ class Notes:
                 self.dropped = Counter(note["dropped"])
                 self.appended_anew = Counter(note["appended_anew"])
                 self._totals_seq = seq
-            case "loss-report":
+            case "loss-report" if _is_report(note):
                 self.loss_report = note
                 self._loss_report_seq = seq
             case "clock":
@@ -346,6 +346,20 @@ class Notes:
 def _size_of(note: Note) -> int:
     """At most so much of the ring a note takes: as if nothing could be compressed."""
     return 100 + note_size(note)
+
+
+def _is_report(note: Note) -> bool:
+    """Whether a note of a loss report can be gone on from; no other may fail every flush."""
+    figures = note.get("figures")
+    wanted = {"eventId": str, "value": str, "metadata": dict} if note["state"] == "begun" else {}
+    return (
+        note["state"] in ("begun", "done")
+        and isinstance(note["at"], int)
+        and isinstance(figures, dict)
+        and all(isinstance(k, str) and isinstance(v, int) for k, v in figures.items())
+        and all(isinstance(note[key], kind) for key, kind in wanted.items())
+        and (note["state"] == "done" or {"useCaseId", "deviceId"} <= note.keys())
+    )
 
 
 def clock_note(boot: int, base_ns: int) -> Note:
