@@ -31,8 +31,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"pydantic", "roboflow_workflows"},
     ),
     "settings": ({"errors", "pressure"}, set()),
+    "files": (set(), set()),
     "installation": ({"errors"}, set()),
-    "delivery": ({"log", "codec", "wire", "frames", "event", "settings", "errors", ""}, {"httpx"}),
+    "delivery": (
+        {"log", "codec", "wire", "frames", "files", "event", "settings", "errors", ""},
+        {"httpx"},
+    ),
     "sdk": ({"log", "delivery", "settings", "event", "errors"}, set()),
     "bundles": (
         {"log", "delivery", "wire", "frames", "event", "errors"},
@@ -45,7 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     # It hosts the log and forwards nothing: no delivery.
     "store": (
-        {"log", "wire", "event", "settings", "errors"},
+        {"log", "wire", "files", "event", "settings", "errors"},
         {"starlette", "uvicorn"},
     ),
     "demo": (
@@ -65,6 +69,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "demo",
             "bundles",
             "installation",
+            "files",
             "errors",
             "",
         },

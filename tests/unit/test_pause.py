@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vevents import _ffi
-from vevents.delivery import pause as pause_module
+from vevents import _ffi, files
 from vevents.delivery.pause import (
     FILE_NAME,
     NOT_BEFORE_NAME,
@@ -130,7 +129,7 @@ def test_failure_keeps_the_earlier_pause(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pause_module.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         pause(tmp_path, reason="second")
     monkeypatch.undo()

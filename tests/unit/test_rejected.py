@@ -19,6 +19,7 @@ from vevents.delivery.flusher import flush_lock
 from vevents.delivery.notes import Notes, Reason
 from vevents.delivery.rejected import DeadLetters, matching, short_id_size, waiting_lock
 from vevents.errors import EventTooLargeError, FlushLockedError, LogFullError
+from vevents.files import replaced
 from vevents.log import Receipt
 
 
@@ -719,7 +720,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("before")
 
-    with pytest.raises(KeyboardInterrupt), rejected.replaced(path) as file:
+    with pytest.raises(KeyboardInterrupt), replaced(path) as file:
         file.write("half")
         raise KeyboardInterrupt
 

@@ -265,7 +265,8 @@ def export(
         raise click.BadParameter(f"{to} is a file, and does not end in .jsonl", param_hint="--to")
     if to != "-" and not to_directory and path.exists() and not force:
         raise click.BadParameter(f"{to} exists; --force overwrites it", param_hint="--to")
-    from vevents.delivery.rejected import EVENTS_FILE, DeadLetters, replaced
+    from vevents.delivery.rejected import EVENTS_FILE, DeadLetters
+    from vevents.files import replaced
 
     if to_directory and not force and (path / EVENTS_FILE).exists():
         raise click.BadParameter(

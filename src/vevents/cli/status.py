@@ -258,7 +258,7 @@ def _compare(report: Report, path: Path) -> list[str]:
             for name in _LOSSES
             if name in before and now.get(name, 0) > before[name]
         ]
-    from vevents.delivery.rejected import replaced
+    from vevents.files import replaced
 
     with replaced(path) as file:
         json.dump(present, file)

@@ -38,6 +38,7 @@ from vevents.delivery.sender import StopError, StopReason, Time
 from vevents.delivery.setup import make_client, make_flusher
 from vevents.errors import ConfigurationError, FlushLockedError, LogError, VeventsError
 from vevents.event import EventType
+from vevents.files import open_lock
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
@@ -574,8 +575,7 @@ def _identity(path: Path) -> tuple[int, int]:
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     """Hold the log's agent lock. The system takes it back when the process dies."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(directory / _LOCK_NAME, flags, 0o600)
+    descriptor = open_lock(directory / _LOCK_NAME)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

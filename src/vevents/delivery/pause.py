@@ -14,12 +14,12 @@ reboot there is only the wall clock.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vevents.files import replaced, sync_directory
 from vevents.log import EventLog
 
 FILE_NAME = "paused"
@@ -102,7 +102,7 @@ def resume(directory: Path) -> bool:
     """
     held = read_pause(directory) is not None
     (directory / FILE_NAME).unlink(missing_ok=True)
-    _sync(directory)
+    sync_directory(directory)
     return held
 
 
@@ -149,33 +149,5 @@ def _left_s(note: dict[str, Any]) -> float:
 
 
 def _write(path: Path, note: dict[str, Any]) -> None:
-    """Write a file that is there in full or not at all, and belongs to the directory's owner."""
-    new = path.with_name(f"{path.name}.new-{os.getpid()}")
-    # A power cut may have left one, and after a reboot process ids come again.
-    new.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(new, flags, 0o600)
-    try:
-        try:
-            if os.geteuid() == 0:
-                # An administrator pauses, the service has to read it.
-                owner = path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            os.write(descriptor, json.dumps(note).encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Make names that came or went in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replaced(path) as file:
+        file.write(json.dumps(note) + "\n")

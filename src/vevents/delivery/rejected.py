@@ -18,8 +18,6 @@ from __future__ import annotations
 import base64
 import errno
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 from vevents.delivery.flusher import flush_lock
 from vevents.delivery.notes import SEQS_PER_NOTE, UNKNOWN, Notes, type_of
 from vevents.errors import FlushLockedError, LogFullError
+from vevents.files import replaced
 from vevents.frames import sniff
 from vevents.log import Record
 from vevents.wire import event_to_json, format_timestamp, required_frames
@@ -650,27 +649,6 @@ class DeadLetters:
 
     def _write_line(self, file: IO[str], obj: dict[str, Any]) -> None:
         file.write(json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def replaced(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
-    """Write a file that appears under its name only when it is whole, and safe from a power cut.
-
-    Yields:
-        The open file, mode 0600 under a temporary name beside `path`.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(
-            descriptor, "wb" if binary else "w", encoding=None if binary else "utf-8"
-        ) as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def matching(letters: Iterable[DeadLetter], prefix: str) -> list[DeadLetter]:

@@ -10,7 +10,6 @@ id, and the API overwrites the first with the second.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 from collections import OrderedDict
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from vevents.files import replaced
 
 if TYPE_CHECKING:
     from vevents.log import EventLog, State
@@ -111,17 +112,6 @@ def load_salt(directory: Path) -> bytes:
     except FileNotFoundError:
         pass
     salt = secrets.token_bytes(SALT_SIZE)
-    beside = path.with_name(f"store.salt.{os.getpid()}")
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, salt)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    beside.replace(path)
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replaced(path, binary=True) as file:
+        file.write(salt)
     return salt

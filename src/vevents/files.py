@@ -1,0 +1,81 @@
+"""Small files that appear whole or not at all, and belong to whom their directory belongs to.
+
+An administrator looks after a device as root, and the service comes after him as another user: a
+lock or a switch that root left behind must not shut the service out. So whatever root makes in a
+directory is given to the directory's owner.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replaced(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Write a file that appears under its name only when it is whole, and safe from a power cut.
+
+    Yields:
+        The open file, mode 0600 under a temporary name beside `path`.
+
+    Raises:
+        OSError: It cannot be written; what was there still is.
+    """
+    new = path.with_name(f".{path.name}.new-{os.getpid()}")
+    # A power cut may have left one, and after a reboot process ids come again.
+    new.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600)
+    try:
+        encoding = None if binary else "utf-8"
+        with os.fdopen(descriptor, "wb" if binary else "w", encoding=encoding) as file:
+            yield file
+            file.flush()
+            _give_to_owner(descriptor, path.parent)
+            os.fsync(descriptor)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made with mode 0600 if absent, and return its descriptor.
+
+    One that root left behind is given back as well, if there is nothing in it and no other name
+    of it: root must not give away what somebody else has put there.
+
+    Raises:
+        OSError: It cannot be opened, or it is a symbolic link.
+    """
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        descriptor = os.open(path, flags)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == 0:
+        _give_to_owner(descriptor, path.parent)
+    return descriptor
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names that came or went in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _give_to_owner(descriptor: int, directory: Path) -> None:
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        # The file systems of sticks know no owners.
+        with suppress(PermissionError):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
