@@ -280,6 +280,13 @@ def parse_size(value: object) -> int:
     return int(size)
 
 
+def _retry_wait(value: object) -> float:
+    wait_s = parse_duration(value)
+    if wait_s < 1:
+        raise ValueError("must be at least 1 s, else a server in trouble is asked without a pause")
+    return wait_s
+
+
 def parse_duration(value: object) -> float:
     """Return a number of seconds.
 
@@ -429,6 +436,9 @@ def resolve(
         except ValueError as error:
             # `from None`: the original error may quote the value, and the value may be the key.
             raise ConfigurationError(f"{where}: {error}") from None
+        except (OverflowError, RuntimeError):
+            # A number beyond all bounds, or the home of a user that there is not.
+            raise ConfigurationError(f"{where}: makes no sense") from None
         if isinstance(value, Path):
             value = base / value
         elif source.parse is _paths:
@@ -478,6 +488,8 @@ def _read_table(path: Path) -> dict[str, Any]:
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8"
         # `from None`: the decoder's error can carry the whole text of the file.
         raise ConfigurationError(f"{path}: not valid TOML: {reason}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: not valid TOML: nested too deeply") from None
     known = {source.key for source in _SOURCES if source.key is not None}
     for key in table:
         if key not in known:
@@ -661,7 +673,7 @@ _SOURCES = (
     _Source("write_timeout_s", "write_timeout", "VEVENTS_WRITE_TIMEOUT", _timeout),
     _Source("request_timeout_s", "request_timeout", "VEVENTS_REQUEST_TIMEOUT", _timeout),
     _Source("attempts", "attempts", "VEVENTS_ATTEMPTS", _whole(100)),
-    _Source("retry_wait_s", "retry_wait", "VEVENTS_RETRY_WAIT", parse_duration),
+    _Source("retry_wait_s", "retry_wait", "VEVENTS_RETRY_WAIT", _retry_wait),
     _Source("order", "order", "VEVENTS_ORDER", _one_of("oldest", "newest", "priority")),
     _Source("priorities", "priorities", "VEVENTS_PRIORITIES", _names),
     _Source("live_first", "live_first", "VEVENTS_LIVE_FIRST", _truth),

@@ -65,7 +65,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROBOFLOW_API_KEY", KEY)
     monkeypatch.setenv("VEVENTS_DIR", str(tmp_path / "log"))
     monkeypatch.setenv("VEVENTS_ATTEMPTS", "1")
-    monkeypatch.setenv("VEVENTS_RETRY_WAIT", "0")
+    monkeypatch.setenv("VEVENTS_RETRY_WAIT", "1")
     monkeypatch.chdir(tmp_path)
     sizes = {"events_size": 1 << 20, "media_size": 1 << 20, "delivery_size": 1 << 20}
     with EventLog(tmp_path / "log", **sizes) as log:  # type: ignore[arg-type]

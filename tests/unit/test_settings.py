@@ -552,3 +552,25 @@ def test_durations_that_are_none(value: object) -> None:
 
 def test_secret_is_used_as_it_is() -> None:
     assert Secret("x").reveal() == "x"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("VEVENTS_DIR", "~nosuchuser/log"),
+        ("VEVENTS_AGENT_INTERVAL", "9" * 400),
+        ("VEVENTS_MAX_RATE", "9" * 400),
+        ("VEVENTS_RETRY_WAIT", "0"),
+        ("VEVENTS_RETRY_WAIT", "500ms"),
+    ],
+)
+def test_values_beyond_all_bounds_are_named(variable: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=variable):
+        resolve({}, environ={variable: value}, cwd=tmp_path)
+
+
+def test_a_file_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("dir = " + "[" * 5_000 + "]" * 5_000)
+
+    with pytest.raises(ConfigurationError, match=r"deep\.toml: "):
+        resolve({"config": str(tmp_path / "deep.toml")}, environ={}, cwd=tmp_path)

@@ -441,7 +441,7 @@ class Agent:
         try:
             settings = self._load_settings()
             settings.require_directory()
-        except ConfigurationError as error:
+        except Exception as error:  # whatever it is, what ran before goes on
             _LOGGER.error("the new settings make no sense, the old ones stay: %s", error)
         else:
             _LOGGER.info("new settings taken")
