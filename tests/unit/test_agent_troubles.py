@@ -265,6 +265,20 @@ def test_another_flush_is_waited_for(bench: Bench, caplog: pytest.LogCaptureFixt
     assert warnings(caplog) == []
 
 
+def test_no_error_of_new_settings_ends_the_agent(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> Settings:
+        raise RuntimeError("no home directory")
+
+    monkeypatch.setattr(bench.agent, "_load_settings", load)
+    bench.agent._handle_signal(signal.SIGHUP)
+    bench.append()
+    bench.turn()
+
+    assert "the old ones stay: no home directory" in warnings(caplog)[0]
+
+
 def test_settings_that_make_no_sense_wait_for_better_ones(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -599,14 +599,15 @@ def _wakeups() -> Iterator[tuple[socket.socket, socket.socket]]:
     with ears, mouth:
         ears.setblocking(False)
         mouth.setblocking(False)
-        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        # First, since a signal between the two would be heard by nobody.
         descriptor = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         try:
             yield ears, mouth
         finally:
-            signal.set_wakeup_fd(descriptor)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(descriptor)
 
 
 def _poke(mouth: socket.socket) -> None:
