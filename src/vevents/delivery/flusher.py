@@ -82,6 +82,7 @@ from vevents.errors import (
     RefusedError,
     ServerError,
 )
+from vevents.files import open_lock
 from vevents.frames import sniff
 from vevents.wire import event_to_json, required_frames
 
@@ -1352,7 +1353,7 @@ def flush_lock(directory: Path) -> Iterator[None]:
         FlushLockedError: Another process holds it.
     """
     path = directory / _LOCK_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = open_lock(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
