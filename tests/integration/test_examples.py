@@ -76,6 +76,8 @@ def test_every_example_has_a_test():
     source = Path(__file__).read_text(encoding="utf-8")
 
     for path in EXAMPLES.iterdir():
+        if path.name == "workflow":
+            continue  # needs the engine: tests/interop
         assert f'run("{path.name}"' in source, path.name
 
 

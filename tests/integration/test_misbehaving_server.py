@@ -549,7 +549,6 @@ def test_an_image_that_the_server_forgot_is_uploaded_again(site: Site) -> None:
     [
         (Which(field="eventData.value", value="event 60, Straße"), {60}),
         (Which(field="customMetadata.line", value=0), set(range(0, 100, 3))),
-        (Which(event_type="custom"), set(range(100))),
         (Which(event_type="safety_alert"), set()),
         (Which(share=0.05, seed=3), None),
     ],
@@ -571,6 +570,19 @@ def test_bad_events_are_found_in_their_batch(
     # Halving: every bad event costs at most two requests on each of seven levels.
     assert report.requests <= 1 + 14 * len(bad)
     assert {record.event_id for record in site.log.read(states=("rejected",))} == bad
+    assert_all_is_where_it_belongs(site)
+
+
+def test_all_of_them_bad_is_not_believed_at_once(site: Site) -> None:
+    site.append(100, frames=0)
+    site.emulator.faults.at_random(1.0, Fault(events=Events(outcome="refused", which=Which())))
+
+    report = site.flush()
+
+    assert (report.stopped_reason, report.rejected) == (StopReason.SERVER, 20)
+    assert report.pending_after == 80
+    site.emulator.faults.clear()
+    assert site.flush().delivered == 80
     assert_all_is_where_it_belongs(site)
 
 

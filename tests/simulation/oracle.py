@@ -134,6 +134,9 @@ class Book:
         """Write down a note of the flusher."""
         if note["kind"] == "upload":
             self._unnoted = None
+        elif note["kind"] == "upload-forgotten":
+            # An event was refused, and it may be for the image: that one may go once more.
+            self.answered.discard(self.frames[bytes(note["digest"]).hex()])
         elif note["kind"] == "rejected":
             self.noted[note["seq"]] = note
         elif note["kind"] == "clock":

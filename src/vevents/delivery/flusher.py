@@ -1072,7 +1072,9 @@ class _Pass:
         self._notes.settle({item.record.seq: item.event_id for item in items})
         self._log.ack([item.record.seq for item in items])
         self._counts.delivered += len(items)
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._refused_alone = 0
+        if any(item.has_default_use_case for item in items):
+            self._default_refusals = 0
         self._believe_doubted()
         if not self._flusher._default_accepted and any(item.has_default_use_case for item in items):
             # So it was not the use case that the server refused before.
