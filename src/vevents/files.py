@@ -7,17 +7,28 @@ directory is given to the directory's owner.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+_PRIVATE = 0o600
+
 
 @contextmanager
-def replaced(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+def replaced(
+    path: Path, *, binary: bool = False, mode: int = _PRIVATE, to_owner: bool = True
+) -> Iterator[IO[Any]]:
     """Write a file that appears under its name only when it is whole, and safe from a power cut.
+
+    Args:
+        path: Where it appears.
+        binary: Whether bytes are written, instead of text in UTF-8.
+        mode: Of the whole file; while it is written nobody else can read it.
+        to_owner: Whether a file that root writes belongs to the directory's owner.
 
     Yields:
         The open file, mode 0600 under a temporary name beside `path`.
@@ -29,19 +40,45 @@ def replaced(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     # A power cut may have left one, and after a reboot process ids come again.
     new.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(new, flags, 0o600)
+    descriptor = os.open(new, flags, _PRIVATE)
     try:
         encoding = None if binary else "utf-8"
         with os.fdopen(descriptor, "wb" if binary else "w", encoding=encoding) as file:
             yield file
             file.flush()
-            _give_to_owner(descriptor, path.parent)
+            if to_owner:
+                _give_to_owner(descriptor, path.parent)
+            if mode != _PRIVATE:  # the file systems of sticks know no modes, either
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def held_lock(path: Path, refusal: Callable[[], Exception]) -> Iterator[None]:
+    """Hold a lock file. The system takes the lock back when the process dies.
+
+    Args:
+        path: The file; made if absent, and it stays.
+        refusal: Makes what is raised when another process holds it.
+
+    Raises:
+        Exception: What `refusal` made.
+        OSError: It cannot be opened, or it is a symbolic link.
+    """
+    descriptor = open_lock(path)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal() from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_lock(path: Path) -> int:
@@ -55,7 +92,7 @@ def open_lock(path: Path) -> int:
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _PRIVATE)
     except FileExistsError:
         descriptor = os.open(path, flags)
     status = os.fstat(descriptor)

@@ -7,7 +7,6 @@ else put there, is told from one that may be replaced or removed, without a list
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vevents.errors import ConfigurationError
+from vevents.files import replaced
 
 _MARK = "Written by vevents install, checksum "
 _MARK_LINE = re.compile(rf"^# {_MARK}([0-9a-f]{{64}})$", re.MULTILINE)
@@ -259,16 +259,5 @@ def _below(root: Path, path: Path) -> Path:
 def _replace(path: Path, file: File) -> None:
     """Put a file in its place, whole or not at all, and never readable for more than it may be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # No suffix of the usual kind: what reads such directories must not take it for its own.
-    new = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(file.text)
-            opened.flush()
-            os.fchmod(descriptor, file.mode)
-            os.fsync(descriptor)
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+    with replaced(path, mode=file.mode, to_owner=False) as opened:
+        opened.write(file.text)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Stream = Literal["events", "media", "delivery"]
 State = Literal["pending", "delivered", "rejected", "lost"]
+# The states of the records that can be read back.
+READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 
 _STREAMS: Final[dict[str, int]] = {
     "events": _ffi.EVENTS,
@@ -44,7 +46,7 @@ _STATES: Final[dict[str, int]] = {
     "lost": _ffi.LOST,
 }
 _STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
-_READABLE: Final = 1 << _ffi.PENDING | 1 << _ffi.DELIVERED | 1 << _ffi.REJECTED
+_READABLE_MASK: Final = 1 << _ffi.PENDING | 1 << _ffi.DELIVERED | 1 << _ffi.REJECTED
 _FULL: Final[dict[str, int]] = {
     "drop-oldest": _ffi.FULL_DROP_OLDEST,
     "refuse": _ffi.FULL_REFUSE,
@@ -530,7 +532,7 @@ class EventLog:
             frame: A reference, whose digest is compared, or a sequence number.
         """
         seq = frame.seq if isinstance(frame, FrameRef) else frame
-        found, _ = self._handle.read(_ffi.MEDIA, seq, _READABLE, 1)
+        found, _ = self._handle.read(_ffi.MEDIA, seq, _READABLE_MASK, 1)
         if not found or found[0].seq != seq:
             return None
         if isinstance(frame, FrameRef) and found[0].id != frame.digest:
@@ -548,7 +550,7 @@ class EventLog:
         """
         # What the event says of the size may be anything.
         size = min(max(1, frame.size), frames.FRAME_SIZE_MAX)
-        found = self._handle.view(_ffi.MEDIA, frame.seq, _READABLE, size)
+        found = self._handle.view(_ffi.MEDIA, frame.seq, _READABLE_MASK, size)
         if found is None:
             return None
         seq, digest, view = found
@@ -584,8 +586,7 @@ class EventLog:
         Args:
             from_seq: First sequence number wanted.
         """
-        every: tuple[State, ...] = ("pending", "delivered", "rejected")
-        for record in self.read("delivery", from_seq=from_seq, states=every):
+        for record in self.read("delivery", from_seq=from_seq, states=READABLE):
             note = msgpack.unpackb(record.payload, strict_map_key=False)
             if not isinstance(note, dict):
                 raise LogCorruptError(f"{self.directory}: note {record.seq} is not a map")

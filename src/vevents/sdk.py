@@ -284,15 +284,7 @@ def _opened() -> EventLog:
     with _lock:
         if _log is None:
             settings = resolve({})
-            _log = EventLog(
-                settings.require_directory(),
-                events_size=settings.events_size,
-                media_size=settings.media_size,
-                delivery_size=settings.delivery_size,
-                full=settings.full,
-                pressure=settings.pressure,
-                sync_interval_s=settings.sync_interval_s,
-            )
+            _log = EventLog(settings.require_directory(), **settings.log_options())
         return _log
 
 

@@ -243,6 +243,17 @@ class Settings:
             )
         return self.directory
 
+    def log_options(self) -> dict[str, Any]:
+        """Return what of the settings is for the log: keyword arguments of `EventLog`."""
+        return {
+            "events_size": self.events_size,
+            "media_size": self.media_size,
+            "delivery_size": self.delivery_size,
+            "full": self.full,
+            "pressure": self.pressure,
+            "sync_interval_s": self.sync_interval_s,
+        }
+
     def require_api_key(self) -> Secret:
         """Return the API key.
 

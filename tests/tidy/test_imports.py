@@ -32,7 +32,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "settings": ({"errors", "pressure"}, set()),
     "files": (set(), set()),
-    "installation": ({"errors"}, set()),
+    "installation": ({"errors", "files"}, set()),
     "delivery": (
         {"log", "codec", "wire", "frames", "files", "event", "settings", "errors", ""},
         {"httpx"},

@@ -150,16 +150,7 @@ def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
     """Open the log of the settings; one that is opened for writing is created if absent."""
     from vevents.log import EventLog
 
-    return EventLog(
-        settings.require_directory(),
-        events_size=settings.events_size,
-        media_size=settings.media_size,
-        delivery_size=settings.delivery_size,
-        full=settings.full,
-        pressure=settings.pressure,
-        sync_interval_s=settings.sync_interval_s,
-        read_only=read_only,
-    )
+    return EventLog(settings.require_directory(), read_only=read_only, **settings.log_options())
 
 
 def human_size(size: int) -> str:

@@ -35,7 +35,7 @@ def command(source: Path, into: Path, as_json: bool) -> int:
     code 0: everything was good. 8: some records are lost. 9: a file was no ring, or is missing;
     the others were recovered.
     """
-    from vevents.log import EventLog
+    from vevents.log import READABLE, EventLog
 
     names = [f"{stream}.ring" for stream in STREAMS]
     present = [name for name in names if (source / name).is_file()]
@@ -50,7 +50,7 @@ def command(source: Path, into: Path, as_json: bool) -> int:
         aside = [stream for stream in STREAMS if log.stats(stream).set_aside]
         # Reading marks what is lost, so that the new log's figures say so from the start.
         for stream in STREAMS:
-            for _ in log.read(stream, states=("pending", "delivered", "rejected")):
+            for _ in log.read(stream, states=READABLE):
                 pass
         lost = {stream: log.stats(stream).lost for stream in STREAMS}
     missing = [name for name in names if name not in present]

@@ -15,9 +15,8 @@ from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from vevents.event import Event
-    from vevents.log import EventLog, Record, State
+    from vevents.log import EventLog, Record
 
-_STATES: tuple[State, ...] = ("pending", "delivered", "rejected")
 _LOOK_INTERVAL_S = 0.5
 _WINDOW = 256
 
@@ -55,8 +54,10 @@ def command(
 
 
 def _print_from(log: EventLog, next_seq: int) -> int:
+    from vevents.log import READABLE
+
     while True:
-        records, _ = log.read_batch("events", next_seq, _STATES, _WINDOW)
+        records, _ = log.read_batch("events", next_seq, READABLE, _WINDOW)
         if not records:
             return next_seq
         for record in records:

@@ -14,7 +14,6 @@ ones kept.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import selectors
@@ -38,7 +37,7 @@ from vevents.delivery.sender import StopError, StopReason, Time
 from vevents.delivery.setup import make_client, make_flusher
 from vevents.errors import ConfigurationError, FlushLockedError, LogError, VeventsError
 from vevents.event import EventType
-from vevents.files import open_lock
+from vevents.files import held_lock
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
@@ -575,17 +574,9 @@ def _identity(path: Path) -> tuple[int, int]:
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     """Hold the log's agent lock. The system takes it back when the process dies."""
-    descriptor = open_lock(directory / _LOCK_NAME)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FlushLockedError(
-                f"another agent is delivering {directory}; it holds {_LOCK_NAME}"
-            ) from None
+    message = f"another agent is delivering {directory}; it holds {_LOCK_NAME}"
+    with held_lock(directory / _LOCK_NAME, lambda: FlushLockedError(message)):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

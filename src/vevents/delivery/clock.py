@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from vevents.delivery.notes import clock_note
+from vevents.event import METADATA_KEY_COUNT_MAX
 
 if TYPE_CHECKING:
     from vevents.delivery.notes import Notes
@@ -38,7 +39,6 @@ SERVER_TOLERANCE_S: Final = 60.0
 # No record was made before 2024.
 _PLAUSIBLE_NS: Final = 1_704_067_200 * 10**9
 _BOOTS_FOLLOWED_MAX: Final = 1000
-_METADATA_COUNT_MAX: Final = 100
 
 Source = Literal["measured", "recorded", "estimated"]
 _ALL_STATES: Final = ("pending", "delivered", "rejected", "lost")
@@ -66,7 +66,7 @@ class Correction:
 
         epoch = datetime(1970, 1, 1, tzinfo=UTC)
         metadata = dict(event.metadata or {})
-        if len(metadata) <= _METADATA_COUNT_MAX - 2:
+        if len(metadata) <= METADATA_KEY_COUNT_MAX - 2:
             metadata["vevents_clock_behind_s"] = round(self.by_ns / 1e9, 3)
             metadata["vevents_clock_source"] = self.source
         moment = epoch + timedelta(microseconds=self.wall_ns // 1000)

@@ -40,9 +40,7 @@ way, one batch of JSON, one frame for each upload, and the ids of images that we
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sys
 import threading
 from collections import Counter, OrderedDict, deque
@@ -82,7 +80,7 @@ from vevents.errors import (
     RefusedError,
     ServerError,
 )
-from vevents.files import open_lock
+from vevents.files import held_lock
 from vevents.frames import sniff
 from vevents.wire import event_to_json, required_frames
 
@@ -532,7 +530,7 @@ class _Pass:
         self._default_refused: list[tuple[_Item, RefusedError]] = []
         self._doubted: list[tuple[_Item, RefusedError]] = []
         # Before the backlog: a frame up to here has its event in it, or none.
-        self._media_last_seq = self._log.stats("media").last_seq
+        self._media = self._log.stats("media")
         self._began_ns = self._now_ns()
         # Reading
         self._ending = False
@@ -1073,10 +1071,11 @@ class _Pass:
         self._log.ack([item.record.seq for item in items])
         self._counts.delivered += len(items)
         self._refused_in_a_row = self._refused_alone = 0
-        if any(item.has_default_use_case for item in items):
+        default_accepted = any(item.has_default_use_case for item in items)
+        if default_accepted:
             self._default_refusals = 0
         self._believe_doubted()
-        if not self._flusher._default_accepted and any(item.has_default_use_case for item in items):
+        if default_accepted and not self._flusher._default_accepted:
             # So it was not the use case that the server refused before.
             self._flusher._default_accepted = True
             refused, self._default_refused = self._default_refused, []
@@ -1229,13 +1228,12 @@ class _Pass:
         Only after a complete pass: then every event that was pending has gone, and a pending frame
         that is older than an append takes has lost its event.
         """
-        stats = self._log.stats("media")
-        if not stats.pending:
+        if not self._media.pending or not self._log.stats("media").pending:
             return
         before_ns = self._began_ns - _ORPHAN_AGE_S * 10**9
         orphans: list[int] = []
         for record in self._log.read("media", states=("pending",)):
-            if record.seq > self._media_last_seq:
+            if record.seq > self._media.last_seq:
                 break
             if record.wall_ns < before_ns:
                 orphans.append(record.seq)
@@ -1354,15 +1352,6 @@ def flush_lock(directory: Path) -> Iterator[None]:
     Raises:
         FlushLockedError: Another process holds it.
     """
-    path = directory / _LOCK_NAME
-    descriptor = open_lock(path)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FlushLockedError(
-                f"another flush of {directory} is running; it holds {path.name}"
-            ) from None
+    message = f"another flush of {directory} is running; it holds {_LOCK_NAME}"
+    with held_lock(directory / _LOCK_NAME, lambda: FlushLockedError(message)):
         yield
-    finally:
-        os.close(descriptor)

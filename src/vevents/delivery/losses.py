@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Final
 from vevents.delivery.figures import details, split
 from vevents.errors import LogFullError
 from vevents.event import METADATA_KEY_COUNT_MAX, Event
+from vevents.log import READABLE
 from vevents.wire import format_timestamp
 
 if TYPE_CHECKING:
     from vevents.delivery.notes import Notes, Stream
-    from vevents.log import EventLog, Receipt, State
+    from vevents.log import EventLog, Receipt
 
 Figures = dict[str, int]
 
@@ -39,7 +40,6 @@ EXTERNAL_ID: Final = "vevents-loss-report"
 
 _STREAMS: Final[tuple[Stream, ...]] = ("events", "media")
 _LOSSES: Final = ("evicted", "lost", "rejected")
-_READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 
 
 def append_loss_report(
@@ -238,7 +238,7 @@ def _restarted(base: Figures, now: Figures) -> bool:
 
 
 def _newest(log: EventLog) -> Event | None:
-    records, _ = log.read_batch("events", log.stats("events").last_seq, _READABLE, 1)
+    records, _ = log.read_batch("events", log.stats("events").last_seq, READABLE, 1)
     try:
         return log.decode(records[0]) if records else None
     except ValueError:

@@ -26,10 +26,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from vevents.errors import EventTooLargeError
-from vevents.log import note_size
+from vevents.log import READABLE, note_size
 
 if TYPE_CHECKING:
-    from vevents.log import EventLog, State
+    from vevents.log import EventLog
 
 Stream = Literal["events", "media"]
 Note = dict[str, Any]
@@ -41,7 +41,6 @@ IMAGE: Final = "image"
 """Stands in place of an event type where an image was refused."""
 UNKNOWN: Final = "unknown"
 """Stands where nobody knows a code, or a type of event."""
-_READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 
 
 class Reason(NamedTuple):
@@ -322,7 +321,7 @@ class Notes:
     def _edge(self, size: int) -> int:
         """Return the sequence number of the last note in the ring's oldest `size` bytes."""
         edge = 0
-        for record in self._log.read("delivery", states=_READABLE):
+        for record in self._log.read("delivery", states=READABLE):
             size -= record.stored_size
             if size < 0:
                 break

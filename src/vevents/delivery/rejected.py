@@ -30,7 +30,7 @@ from vevents.delivery.notes import SEQS_PER_NOTE, UNKNOWN, Notes, type_of
 from vevents.errors import FlushLockedError, LogFullError
 from vevents.files import replaced
 from vevents.frames import sniff
-from vevents.log import Record
+from vevents.log import READABLE, Record
 from vevents.wire import event_to_json, format_timestamp, required_frames
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ EVENTS_FILE: Final = "events.jsonl"
 REASONS_FILE: Final = "reasons.jsonl"
 FRAMES_DIRECTORY: Final = "frames"
 
-_READABLE: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 _LOCK_LOOK_S = 0.2
 _NO_NOTE: Final = 0
 _LATER: Final = "a later event of this id was sent or is pending, and would be overwritten"
@@ -285,7 +284,7 @@ class DeadLetters:
         """
         record = None
         if letter.place == "log":
-            record = _record(self._log, "events", letter.seq, _READABLE)
+            record = _record(self._log, "events", letter.seq, READABLE)
         if record is None:
             if letter.note_seq == _NO_NOTE:
                 raise ValueError("it was overwritten meanwhile")
@@ -338,7 +337,7 @@ class DeadLetters:
         return [self._image(f.seq, f.digest, sources.get(f.digest)) for f in frames]
 
     def _image(self, seq: int, digest: bytes, source_id: str | None) -> dict[str, Any]:
-        record = _record(self._log, "media", seq, _READABLE)
+        record = _record(self._log, "media", seq, READABLE)
         here = record is not None and record.id == digest
         image: dict[str, Any] = {
             "seq": seq,
@@ -507,7 +506,7 @@ class DeadLetters:
             done.failed.append((left[seq], why))
 
     def _frames_of(self, seq: int) -> list[FrameRef]:
-        record = _record(self._log, "events", seq, _READABLE)
+        record = _record(self._log, "events", seq, READABLE)
         return [] if record is None else self._frames_in(record)
 
     def _frames_in(self, record: Record) -> list[FrameRef]:

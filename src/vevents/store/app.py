@@ -30,7 +30,7 @@ from vevents.errors import (
     LogFullError,
 )
 from vevents.event import Event
-from vevents.log import EventLog, Record, State
+from vevents.log import READABLE, EventLog, Record
 from vevents.store import bodies
 from vevents.store.bodies import BodyError
 from vevents.store.config import StoreConfig
@@ -41,7 +41,6 @@ CROWDED_EXTENSION: Final = "vevents.crowded"
 
 _AT_CAPACITY = 529
 _FULL_DETAIL = "Device storage full. Waiting for cloud uploads to complete."
-_STATES: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 _LIMIT_DEFAULT = 10
 _LIMIT_MAX = 1_000
 # An event may have two megabytes: neither a window nor an answer may be all of memory.
@@ -254,7 +253,7 @@ class Store:
         while upper > stats.first_seq and len(found) < limit and size < _LATEST_SIZE_MAX:
             lower = max(1, upper - _READ_WINDOW)
             records = []
-            for record in self._log.read(from_seq=lower, states=_STATES, limit=_READ_WINDOW):
+            for record in self._log.read(from_seq=lower, states=READABLE, limit=_READ_WINDOW):
                 if record.seq >= upper:
                     break
                 records.append(record)

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vevents.files import replaced
+from vevents.log import READABLE
 
 if TYPE_CHECKING:
-    from vevents.log import EventLog, State
+    from vevents.log import EventLog
 
 SALT_SIZE: Final = 32
 # Half an hour at five events a second, and about 1 MB.
 RECENT_COUNT_MAX: Final = 10_000
 
 _LOGGER = logging.getLogger(__name__)
-_STATES: Final[tuple[State, ...]] = ("pending", "delivered", "rejected")
 
 
 class RecentEvents:
@@ -90,7 +90,7 @@ class RecentEvents:
 def read_back(log: EventLog, count: int = RECENT_COUNT_MAX) -> Iterator[str]:
     """Yield the ids of the newest events of a log, oldest first."""
     from_seq = max(1, log.stats().last_seq - count + 1)
-    for record in log.read(from_seq=from_seq, states=_STATES):
+    for record in log.read(from_seq=from_seq, states=READABLE):
         yield record.event_id
 
 

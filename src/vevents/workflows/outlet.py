@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from vevents.errors import VeventsError
 from vevents.event import Event
 from vevents.log import EventLog, Receipt
-from vevents.settings import Settings, resolve
+from vevents.settings import resolve
 from vevents.workflows.candidate import Candidate, with_counts, with_sound_time
 from vevents.workflows.cooldown import Cooldown, Kept
 
@@ -250,20 +250,10 @@ def outlet_of_settings() -> Outlet:
     directory = settings.require_directory().absolute()
     with _BY_DIRECTORY_LOCK:
         if directory not in _BY_DIRECTORY:
-            _BY_DIRECTORY[directory] = Outlet(lambda: _open_log(settings))
+            _BY_DIRECTORY[directory] = Outlet(
+                lambda: EventLog(settings.require_directory(), **settings.log_options())
+            )
         return _BY_DIRECTORY[directory]
-
-
-def _open_log(settings: Settings) -> EventLog:
-    return EventLog(
-        settings.require_directory(),
-        events_size=settings.events_size,
-        media_size=settings.media_size,
-        delivery_size=settings.delivery_size,
-        full=settings.full,
-        pressure=settings.pressure,
-        sync_interval_s=settings.sync_interval_s,
-    )
 
 
 @atexit.register
