@@ -13,7 +13,7 @@ from pictures_for_bundles import JPEG, OFFICIAL
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.delivery.sender import StopReason
-from vevents.emulator import EmulatorConfig, RunningEmulator
+from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 from vevents.event import Event, Image
 from vevents.log import EventLog
 
@@ -132,6 +132,30 @@ def test_an_upload_that_does_not_get_through(device, tmp_path, capsys, monkeypat
     assert KEY not in printed.err + printed.out
     monkeypatch.delenv("ROBOFLOW_API_KEY")
     assert main(upload) == ExitCode.USAGE
+
+
+def test_a_bundle_that_the_server_fails_on_holds_up_no_other(
+    emulator, device, tmp_path, capsys, monkeypatch
+):
+    stick = tmp_path / "stick"
+    main(["export", "--dir", str(device), "--bundles", str(stick)])
+    monkeypatch.setenv("VEVENTS_ATTEMPTS", "1")
+    emulator.faults.script("/vision-events/bundle", Fault(status=500))
+    upload = ["import", str(stick), "--upload", "--use-case", "uc-1", "--json"]
+    capsys.readouterr()
+
+    assert main(upload) == ExitCode.TRY_LATER
+
+    report = answer(capsys)
+    assert (report["imported"], report["failed"], report["stopped_reason"]) == (5, 1, None)
+    [[name, reason]] = report["reasons"]
+    assert name == min(path.name for path in stick.glob("event_*"))
+    assert "the server failed (500)" in reason
+    assert emulator.counts()["events"] == 5
+    assert main(upload) == ExitCode.OK
+    report = answer(capsys)
+    assert (report["imported"], report["failed"], report["already"]) == (1, 0, 5)
+    assert emulator.counts()["events"] == 6
 
 
 @pytest.mark.usefixtures("emulator")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from vevents.bundles.archive import BUNDLE_SIZE_MAX, BundleError, pack, unpack
 from vevents.bundles.export import Exporter, ExportReport
-from vevents.bundles.load import Importer, ImportReport
+from vevents.bundles.intake import ImportReport
+from vevents.bundles.load import Importer
 from vevents.bundles.upload import Uploader
 
 __all__ = [

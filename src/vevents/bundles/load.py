@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vevents.bundles.archive import unpack
-from vevents.bundles.outbox import Outbox
-from vevents.errors import ConfigurationError, EventValidationError, LogFullError
+from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
+from vevents.errors import LogFullError
 
 if TYPE_CHECKING:
+    from vevents.bundles.outbox import Outbox
     from vevents.event import Event
     from vevents.log import EventLog
 
-Progress = Callable[[int, int], None]
-
 _CHUNK_COUNT: Final = 100
-_REASONS_MAX: Final = 100
 _RECORD_OVERHEAD: Final = 64
-
-
-@dataclass(slots=True)
-class ImportReport:
-    """What an import did.
-
-    Attributes:
-        imported: Events that are safe at their new place.
-        refused: Bundles that are none, or whose event breaks the contract. They stay.
-        already: Bundles passed over because a receipt says that they have arrived.
-        reasons: Name and reason of the first 100 that were refused.
-        stopped_reason: `log-full` when the log has no more room, or None; an upload has those of
-            a flush.
-        message: What ended it.
-    """
-
-    imported: int = 0
-    refused: int = 0
-    already: int = 0
-    reasons: list[tuple[str, str]] = field(default_factory=list)
-    stopped_reason: str | None = None
-    message: str | None = None
-
-    def refuse(self, path: Path, reason: str) -> None:
-        """Count a bundle that is not taken."""
-        self.refused += 1
-        if len(self.reasons) < _REASONS_MAX:
-            self.reasons.append((path.name, reason))
 
 
 class Importer:
@@ -76,41 +41,32 @@ class Importer:
         self._segments_left = segments - math.ceil(self._media.pending_share * segments)
         self._segment_room = 0
 
-    def run(
-        self, progress: Callable[[int, int], None] = lambda _done, _total: None
-    ) -> ImportReport:
+    def run(self, progress: Progress = lambda _done, _total: None) -> ImportReport:
         """Import everything that is there; after every hundred bundles with a receipt.
 
         Raises:
+            ConfigurationError: The directory cannot be written.
             OSError: The directory cannot be read or takes no receipt.
             LogError: The log cannot be written.
         """
-        report = ImportReport()
-        paths = waiting(self._outbox, report, again=self._again)
-        arrived: dict[str, str] = {}
+        return take_in(
+            self._outbox,
+            self._append,
+            chunk_count=_CHUNK_COUNT,
+            again=self._again,
+            make_safe=self._log.sync,
+            progress=progress,
+        )
+
+    def _append(self, archive: bytes) -> str:
+        event = unpack(archive)
         try:
-            for done, path in enumerate(paths):
-                progress(done, len(paths))
-                try:
-                    event = unpack(self._outbox.read(path))
-                    self._check_room(event)
-                    receipt = self._log.append(event)
-                except LogFullError:
-                    report.stopped_reason = "log-full"
-                    report.message = "the log is full of undelivered events; flush it, then go on"
-                    break
-                except EventValidationError as error:
-                    report.refuse(path, str(error))
-                    continue
-                report.imported += 1
-                arrived[path.name] = receipt.event_id
-                if len(arrived) >= _CHUNK_COUNT:
-                    self._settle(arrived)
-                    arrived = {}
-        finally:
-            self._settle(arrived)
-        progress(len(paths), len(paths))
-        return report
+            self._check_room(event)
+            return self._log.append(event).event_id
+        except LogFullError:
+            raise IntakeEndedError(
+                "log-full", "the log is full of undelivered events; flush it, then go on"
+            ) from None
 
     def _check_room(self, event: Event) -> None:
         """Raise before frames would push out undelivered ones, which no ring refuses by itself."""
@@ -122,22 +78,3 @@ class Importer:
             self._segment_room -= size + _RECORD_OVERHEAD
         if self._segments_left < 0:
             raise LogFullError("media.ring is full of undelivered frames")
-
-    def _settle(self, arrived: dict[str, str]) -> None:
-        if arrived:
-            # A receipt lets the other side forget the event: it is written last.
-            self._log.sync()
-            self._outbox.write_receipt(arrived, datetime.now(UTC))
-
-
-def waiting(outbox: Outbox, report: ImportReport, *, again: bool) -> list[Path]:
-    """Return the bundles without a receipt, and count the others."""
-    if not os.access(outbox.directory, os.W_OK):
-        raise ConfigurationError(
-            f"{outbox.directory} cannot be written, and so takes no receipt of what has arrived"
-        )
-    known = {name for receipt in outbox.receipts() for name in receipt}
-    paths = outbox.bundles()
-    wanted = paths if again else [path for path in paths if path.name not in known]
-    report.already = len(paths) - len(wanted)
-    return wanted

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from vevents.bundles.archive import BundleError, read_payload
-from vevents.bundles.load import ImportReport, waiting
+from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, Time
-from vevents.errors import DeliveryError, RefusedError
 
 if TYPE_CHECKING:
     from vevents.bundles.outbox import Outbox
@@ -46,40 +43,23 @@ class Uploader:
         self._again = again
         self._sender = Sender(retry or RetryPolicy(), Limits(), time or Time(), lambda: None)
 
-    def run(
-        self, progress: Callable[[int, int], None] = lambda _done, _total: None
-    ) -> ImportReport:
+    def run(self, progress: Progress = lambda _done, _total: None) -> ImportReport:
         """Send everything that is there; after every 25 bundles with a receipt.
 
         Returns:
             The report; `stopped_reason` is that of a flush when the server could not be reached.
 
         Raises:
+            ConfigurationError: The directory cannot be written.
             OSError: The directory cannot be read or takes no receipt.
         """
-        report = ImportReport()
-        paths = waiting(self._outbox, report, again=self._again)
-        arrived: dict[str, str] = {}
-        try:
-            for done, path in enumerate(paths):
-                progress(done, len(paths))
-                try:
-                    archive = self._outbox.read(path)
-                    arrived[path.name] = self._send(archive)
-                except (BundleError, RefusedError) as error:
-                    report.refuse(path, str(error))
-                    continue
-                report.imported += 1
-                if len(arrived) >= _CHUNK_COUNT:
-                    self._settle(arrived)
-                    arrived = {}
-        except (StopError, DeliveryError) as error:
-            stop = error if isinstance(error, StopError) else StopError.because_of(error)
-            report.stopped_reason, report.message = stop.reason, str(stop)
-        finally:
-            self._settle(arrived)
-        progress(len(paths), len(paths))
-        return report
+        return take_in(
+            self._outbox,
+            self._send,
+            chunk_count=_CHUNK_COUNT,
+            again=self._again,
+            progress=progress,
+        )
 
     def _send(self, archive: bytes) -> str:
         _, payload = read_payload(archive)
@@ -90,14 +70,13 @@ class Uploader:
         event_id = payload.get("eventId")
         if not isinstance(event_id, str) or not event_id:
             raise BundleError("eventId", "is missing")
-        self._sender.send(
-            lambda within_s: self._client.create_bundle(
-                archive, use_case_id=use_case_id, within_s=within_s
-            ),
-            len(archive),
-        )
+        try:
+            self._sender.send(
+                lambda within_s: self._client.create_bundle(
+                    archive, use_case_id=use_case_id, within_s=within_s
+                ),
+                len(archive),
+            )
+        except StopError as stop:
+            raise IntakeEndedError(stop.reason, str(stop)) from stop
         return event_id
-
-    def _settle(self, arrived: dict[str, str]) -> None:
-        if arrived:
-            self._outbox.write_receipt(arrived, datetime.now(UTC))

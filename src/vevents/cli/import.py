@@ -82,6 +82,8 @@ def command(
         else:
             report = _append(settings, outbox, again, progress)
     code = ExitCode.REJECTED if report.refused else ExitCode.OK
+    if report.failed:
+        code = ExitCode.TRY_LATER
     if report.stopped_reason is not None:
         code = _CODES.get(report.stopped_reason, ExitCode.TRY_LATER)
     for name, reason in report.reasons:
@@ -93,6 +95,8 @@ def command(
     else:
         done = "sent" if upload else "imported"
         click.echo(f"{report.imported} events {done}, {report.refused} files refused")
+        if report.failed:
+            click.echo(f"{report.failed} files stay: the server kept failing on them")
         if report.already:
             click.echo(f"{report.already} files have a receipt already (--again takes them, too)")
     return code
