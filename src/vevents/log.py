@@ -22,7 +22,13 @@ import msgpack
 
 from vevents import _ffi, codec, frames
 from vevents._ffi import Moment
-from vevents.errors import ConfigurationError, EventTooLargeError, LogCorruptError
+from vevents.errors import (
+    ConfigurationError,
+    EventTooLargeError,
+    LogCorruptError,
+    LogDegradedError,
+    LogFullError,
+)
 from vevents.event import Event, FrameRef
 
 if TYPE_CHECKING:
@@ -54,6 +60,22 @@ _FULL: Final[dict[str, int]] = {
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Frames remembered by content, so that one used by several events is stored once.
 _RECENT_FRAMES: Final = 64
+# As large as a reference gets: for the size of an event whose frames are not stored yet.
+_ANY_REF: Final = FrameRef(2**63 - 1, bytes(16), 2**32 - 1)
+
+
+class _Refusal(NamedTuple):
+    """What became of the last append that the ring of events refused.
+
+    Attributes:
+        error: What it raised.
+        size: Bytes of the event.
+        settled_count: Events that were not pending any more then.
+    """
+
+    error: LogFullError | LogDegradedError
+    size: int
+    settled_count: int
 
 
 class Receipt(NamedTuple):
@@ -269,6 +291,7 @@ class EventLog:
         self._jpeg_quality = jpeg_quality
         self._recent: OrderedDict[bytes, FrameRef] = OrderedDict()
         self._recent_lock = threading.Lock()
+        self._refusal: _Refusal | None = None
         self._shedder = self._make_shedder(pressure, jpeg_quality) if pressure else None
         self._handle = _ffi.Handle(
             os.fspath(self.directory),
@@ -322,6 +345,8 @@ class EventLog:
         event.validate()
         shed = None
         if event.images:
+            if self._refusal is not None:
+                self._refuse_before_its_frames(event, self._refusal)
             if self._shedder is not None:
                 event, shed = self._shedder.shed(event, self._is_stored)
             event = self._keep_frames(event)
@@ -333,20 +358,53 @@ class EventLog:
         record_id = codec.header_id(event.event_id)
         if record_id is not None:
             flags |= _ffi.APPEND_ID
-        seq, made_id, made_ns = self._handle.append(
-            _ffi.EVENTS,
-            codec.encode(event),
-            flags,
-            codec.KIND_OF[event.event_type],
-            record_id=record_id,
-            wall_ns=wall_ns,
-        )
+        payload = codec.encode(event)
+        try:
+            seq, made_id, made_ns = self._handle.append(
+                _ffi.EVENTS,
+                payload,
+                flags,
+                codec.KIND_OF[event.event_type],
+                record_id=record_id,
+                wall_ns=wall_ns,
+            )
+        except (LogFullError, LogDegradedError) as error:
+            self._refusal = _Refusal(error, len(payload), self._settled_count())
+            raise
         return Receipt(
             seq,
             event.event_id if event.event_id is not None else _uuid_text(made_id),
             event.timestamp or _EPOCH + timedelta(microseconds=made_ns // 1000),
             shed,
         )
+
+    def _refuse_before_its_frames(self, event: Event, refusal: _Refusal) -> None:
+        """Raise what the last refused event met, if this one would meet it as well.
+
+        Frames go into media.ring before their event does, and there the oldest make room: those of
+        events that are refused would push out those of events that are kept.
+        """
+        error = refusal.error
+        if isinstance(error, LogFullError):
+            if self._settled_count() != refusal.settled_count:
+                self._refusal = None
+                return
+            images = [
+                replace(
+                    image,
+                    frame=None if image.frame is None else _ANY_REF,
+                    input_frame=None if image.input_frame is None else _ANY_REF,
+                )
+                for image in event.images
+            ]
+            if len(codec.encode(replace(event, images=tuple(images)))) < refusal.size:
+                return
+        # A disk that failed is not asked again before the log is opened anew.
+        raise type(error)(*error.args)
+
+    def _settled_count(self) -> int:
+        stats = self.stats()
+        return stats.appended - stats.pending
 
     def append_encoded(self, payload: bytes, kind: int = 0, *, sync: bool = False) -> int:
         """Append an event that is encoded already (`codec.encode`, or the C event builder).

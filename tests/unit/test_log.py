@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -210,6 +211,35 @@ def test_refuse_when_full(directory: Path) -> None:
         log.ack(range(1, count + 1))
         log.append_encoded(payload)
         assert log.stats().evicted == 0
+
+
+def test_what_a_full_log_refuses_pushes_out_no_frame_of_what_it_keeps(directory: Path) -> None:
+    def seen(number: int, size: int = 2_000) -> Event:
+        noise = random.Random(number).randbytes(size // 2).hex()
+        jpeg = JPEG + number.to_bytes(4, "big") + bytes(30_000)
+        return Event.custom(value=noise, images=[Image(jpeg)])
+
+    with EventLog(directory, events_size=1 << 20, media_size=2 << 20, full="refuse") as log:
+        for number in range(20):
+            log.append(seen(number))
+        with pytest.raises(LogFullError):
+            for number in range(10_000):
+                log.append(Event.custom(value=random.Random(number).randbytes(1_000).hex()))
+
+        for number in range(100, 400):
+            with pytest.raises(LogFullError):
+                log.append(seen(number))
+        refs = [event.images[0].frame for event in map(log.decode, log.read()) if event.images]
+        assert len(refs) == 20
+        assert all(log.frame(ref) is not None for ref in refs)  # type: ignore[arg-type]
+        assert log.stats("media").appended == 20
+
+        # A small one may still fit, and is tried; room that a flush makes is found at once.
+        log.append(seen(1_000, size=2))
+        log.ack([record.seq for record in log.read()])
+        log.append(seen(1_001))
+        assert (log.stats().pending, log.stats("media").appended) == (1, 22)
+        assert all(log.stats(stream).conserved for stream in ("events", "media"))
 
 
 def test_durability(directory: Path) -> None:
