@@ -800,12 +800,14 @@ static vev_status was_appended(vev_ring *ring, const vev_listed *newest, uint64_
     return VEV_OK;
 }
 
+/* What changes while marking is read after a jump: volatile, or it may be what it was before. */
 typedef struct marking {
     const uint64_t *seqs;
-    size_t seq_count, next, changed;
-    uint32_t state, at;         /* `at` in the list: mostly ascending, look from the last one on */
-    uint64_t failed_generation; /* not tried again for every one of its records */
-    vev_status failed;          /* the first time */
+    size_t seq_count;
+    volatile size_t next, changed;
+    uint32_t state, at; /* `at` in the list: mostly ascending, look from the last one on */
+    volatile uint64_t failed_generation; /* not tried again for every one of its records */
+    volatile vev_status failed;          /* the first time */
 } marking;
 
 static vev_status mark_seq(vev_ring *ring, marking *m, uint64_t seq)
@@ -823,11 +825,13 @@ static vev_status mark_seq(vev_ring *ring, marking *m, uint64_t seq)
         index >= ring->file.geometry.max_records || (!newest && seq >= listed->end_seq))
         return VEV_OK;
     bool appended = true;
+    size_t changed = 0;
     vev_status status = newest ? was_appended(ring, listed, index, &appended) : VEV_OK;
     vev_lap lap = lap_of(ring, listed);
     if (!status && appended)
         status = mark_range(ring, listed, &lap, (uint32_t)index, (uint32_t)index + 1, m->state,
-                            false, &m->changed);
+                            false, &changed);
+    m->changed += changed;
     if (status)
         m->failed_generation = listed->head.generation;
     return status;
@@ -838,7 +842,9 @@ static vev_status mark_locked(vev_ring *ring, marking *m)
 {
     vev_status status = vev_ring_list(ring);
     while (!status && m->next < m->seq_count) {
-        vev_status here = mark_seq(ring, m, m->seqs[m->next++]);
+        uint64_t seq = m->seqs[m->next];
+        m->next++; /* before: a jump out of this one goes on behind it */
+        vev_status here = mark_seq(ring, m, seq);
         if (here && !m->failed)
             m->failed = here;
     }

@@ -10,6 +10,9 @@
  *         ... came here through SIGBUS; the section is left already ...
  *     }
  *
+ * A local that changes inside the section and is read behind it must be volatile: what others hold
+ * after a jump is undefined, and compilers differ in it.
+ *
  * Only faults inside mappings made known by vev_guard_remember() are caught; all others go to
  * whoever handled SIGBUS before. Sections may nest. */
 #ifndef VEV_GUARD_H
