@@ -215,6 +215,68 @@ def test_a_client_that_hangs_up_in_the_middle(log: EventLog) -> None:
     assert log.stats().appended == 1
 
 
+def test_a_client_that_closes_its_side_behind_its_request_reads_the_answer(log: EventLog) -> None:
+    """As `nc -N` does."""
+    content = json.dumps(body()).encode()
+    with Running(log) as store, socket.create_connection(store.address) as half:
+        half.sendall(head(len(content)) + content)
+        half.shutdown(socket.SHUT_WR)
+
+        answer = read_all(half)
+
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    [record] = log.read()
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"id": record.event_id}
+
+
+def test_a_client_that_closes_its_side_within_its_request_is_let_go(log: EventLog) -> None:
+    content = json.dumps(body()).encode()
+    with Running(log) as store, socket.create_connection(store.address) as half:
+        half.sendall(head(len(content)) + content[:-1])
+        half.shutdown(socket.SHUT_WR)
+
+        assert read_all(half) == b""
+
+    assert log.stats().appended == 0
+
+
+def test_who_asks_before_sending_is_refused_before_sending(log: EventLog) -> None:
+    with Running(log, body_size_max=1_000) as store:
+        for length, status in ((2_000, b"413"), (100, b"100")):
+            with socket.create_connection(store.address) as polite:
+                polite.sendall(head(length)[:-2] + b"Expect: 100-continue\r\n\r\n")
+                polite.settimeout(LATE_S)
+
+                assert polite.recv(65_536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_answers_that_nobody_takes_fill_no_memory(log: EventLog) -> None:
+    """At most four are made at one time, however many ask."""
+    for _ in range(1_000):
+        log.append(Event.custom(value="x" * 9_500))  # more than the kernel keeps for a socket
+    path = "/v2/events/latest/query?limit=1000"
+    with (
+        Running(log, patience_s=0.2, write_timeout_s=60.0) as store,
+        contextlib.ExitStack() as stack,
+    ):
+        lazy = []
+        for _ in range(5):
+            lazy.append(stack.enter_context(socket.socket()))
+            lazy[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            lazy[-1].settimeout(LATE_S)
+            lazy[-1].connect(store.address)
+            lazy[-1].sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+        assert sorted(one.recv(12) for one in lazy) == [b"HTTP/1.1 200"] * 4 + [b"HTTP/1.1 529"]
+        # Who goes makes room.
+        for one in lazy:
+            one.close()
+        ends = time.monotonic() + LATE_S
+        while (answer := httpx.get(f"{store.url}{path}", trust_env=False)).status_code == 529:
+            assert time.monotonic() < ends
+        assert answer.status_code == 200
+
+
 def test_what_is_no_http_fills_no_journal(log: EventLog, caplog: pytest.LogCaptureFixture) -> None:
     with Running(log) as store:
         for sent in (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET /\r\n\r\n", b"\0" * 100_000):

@@ -371,6 +371,8 @@ def test_health_tells_no_figures_to_a_foreign_host(client: AppClient) -> None:
         ("localhost", 201),
         ("LOCALHOST:9000", 201),
         ("[::1]:8001", 201),
+        ("127.0.0.7:8001", 201),
+        ("10.0.0.7:8001", 400),
         ("evil.example:8001", 400),
         ("localhost.evil.example", 400),
         ("", 400),
@@ -530,6 +532,8 @@ def test_a_full_log_waits_for_the_cloud(tmp_path: Path) -> None:
             }
             assert client.get("/health").json()["status"] == "full"
             log.ack(list(range(1, number + 1)))
+            # A producer that waits for this sends nothing that would find out.
+            assert client.get("/health").json()["status"] == "ok"
             assert client.post(EVENTS, json=body(number)).status_code == 201
             assert client.get("/health").json()["status"] == "ok"
         assert log.stats().appended == number + 1
@@ -675,7 +679,45 @@ def test_health_tells_that_the_disk_failed(
         lambda stream: stats(stream) | ({"degraded": 5} if stream == _ffi.MEDIA else {}),
     )
 
-    assert client.get("/health").json()["status"] == "degraded"
+    answer = client.get("/health")
+
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "degraded"
+
+
+def test_health_is_answered_while_every_append_waits_for_the_disk(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, finish = threading.Semaphore(0), threading.Event()
+    append = log.append
+
+    def hang(event: Event, *, sync: bool = False) -> Any:
+        inside.release()
+        assert finish.wait(30)
+        return append(event, sync=sync)
+
+    monkeypatch.setattr(log, "append", hang)
+    store = Store(log, StoreConfig(thread_count=2), open_to_all=True)
+    headers = {"Host": "127.0.0.1"}
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(store.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            waiting = [
+                asyncio.create_task(client.post(EVENTS, json=body(number), headers=headers))
+                for number in range(4)
+            ]
+            for _ in range(2):
+                assert await asyncio.to_thread(inside.acquire, timeout=30)
+            try:
+                return await asyncio.wait_for(client.get("/health"), 30)
+            finally:
+                finish.set()
+                await asyncio.gather(*waiting)
+
+    assert asyncio.run(run()).json()["status"] == "ok"
+    store.close()
+    assert log.stats().appended == 4
 
 
 def _raise(error: Exception) -> Any:

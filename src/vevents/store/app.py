@@ -18,6 +18,7 @@ from time import monotonic as _monotonic
 from typing import Any, Final, TypeVar
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -30,10 +31,10 @@ from vevents.errors import (
     LogFullError,
 )
 from vevents.event import Event
-from vevents.log import READABLE, EventLog, Record
+from vevents.log import READABLE, EventLog, Record, StreamStats
 from vevents.store import bodies
 from vevents.store.bodies import BodyError
-from vevents.store.config import StoreConfig
+from vevents.store.config import StoreConfig, is_loopback
 from vevents.store.recent import RecentEvents, load_salt, read_back
 
 # Set by the server on the scope of a connection beyond the limit.
@@ -47,7 +48,8 @@ _LIMIT_MAX = 1_000
 _READ_WINDOW = 32
 _LATEST_SIZE_MAX = 8 << 20
 _COMPLAINT_INTERVAL_S = 10.0
-_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+# Each of them may hold an answer of some megabytes until its client has taken it.
+_SHOW_COUNT_MAX = 4
 
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -75,9 +77,12 @@ class Store:
         self._salt = load_salt(log.directory) if config.merge_repeats else b""
         self._recent = RecentEvents(read_back(log) if config.merge_repeats else ())
         self._threads = ThreadPoolExecutor(config.thread_count, "vevents-store")
+        # Whoever watches is answered although every append waits for a disk that hangs.
+        self._watch_thread = ThreadPoolExecutor(1, "vevents-store-health")
         self._held_size = 0
         self._turn = asyncio.Lock()
-        self._full = False
+        self._shows = asyncio.Semaphore(_SHOW_COUNT_MAX)
+        self._full_at: int | None = None
         self._counts: Counter[str] = Counter()
         self._complaints = _Complaints()
         self.app = Starlette(
@@ -92,6 +97,7 @@ class Store:
     def close(self) -> None:
         """Let appends under way finish."""
         self._threads.shutdown()
+        self._watch_thread.shutdown()
 
     # --- POST /v2/events -----------------------------------------------------------------------
 
@@ -100,9 +106,9 @@ class Store:
         try:
             self._admit(request)
             raw = await self._read(request, body)
-            event_id, new = await self._on_thread(self._take, raw)
+            event_id, new = await _on_thread(self._threads, self._take, raw)
         except BodyError as error:
-            return await self._refuse(body, error)
+            return await self._refuse(request, body, error)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         finally:
@@ -132,7 +138,7 @@ class Store:
             # A web page that had its own name resolved to this machine could read and write.
             host = request.headers.get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in _LOCAL_NAMES:
+            if name != "localhost" and not is_loopback(name.strip("[]")):
                 raise BodyError(
                     400, "Host must be localhost or 127.0.0.1, unless the store has a key"
                 )
@@ -194,7 +200,7 @@ class Store:
         except EventValidationError as error:
             raise bodies.refusal(error) from None
         except LogFullError:
-            self._full = True
+            self._full_at = _settled_count(self._log.stats())
             raise BodyError(_AT_CAPACITY, _FULL_DETAIL) from None
         except LogBusyError as error:
             raise BodyError(_AT_CAPACITY, f"at capacity: {error}") from None
@@ -205,14 +211,16 @@ class Store:
 
     def _append(self, event: Event) -> str:
         receipt = self._log.append(event, sync=self._config.sync)
-        self._full = False
+        self._full_at = None
         return receipt.event_id
 
-    async def _refuse(self, body: _Body, error: BodyError) -> Response:
+    async def _refuse(self, request: Request, body: _Body, error: BodyError) -> Response:
         self._give_back(body)
         self._counts["turned_away" if error.status_code >= 500 else "refused"] += 1
         self._complaints.add(error)
-        if error.status_code != 408:
+        # Who asks before it sends its body is told at once, and need not send it.
+        asks_first = not body.begun and "expect" in request.headers
+        if error.status_code != 408 and not asks_first:
             await self._drain(body)
         return JSONResponse(
             {"detail": error.detail},
@@ -227,10 +235,6 @@ class Store:
                 async for _ in body.pieces():
                     pass
 
-    async def _on_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
-
     # --- GET -----------------------------------------------------------------------------------
 
     async def _latest(self, request: Request) -> Response:
@@ -239,10 +243,27 @@ class Store:
             text = request.query_params.get("limit", str(_LIMIT_DEFAULT))
             if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) < 1:
                 raise BodyError(422, "limit: must be a whole number, 1 or more")
+            await self._enter_shows()
         except BodyError as error:
-            return await self._refuse(_Body(request), error)
-        answer = await self._on_thread(self._newest, min(int(text), _LIMIT_MAX))
-        return Response(answer, media_type="application/json")
+            return await self._refuse(request, _Body(request), error)
+        try:
+            answer = await _on_thread(self._threads, self._newest, min(int(text), _LIMIT_MAX))
+        except BaseException:
+            self._shows.release()
+            raise
+        # Run when the client has taken the answer, or has been given up.
+        taken = BackgroundTask(self._leave_shows)
+        return Response(answer, media_type="application/json", background=taken)
+
+    async def _enter_shows(self) -> None:
+        try:
+            async with asyncio.timeout(self._config.patience_s):
+                await self._shows.acquire()
+        except TimeoutError:
+            raise BodyError(_AT_CAPACITY, "at capacity: too many queries at once") from None
+
+    async def _leave_shows(self) -> None:
+        self._shows.release()
 
     def _newest(self, limit: int) -> bytes:
         """Return the newest events as JSON, newest first; fewer if they are very large."""
@@ -272,17 +293,21 @@ class Store:
         return bodies.describe(event, seq=record.seq, state=record.state)
 
     async def _health(self, request: Request) -> Response:
-        report = await self._on_thread(self._report)
+        report = await _on_thread(self._watch_thread, self._report)
+        code = 503 if report["status"] == "degraded" else 200
         try:
             self._authorize(request)
         except BodyError:
             # Whoever watches needs no key; figures are for those who have it.
             report = {"status": report["status"]}
-        return JSONResponse(report)
+        return JSONResponse(report, code)
 
     def _report(self) -> dict[str, Any]:
         events, media = self._log.stats("events"), self._log.stats("media")
-        status = "full" if self._full else "ok"
+        status = "ok"
+        # Until a flush has made room: who waits for that sends nothing that would show it.
+        if self._full_at is not None and self._full_at == _settled_count(events):
+            status = "full"
         if events.degraded or media.degraded:
             status = "degraded"
         return {
@@ -304,6 +329,7 @@ class _Body:
     """A request's body, piece by piece; knows when it has seen the last.
 
     Attributes:
+        begun: Whether it was asked for, which tells a client that waits for it to go on.
         finished: Whether it has. To ask for more then would wait until the client hangs up.
         held_size: Bytes of it that count as held.
         has_turn: Whether it may go beyond the limit of what is held.
@@ -311,6 +337,7 @@ class _Body:
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
+        self.begun = False
         self.finished = False
         self.held_size = 0
         self.has_turn = False
@@ -321,6 +348,7 @@ class _Body:
         Raises:
             ClientDisconnect: Nothing more will.
         """
+        self.begun = True
         while not self.finished:
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -348,6 +376,16 @@ class _Complaints:
         _LOGGER.warning("refused with %d: %s%s", error.status_code, error.detail, more)
         self._quiet_until_s = now_s + _COMPLAINT_INTERVAL_S
         self._unsaid = 0
+
+
+async def _on_thread(
+    threads: ThreadPoolExecutor, function: Callable[..., _Result], *arguments: Any
+) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+
+
+def _settled_count(stats: StreamStats) -> int:
+    return stats.appended - stats.pending
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -88,7 +88,7 @@ def bind(config: StoreConfig) -> socket.socket:
         )
     except socket.gaierror as error:
         raise ConfigurationError(f"--host {config.host}: {error.strerror}") from error
-    if config.key is None and not _is_loopback(str(address[0])):
+    if config.key is None and not is_loopback(str(address[0])):
         raise ConfigurationError(
             f"--host {config.host} is reachable from other machines, and there is no key: anybody "
             "could write events. Set EVENT_INGESTION_API_KEY, or store_key in vevents.toml (mode "
@@ -132,7 +132,7 @@ def read_key(path: Path) -> Secret:
 
 def is_open(bound: socket.socket) -> bool:
     """Whether a socket is TCP on this machine alone: there browsers are the only strangers."""
-    return bound.family != socket.AF_UNIX and _is_loopback(bound.getsockname()[0])
+    return bound.family != socket.AF_UNIX and is_loopback(bound.getsockname()[0])
 
 
 def describe(bound: socket.socket) -> str:
@@ -143,8 +143,12 @@ def describe(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if bound.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+def is_loopback(host: str) -> bool:
+    """Whether a text is an address of this machine alone; a name is none."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _bind_unix(path: Path) -> socket.socket:

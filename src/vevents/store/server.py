@@ -133,6 +133,18 @@ class _LimitedProtocol(H11Protocol):
         self._stop_header_timer()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that has closed its side behind a whole request; then close ours.
+
+        Returns:
+            Whether the connection stays open until then.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def data_received(self, data: bytes) -> None:
         """Take what came; between requests, the next one's headers have to follow in time."""
         super().data_received(data)
