@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from vevents.errors import ConfigurationError
@@ -52,9 +52,9 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS_LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _TIMES = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})")
 _BIT_UNITS = {"bit": 0.125, "kbit": 125.0, "mbit": 125e3, "gbit": 125e6}
-# What the server takes, a little inside; see `vevents.delivery.flusher`.
-_EVENT_AGE_MAX_S = 364 * 86_400.0
-_UPLOADS_MAX = 32
+# The server refuses what is older than a year; we stay a little inside.
+EVENT_AGE_MAX_S: Final = 364 * 86_400.0
+UPLOADS_MAX: Final = 32
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False,
     "no": False,
@@ -646,7 +646,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 def _event_age(value: object) -> float:
     seconds = parse_duration(value)
-    if not 0 < seconds <= _EVENT_AGE_MAX_S:
+    if not 0 < seconds <= EVENT_AGE_MAX_S:
         raise ValueError(
             f"{value!r} is not more than 0 and at most 364d; the server takes nothing older"
         )
@@ -688,7 +688,7 @@ _SOURCES = (
     _Source("order", "order", "VEVENTS_ORDER", _one_of("oldest", "newest", "priority")),
     _Source("priorities", "priorities", "VEVENTS_PRIORITIES", _names),
     _Source("live_first", "live_first", "VEVENTS_LIVE_FIRST", _truth),
-    _Source("uploads", "uploads", "VEVENTS_UPLOADS", _whole(_UPLOADS_MAX)),
+    _Source("uploads", "uploads", "VEVENTS_UPLOADS", _whole(UPLOADS_MAX)),
     _Source("bytes_per_s", "max_rate", "VEVENTS_MAX_RATE", parse_rate),
     _Source("event_age_max_s", "event_age_max", "VEVENTS_EVENT_AGE_MAX", _event_age),
     _Source("proxy", "proxy", "VEVENTS_PROXY", _proxy),

@@ -12,7 +12,8 @@ import pytest
 from vevents import Event, EventLog, Image, _ffi
 from vevents._ffi import Moment
 from vevents.delivery.client import Client
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import RetryPolicy, Time
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 

@@ -18,7 +18,8 @@ import pytest
 
 from vevents import Event, EventLog, Image
 from vevents.delivery.client import Client, Timeouts
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator
 from vevents.errors import LogFullError

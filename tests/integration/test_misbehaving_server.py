@@ -25,7 +25,8 @@ import trustme
 
 from vevents import Event, EventLog, Image, ObjectDetection
 from vevents.delivery.client import Client, Timeouts
-from vevents.delivery.flusher import Flusher, FlushProgress, FlushReport
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import FlushProgress, FlushReport
 from vevents.delivery.sender import RetryPolicy, StopReason, Time
 from vevents.emulator import (
     CATALOGUE,

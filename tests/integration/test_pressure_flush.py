@@ -29,7 +29,8 @@ from vevents import (
     Receipt,
 )
 from vevents.delivery.client import Client
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import FlushReport
 from vevents.emulator import EmulatorConfig, RunningEmulator
 from vevents.frames import digest
 from vevents.pressure import Step, parse_ladder

@@ -24,8 +24,9 @@ from simulation.world import DAY_S, HOUR_S, MINUTE_S, BrokenPromiseError, PowerL
 from vevents import Event, EventLog, _ffi
 from vevents._ffi import Moment
 from vevents.delivery.client import Client
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
 from vevents.delivery.rejected import DeadLetters, waiting_lock
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import StopReason, Time
 from vevents.errors import EventTooLargeError, LogFullError
 from vevents.log import Receipt

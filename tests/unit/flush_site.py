@@ -14,7 +14,8 @@ import httpx
 from fake_log import FakeLog, FakeRecord, FakeServer, Tripwire
 
 from vevents.delivery.client import Client
-from vevents.delivery.flusher import Flusher, FlushProgress, FlushReport
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import FlushProgress, FlushReport
 from vevents.delivery.sender import RetryPolicy, Time
 from vevents.event import Event, Image
 

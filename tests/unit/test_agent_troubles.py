@@ -18,7 +18,7 @@ from test_planner import report
 
 from vevents.delivery import agent as agent_module
 from vevents.delivery.agent import Agent
-from vevents.delivery.flusher import FlushReport
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sdnotify import ServiceManager
 from vevents.delivery.sender import StopReason, Time
 from vevents.errors import (

@@ -16,7 +16,7 @@ from test_bundles_archive import PAYLOAD, PICTURES, official
 from vevents import Event, EventLog, Image, _ffi
 from vevents.bundles import Exporter, Importer, unpack
 from vevents.bundles.outbox import Outbox, bundle_name
-from vevents.delivery.flusher import flush_lock
+from vevents.delivery.lock import flush_lock
 from vevents.errors import ConfigurationError, FlushLockedError
 
 SIZES = {"events_size": 1 << 20, "media_size": 1 << 20, "delivery_size": 1 << 20}

@@ -22,8 +22,9 @@ from cli_site import KEY, USE_CASE, clean_environment, small_log
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.flush import describe, exit_code
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
 from vevents.delivery.pause import pause, resume
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import StopReason
 from vevents.delivery.setup import make_flusher
 from vevents.emulator import EmulatorConfig, Fault, RunningEmulator

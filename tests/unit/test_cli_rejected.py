@@ -18,7 +18,7 @@ from rejected_site import Site, jpeg
 
 from vevents.cli import main, rejected
 from vevents.cli.exit_codes import ExitCode
-from vevents.delivery.flusher import flush_lock
+from vevents.delivery.lock import flush_lock
 
 
 @pytest.fixture(autouse=True)

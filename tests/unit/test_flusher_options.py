@@ -13,7 +13,8 @@ from flush_site import BATCH, EVENT, UPLOAD, USE_CASES, Site, always, at, jpeg, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vevents.delivery.flusher import Flusher, Rejection
+from vevents.delivery.flusher import Flusher
+from vevents.delivery.report import Rejection
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.errors import ConfigurationError
 from vevents.event import Event

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vevents.delivery.flusher import FlushReport
 from vevents.delivery.planner import Planner, Rhythm, Why
+from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import StopReason
 
 

@@ -15,7 +15,7 @@ from rejected_site import USE_CASE, Site, ids, jpeg, noise
 
 from vevents import Event, EventLog
 from vevents.delivery import rejected
-from vevents.delivery.flusher import flush_lock
+from vevents.delivery.lock import flush_lock
 from vevents.delivery.notes import Notes, Reason
 from vevents.delivery.rejected import DeadLetters, matching, short_id_size, waiting_lock
 from vevents.errors import EventTooLargeError, FlushLockedError, LogFullError

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vevents.bundles.archive import pack
 from vevents.bundles.outbox import Outbox, bundle_name
 from vevents.delivery.clock import ClockRepair
-from vevents.delivery.flusher import flush_lock
+from vevents.delivery.lock import flush_lock
 from vevents.delivery.notes import Notes
 from vevents.errors import EventValidationError
 from vevents.wire import required_frames

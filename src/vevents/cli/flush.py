@@ -27,7 +27,7 @@ from vevents.cli.common import (
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from vevents.delivery.flusher import FlushReport
+    from vevents.delivery.report import FlushReport
 
 _SIGNAL_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,

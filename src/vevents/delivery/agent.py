@@ -41,7 +41,8 @@ from vevents.files import held_lock
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
-    from vevents.delivery.flusher import Flusher, FlushProgress, FlushReport
+    from vevents.delivery.flusher import Flusher
+    from vevents.delivery.report import FlushProgress, FlushReport
     from vevents.log import EventLog
     from vevents.settings import Settings
 

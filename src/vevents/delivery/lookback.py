@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vevents.errors import DeliveryError
+from vevents.settings import EVENT_AGE_MAX_S
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
     from vevents.log import EventLog
 
 _DAY_S = 86_400
-# Beyond this the server refuses; such a time is that of a board without a clock.
-_AGE_S_MAX = 364 * _DAY_S
 _RECORDS_READ = 100
 
 
@@ -29,7 +28,8 @@ def oldest_pending_age_s(log: EventLog, now_s: float) -> float | None:
     """
     records, _ = log.read_batch("events", 0, ("pending",), _RECORDS_READ)
     ages = [now_s - record.wall_ns / 1e9 for record in records]
-    return max((age for age in ages if 0 <= age <= _AGE_S_MAX), default=None)
+    # Beyond that the server refuses; such a time is that of a board without a clock.
+    return max((age for age in ages if 0 <= age <= EVENT_AGE_MAX_S), default=None)
 
 
 def lookback_warning(client: Client, oldest_age_s: float | None) -> str | None:

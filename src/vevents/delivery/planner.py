@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from vevents.delivery.sender import StopReason
 
 if TYPE_CHECKING:
-    from vevents.delivery.flusher import FlushReport
+    from vevents.delivery.report import FlushReport
 
 _WAIT_S_MIN = 1.0
 _WAIT_S_MAX = 300.0

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
-from vevents.delivery.flusher import flush_lock
+from vevents.delivery.lock import flush_lock
 from vevents.delivery.notes import SEQS_PER_NOTE, UNKNOWN, Notes, type_of
 from vevents.errors import FlushLockedError, LogFullError
 from vevents.files import replaced

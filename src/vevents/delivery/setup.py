@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vevents.delivery.client import Client, Timeouts
-from vevents.delivery.flusher import Flusher, FlushReport
+from vevents.delivery.flusher import Flusher
 from vevents.delivery.pause import end_hold, hold_back
+from vevents.delivery.report import FlushReport
 from vevents.delivery.schedule import Gate
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.delivery.tls import Tls

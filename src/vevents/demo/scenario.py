@@ -32,7 +32,7 @@ from vevents.errors import ConfigurationError
 from vevents.event import Event, Image
 
 if TYPE_CHECKING:
-    from vevents.delivery.flusher import FlushReport
+    from vevents.delivery.report import FlushReport
     from vevents.log import EventLog
 
 USE_CASE_ID: Final = "vevents-demo"
@@ -265,7 +265,8 @@ def _flush(log: EventLog, network: Network, tell: Callable[[DemoProgress], objec
     import httpx
 
     from vevents.delivery.client import Client
-    from vevents.delivery.flusher import Flusher, FlushProgress
+    from vevents.delivery.flusher import Flusher
+    from vevents.delivery.report import FlushProgress
 
     def show(progress: FlushProgress) -> None:
         tell(_step("flush", progress.delivered + progress.rejected, progress.total))

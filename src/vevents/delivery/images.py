@@ -1,0 +1,391 @@
+"""The frames of a pass: which of them have to be uploaded, and what became of them.
+
+A frame is uploaded once, whatever number of events name it: by its content it is known again, and
+the notes in delivery.ring tell under which id the server has it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from vevents.delivery.lanes import Lanes
+from vevents.delivery.uploads import Upload, Uploads
+from vevents.errors import DeliveryError, NoAnswerError, RefusedError, ServerError
+from vevents.frames import sniff
+
+if TYPE_CHECKING:
+    from vevents.delivery.api import Api
+    from vevents.delivery.client import Client
+    from vevents.delivery.items import ItemImages, Read
+    from vevents.delivery.notes import Notes
+    from vevents.delivery.report import Counts
+    from vevents.delivery.sender import Sender, Time
+    from vevents.event import FrameRef
+    from vevents.log import EventLog
+
+# The server takes images and does not say under which id: every try leaves one there.
+_UNNAMED_IMAGES_MAX = 3
+# A frame is written before its event; a process that dies in between leaves a frame for nobody.
+_ORPHAN_AGE_S = 3_600
+_ORPHANS_PER_NOTE = 100
+_DIGESTS_REMEMBERED_MAX = 65_536
+# So many bytes of an image tell its format.
+_SNIFF_SIZE = 64
+
+Way: TypeAlias = "Upload | str | None"
+"""How an event gets an image: an upload under way, an id that is known, or not at all: refused."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the frames of one event.
+
+    Attributes:
+        source_ids: Their ids, by sequence number of the frame.
+        missing: Why others are left out.
+        reused: Sequence numbers of those that were uploaded for something else.
+        failed: Whether one may still be uploaded by a later pass.
+    """
+
+    source_ids: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, str] = field(default_factory=dict)
+    reused: set[int] = field(default_factory=set)
+    failed: bool = False
+
+
+class Digests:
+    """What is known of frames by their content; the ones not used for longest are forgotten."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, str] = OrderedDict()
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._known
+
+    def get(self, digest: bytes) -> str | None:
+        value = self._known.get(digest)
+        if value is not None:
+            self._known.move_to_end(digest)
+        return value
+
+    def forget(self, digest: bytes) -> None:
+        self._known.pop(digest, None)
+
+    def put(self, digest: bytes, value: str) -> None:
+        self._known[digest] = value
+        if len(self._known) > _DIGESTS_REMEMBERED_MAX:
+            self._known.popitem(last=False)
+
+
+class UploadedImages(Digests):
+    """The `sourceId`s of frames by content, as the notes in delivery.ring tell of them."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__()
+        self._log = log
+        self._next_seq = 0
+
+    def update(self) -> None:
+        """Read the notes that were written since the last time."""
+        for seq, note in self._log.notes(self._next_seq):
+            self._next_seq = seq + 1
+            digest, source_id = note.get("digest"), note.get("sourceId")
+            if note.get("kind") == "upload" and digest and source_id:
+                self.put(bytes(digest), str(source_id))
+            elif note.get("kind") == "upload-forgotten" and digest:
+                self.forget(bytes(digest))
+
+
+class Images:
+    """Uploads the frames of one pass. Make it before the backlog.
+
+    For the thread that flushes; others upload (`Uploads`).
+
+    Args:
+        log: The log, open for writing.
+        notes: Its notes.
+        client: The way to the server.
+        sender: Makes the requests.
+        api: The server.
+        uploaded: What was uploaded before; what is learned of it is kept there.
+        counts: Where the frames are counted.
+        time: Where time comes from.
+        count: At most so many frames are uploaded at the same time.
+        batch_size: Bytes of the events that are ready and not sent yet.
+        changed: Called when an upload is over.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        notes: Notes,
+        client: Client,
+        sender: Sender,
+        api: Api,
+        uploaded: UploadedImages,
+        *,
+        counts: Counts,
+        time: Time,
+        count: int,
+        batch_size: Callable[[], int],
+        changed: Callable[[], object],
+    ) -> None:
+        self._log = log
+        self._notes = notes
+        self._client = client
+        self._sender = sender
+        self._api = api
+        self._uploaded = uploaded
+        self._uploaded_is_current = False
+        self._counts = counts
+        self._time = time
+        self._batch_size = batch_size
+        self._changed = changed
+        self._refused = Digests()  # -> reason
+        self._unnamed_images = 0
+        self._unnamed: DeliveryError | None = None
+        self._uploads = Uploads(count, self._upload)
+        self._lanes = Lanes(count, time.monotonic) if count > 1 else None
+        self._under_way: dict[bytes, Upload] = {}
+        # Bytes of the events, as JSON, whose frames were begun, and whose frames are over.
+        self._json_size_begun = 0
+        self._json_size_ended = 0
+        # Before the backlog: a frame up to here has its event in it, or none.
+        self._media = log.stats("media")
+        self._began_ns = self._now_ns()
+
+    # --- on the way of an event ------------------------------------------------------------
+
+    def begin(self, read: Read) -> list[tuple[FrameRef, Way]]:
+        """Bring the frames of an event on their way, in the order of the events."""
+        self._json_size_begun += read.size
+        return [(frame, self._way_of(frame)) for frame in read.frames]
+
+    def are_over(self, ways: Sequence[tuple[FrameRef, Way]]) -> bool:
+        """Whether nothing is under way any more."""
+        return all(not isinstance(way, Upload) or way.done for _, way in ways)
+
+    def wait(self, way: Way, timeout_s: float) -> bool:
+        """Wait until a frame is over, or so many seconds. Returns whether it is over.
+
+        Raises:
+            StopError: An upload found that the pass is to end.
+            Exception: The log failed under an upload.
+        """
+        return not isinstance(way, Upload) or self._uploads.wait(way, timeout_s)
+
+    def end(self, read: Read, ways: list[tuple[FrameRef, Way]]) -> Outcome | None:
+        """Mark the frames of an event whose uploads are over.
+
+        Returns:
+            What became of them. None if another copy of one is under way now, as the copy that
+            was wanted first is gone; `ways` has it.
+        """
+        outcome = Outcome()
+        outcome.reused = {frame.seq for frame, way in ways if isinstance(way, str)}
+        for index, (frame, way) in enumerate(ways):
+            if isinstance(way, Upload):
+                self._settle(way)
+                if way.missing and way.frame.seq != frame.seq:
+                    # The copy that was wanted first is gone; this one may still be there.
+                    ways[index] = (frame, self._way_of(frame))
+                    return self.end(read, ways) if self.are_over(ways) else None
+                if way.error is not None and frame.digest not in self._refused:
+                    outcome.failed = True
+                if way.missing:
+                    outcome.missing[frame.seq] = "evicted"
+                    continue
+                way = way.source_id
+            if way is not None:
+                # Also when an earlier pass uploaded it: it may have died before this mark.
+                self._log.mark([frame.seq], "delivered", stream="media")
+                outcome.source_ids[frame.seq] = way
+            elif frame.digest in self._refused:
+                self._log.mark([frame.seq], "rejected", stream="media")
+                outcome.missing[frame.seq] = "refused"
+        self._json_size_ended += read.size
+        self._counts.images_missing += list(outcome.missing.values()).count("evicted")
+        return outcome
+
+    def renew(self, images: ItemImages, suspects: Sequence[FrameRef]) -> bool:
+        """Upload images of an event again that the server knows no more; once, then leave them out.
+
+        Args:
+            images: The images of the event; what becomes of them is written there.
+            suspects: The frames.
+
+        Returns:
+            Whether the event can be posted again; if not, a later pass may get further.
+        """
+        for frame in suspects:
+            source_id = images.source_ids.pop(frame.seq)
+            if images.renewed:
+                images.missing[frame.seq] = "unknown to the server"
+                self._counts.images_missing += 1
+                continue
+            way = self._upload_again(frame, source_id)
+            if isinstance(way, str):
+                images.source_ids[frame.seq] = way
+            elif way.missing:
+                images.missing[frame.seq] = "evicted"
+                self._counts.images_missing += 1
+            elif frame.digest in self._refused:
+                images.missing[frame.seq] = "refused"
+            else:
+                return False
+        images.suspects = {frame.seq for frame in suspects}
+        images.renewed = True
+        return True
+
+    def give_up(self, frames: Sequence[FrameRef]) -> None:
+        """Mark the frames of a rejected event, but not those that go for another."""
+        if frames:
+            self._update()
+        seqs = [
+            frame.seq
+            for frame in frames
+            if frame.digest not in self._uploaded and frame.digest not in self._under_way
+        ]
+        if seqs:
+            self._log.mark(seqs, "rejected", stream="media")
+
+    # --- the pass ends ---------------------------------------------------------------------
+
+    def raise_failure(self) -> None:
+        """Raise what ended an upload's thread, if anything did."""
+        self._uploads.raise_failure()
+
+    def finish(self) -> None:
+        """Begin nothing more, and wait for what is under way; see `Uploads.finish()`."""
+        self._uploads.finish()
+
+    def abandon(self) -> None:
+        """Begin nothing more, and wait for nothing; see `Uploads.abandon()`."""
+        self._uploads.abandon()
+
+    def set_orphans_aside(self) -> None:
+        """Mark the frames that no event names.
+
+        Only after a complete pass: then every event that was pending has gone, and a pending frame
+        that is older than an append takes has lost its event.
+        """
+        if not self._media.pending or not self._log.stats("media").pending:
+            return
+        before_ns = self._began_ns - _ORPHAN_AGE_S * 10**9
+        orphans: list[int] = []
+        for record in self._log.read("media", states=("pending",)):
+            if record.seq > self._media.last_seq:
+                break
+            if record.wall_ns < before_ns:
+                orphans.append(record.seq)
+        for start in range(0, len(orphans), _ORPHANS_PER_NOTE):
+            seqs = orphans[start : start + _ORPHANS_PER_NOTE]
+            self._notes.append({"kind": "orphan", "media": seqs, "at": self._now_ns()})
+            self._log.mark(seqs, "rejected", stream="media")
+            self._counts.orphans += len(seqs)
+
+    # --- one frame -------------------------------------------------------------------------
+
+    def _way_of(self, frame: FrameRef) -> Way:
+        """Return the id that a frame has, or its upload, begun now if it is the first to want it.
+
+        None means that the server refused it before.
+        """
+        self._update()
+        source_id = self._uploaded.get(frame.digest)
+        if source_id is not None or frame.digest in self._refused:
+            return source_id
+        upload = self._under_way.get(frame.digest)
+        if upload is None:
+            upload = Upload(frame, self._json_size_begun)
+            self._under_way[frame.digest] = upload
+            self._uploads.add(upload)
+        return upload
+
+    def _upload_again(self, frame: FrameRef, source_id: str) -> Upload | str:
+        """Return another id for a frame than this one, or the upload that came to nothing."""
+        known = self._uploaded.get(frame.digest)
+        if known is not None and known != source_id:
+            return known
+        self._uploaded.forget(frame.digest)
+        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+        with self._uploads.log_lock():
+            self._notes.append({"kind": "upload-forgotten", "sourceId": source_id} | note)
+        upload = Upload(frame, self._json_size_ended)
+        self._under_way[frame.digest] = upload
+        self._upload(upload)
+        upload.done = True
+        self._settle(upload)
+        return upload if upload.source_id is None else upload.source_id
+
+    def _update(self) -> None:
+        if not self._uploaded_is_current:
+            self._uploaded.update()
+            self._uploaded_is_current = True
+
+    def _upload(self, upload: Upload) -> None:
+        """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
+        frame, log_lock = upload.frame, self._uploads.log_lock()
+        if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
+            upload.error = self._unnamed
+            return
+        with log_lock:
+            image = self._log.frame_view(frame)
+        if image is None:
+            upload.missing = True
+            return
+        try:
+            with image:
+                source_id = self._send(upload, image)
+        except (RefusedError, ServerError, NoAnswerError) as error:
+            upload.error = error
+            if error.status_code == 201:
+                with log_lock:
+                    self._unnamed_images += 1
+                    self._unnamed = error
+            return
+        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+        with log_lock:
+            self._notes.append({"kind": "upload", "sourceId": source_id} | note)
+            self._log.mark([frame.seq], "delivered", stream="media")
+            self._counts.images_delivered += 1
+        upload.source_id = source_id
+
+    def _send(self, upload: Upload, image: memoryview) -> str:
+        mime = sniff(bytes(image[:_SNIFF_SIZE])) or "application/octet-stream"
+        name = f"{upload.frame.digest.hex()}.{mime.rpartition('/')[2]}"
+        return self._sender.send(
+            lambda within_s: self._client.upload_image(
+                image, name=name, mime=mime, within_s=within_s
+            ),
+            len(image),
+            # The events whose images went already come before this image.
+            kept_free=lambda: self._batch_size() + upload.ahead - self._json_size_ended,
+            lanes=self._lanes,
+            check=self._uploads.check,
+        )
+
+    def _settle(self, upload: Upload) -> None:
+        """Remember what became of an upload, once."""
+        frame = upload.frame
+        if self._under_way.get(frame.digest) is not upload:
+            return
+        del self._under_way[frame.digest]
+        self._changed()
+        if upload.source_id is not None:
+            self._uploaded.put(frame.digest, upload.source_id)
+        elif isinstance(upload.error, RefusedError):
+            error = upload.error
+            if error.status_code == 404:
+                self._api.confirm()
+            note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+            note |= {"status": error.status_code, "reason": str(error)}
+            self._notes.append({"kind": "image-rejected"} | note)
+            self._refused.put(frame.digest, str(error))
+            self._counts.images_rejected += 1
+
+    def _now_ns(self) -> int:
+        return int(self._time.clock() * 1e9)
