@@ -166,14 +166,134 @@ def test_cmake_finds_the_library(installed: Path, tmp_path: Path, wanted: str, f
         assert "0.1" in configured.stderr
 
 
-def test_library_exports_its_functions_only(installed: Path) -> None:
-    [library] = [p for p in installed.rglob("libvevents.so.0") if p.is_file()]
-    listed = subprocess.run(
-        ["nm", "-D", "--defined-only", str(library)], check=True, capture_output=True, text=True
+def functions_of(headers: Path) -> set[str]:
+    """What the headers declare as VEV_API, comments left out."""
+    text = "".join(path.read_text() for path in sorted(headers.glob("*.h")))
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return {
+        name
+        for declaration in re.findall(r"\bVEV_API\b([^;{]*)[;{]", text)
+        for name in re.findall(r"\b(vev_\w+)\(", declaration)[:1]
+    }
+
+
+def names_in(library: Path, *options: str) -> set[str]:
+    command = ["nm", *options, "--defined-only", "--format=posix", str(library)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    entries = [line.split() for line in listed.splitlines() if " " in line]
+    return {name.partition("@")[0] for name, kind, *_ in entries if kind != "A"}
+
+
+def test_libraries_show_what_the_headers_declare_and_no_more(installed: Path) -> None:
+    declared = functions_of(installed / "include" / "vevents")
+    assert {"vev_log_open", "vev_log_append", "vev_event_begin"} <= declared
+    [shared] = [p for p in installed.rglob("libvevents.so.0") if p.is_file()]
+    [static] = installed.rglob("libvevents.a")
+    assert names_in(shared, "-D") == declared
+    assert names_in(static, "-g") == declared
+
+
+@pytest.mark.parametrize("header", ["vevents.h", "event.h", "vevents.hpp"])
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_headers_compile_alone_without_a_word(installed: Path, header: str, language: str) -> None:
+    if header.endswith("hpp") and language == "c":
+        pytest.skip("a header for C++")
+    flags = ["-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+    standard = {
+        "c": ["cc", "-std=c11", "-Wstrict-prototypes"],
+        "c++": ["c++", "-std=c++17", "-Wold-style-cast", "-Wzero-as-null-pointer-constant"],
+    }[language]
+    command = [*standard, *flags, f"-I{installed}/include", "-x", language, "-fsyntax-only", "-"]
+    done = subprocess.run(
+        command, input=f"#include <vevents/{header}>\n", capture_output=True, text=True
     )
-    names = {line.split()[-1].partition("@")[0] for line in listed.stdout.splitlines()}
-    assert {"vev_log_open", "vev_log_append", "vev_event_begin"} <= names
-    assert {n for n in names if not n.startswith("vev_")} == {"VEVENTS_0.1"}
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Path:
+    """The static library with the vendored zstd inside, as without a libzstd on the system."""
+    folder = ROOT / "build" / "c-bundled"
+    environment = os.environ | {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    if shutil.which("meson", path=environment["PATH"]) is None:
+        pytest.skip("meson is not installed")
+    commands = [["ninja", "-C", str(folder), "csrc/libvevents.a"]]
+    if not (folder / "build.ninja").exists():
+        commands.insert(0, ["meson", "setup", str(folder), str(ROOT), "-Dzstd=bundled"])
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+    return folder / "csrc" / "libvevents.a"
+
+
+# An application's own zstd, of which libvevents must touch nothing.
+OWN_ZSTD = """
+#include <stdlib.h>
+unsigned ZSTD_versionNumber(void) { return 42; }
+void *ZSTD_createCCtx(void) { abort(); }
+void *ZSTD_createCDict(const void *dict, size_t size, int level)
+{
+    (void)dict; (void)size; (void)level;
+    abort();
+}
+size_t ZSTD_compress2(void *c, void *d, size_t dc, const void *s, size_t ss)
+{
+    (void)c; (void)d; (void)dc; (void)s; (void)ss;
+    abort();
+}
+"""
+
+WITH_OWN_ZSTD = """
+#include <stdio.h>
+#include <vevents/event.h>
+unsigned ZSTD_versionNumber(void);
+int main(int argc, char **argv)
+{
+    vev_log *log;
+    vev_event event;
+    vev_stats stats;
+    char buffer[1024];
+    if (argc != 2 || vev_log_open(argv[1], NULL, &log) != VEV_OK)
+        return 1;
+    for (int i = 0; i < 100; i++) {
+        vev_event_begin(&event, buffer, sizeof buffer, VEV_KIND_CUSTOM, "uc");
+        vev_event_data_str(&event, "value", "zstd zstd zstd zstd zstd zstd zstd zstd "
+            "zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd zstd");
+        if (vev_log_append_event(log, &event, NULL) != VEV_OK)
+            return 2;
+    }
+    if (vev_log_stats(log, VEV_EVENTS, &stats) != VEV_OK)
+        return 3;
+    vev_log_close(log);
+    printf("%u %d\\n", ZSTD_versionNumber(), (int)stats.appended);
+    return 0;
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_first", [True, False])
+def test_static_library_beside_an_applications_own_zstd(
+    bundled: Path, tmp_path: Path, own_first: bool
+) -> None:
+    for name, text in (("own", OWN_ZSTD), ("main", WITH_OWN_ZSTD)):
+        (tmp_path / f"{name}.c").write_text(text)
+        include = f"-I{ROOT}/csrc/include"
+        command = ["cc", "-c", include, f"{tmp_path}/{name}.c", "-o", f"{tmp_path}/{name}.o"]
+        subprocess.run(command, check=True)
+    subprocess.run(["ar", "rcs", tmp_path / "libown.a", tmp_path / "own.o"], check=True)
+    libraries = [tmp_path / "libown.a", bundled]
+    if not own_first:
+        libraries.reverse()
+    program = tmp_path / "main"
+    link = ["cc", "-o", program, tmp_path / "main.o", *libraries, "-pthread"]
+    subprocess.run(link, check=True)
+    done = subprocess.run([program, tmp_path / "log"], check=True, capture_output=True, text=True)
+    assert done.stdout == "42 100\n"
+    with EventLog(tmp_path / "log", read_only=True) as log:
+        stats = log.stats()
+        assert (stats.appended, stats.pending, stats.conserved) == (100, 100, True)
+        records = list(log.read())
+        assert all(record.stored_size < len(record.payload) for record in records)
 
 
 def test_readme_c_code_runs(installed: Path, tmp_path: Path) -> None:
