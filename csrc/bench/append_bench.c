@@ -1,21 +1,30 @@
 /* Appends from C: how long each takes, from p50 to the worst, in one thread or several.
  *
- *     append_bench DIRECTORY [--events N] [--threads N] [--detections N] [--level N] [--build]
- *                            [--sync-ms N] [--megabytes N]
- *
- * Prints one JSON object. Without --build the events are built beforehand, so that append alone is
- * measured. No two of the 2,000 events are alike: coordinates and scores are drawn at random, which
- * is the worst for compression. */
+ * Prints one JSON object; `append_bench --help` names the options. No two of the 2,000 events are
+ * alike: coordinates and scores are drawn at random, which is the worst for compression. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vevents/event.h"
 
-enum { DISTINCT = 2000, DETECTIONS_MAX = 1000, BUCKET_COUNT = 4096 };
+enum {
+    DISTINCT = 2000,
+    DETECTIONS_MAX = 1000,
+    THREADS_MAX = 64,
+    BUCKET_COUNT = 4096,
+    BUFFER_SIZE = 1 << 17
+};
 
 static const char *const names[] = {"person", "forklift", "pallet"};
 
@@ -31,14 +40,43 @@ typedef struct histogram {
     uint64_t counts[BUCKET_COUNT], total, worst_ns;
 } histogram;
 
+/* What one thread measured. */
+typedef struct worker {
+    pthread_t thread;
+    histogram times;
+    long page_faults, preemptions;
+} worker;
+
 static struct {
     vev_log *log;
     vev_event base;
     char base_buffer[4096];
     sample *samples;
-    size_t detections, events;
-    int build;
-} job;
+    size_t detections, events, threads;
+    bool build, control, busy_disk, histogram;
+    pthread_barrier_t ready;
+    _Atomic uint64_t control_sum; /* keeps the compiler from leaving the control's work out */
+    atomic_bool done;
+    uint64_t disk_bytes;
+} job = {.detections = 5, .events = 1000000, .threads = 1};
+
+static const char usage[] =
+    "append_bench [options] DIRECTORY: appends events to a log there, prints latencies as JSON\n"
+    "\n"
+    "  --events N      appends of each thread (1000000)\n"
+    "  --threads N     threads that append, 1 to 64 (1)\n"
+    "  --detections N  boxes in each event, 0 to 1000 (5)\n"
+    "  --build         make each event from arrays within the time measured, not beforehand\n"
+    "  --level N       zstd level, -7 to 9, or 100 for no compression (1)\n"
+    "  --megabytes N   size of the ring of events (64)\n"
+    "  --sync-ms N     time between background syncs; 0 turns them off (5000)\n"
+    "  --busy-disk     another thread writes 1 MiB blocks to a file in DIRECTORY and syncs it\n"
+    "  --control       append nothing: read the payload twice, for what the machine itself\n"
+    "                  does to such a loop\n"
+    "  --histogram     with every bucket that was hit, as [lower bound in ns, count]\n"
+    "  --help          this\n"
+    "\n"
+    "Exit code: 0, 1 when the log failed, 2 for a wrong option.\n";
 
 static uint64_t now_ns(void)
 {
@@ -92,11 +130,11 @@ static float draw(uint64_t *state)
     return (float)(*state >> 40) / 16777216.0f;
 }
 
-static void build(vev_event *event, void *buffer, size_t buffer_size, const sample *s,
-                  const void **payload_out, size_t *size_out)
+static void build(vev_event *event, void *buffer, const sample *s, const void **payload_out,
+                  size_t *size_out)
 {
     vev_boxes boxes = {s->xyxy, s->confidence, s->class_id, job.detections, names, 3};
-    vev_event_copy(event, buffer, buffer_size, &job.base);
+    vev_event_copy(event, buffer, BUFFER_SIZE, &job.base);
     vev_event_boxes(event, &boxes);
     vev_event_image_end(event);
     vev_status status = vev_event_finish(event, payload_out, size_out, NULL);
@@ -106,7 +144,7 @@ static void build(vev_event *event, void *buffer, size_t buffer_size, const samp
 
 static void make_samples(void)
 {
-    static char buffer[1 << 17];
+    static char buffer[BUFFER_SIZE];
     uint64_t state = 1;
     vev_event_begin(&job.base, job.base_buffer, sizeof job.base_buffer, VEV_KIND_QUALITY_CHECK,
                     "press-line");
@@ -127,7 +165,7 @@ static void make_samples(void)
         }
         vev_event event;
         const void *payload;
-        build(&event, buffer, sizeof buffer, s, &payload, &s->size);
+        build(&event, buffer, s, &payload, &s->size);
         s->payload = malloc(s->size);
         if (!s->payload)
             die("samples", VEV_E_NOMEM);
@@ -135,90 +173,217 @@ static void make_samples(void)
     }
 }
 
+/* About as long as an append, without it. */
+static void control(const void *payload, size_t size)
+{
+    const unsigned char *bytes = payload;
+    uint64_t sum = 14695981039346656037u;
+    for (size_t i = 0; i < 2 * size; i++)
+        sum = (sum ^ bytes[i % size]) * 1099511628211u;
+    atomic_store_explicit(&job.control_sum, sum, memory_order_relaxed);
+}
+
+/* A function of its own, so that a profiler can be told to count what happens within. */
+__attribute__((noinline)) static void append_one(const sample *s, char *buffer)
+{
+    const void *payload = s->payload;
+    size_t size = s->size;
+    vev_event event;
+    vev_entry entry = {.kind = VEV_KIND_QUALITY_CHECK};
+    if (job.control) {
+        control(payload, size);
+        return;
+    }
+    if (job.build)
+        build(&event, buffer, s, &payload, &size);
+    vev_status status = vev_log_append(job.log, VEV_EVENTS, payload, size, &entry);
+    if (status)
+        die("append", status);
+}
+
 static void *append_all(void *argument)
 {
-    histogram *h = argument;
-    char buffer[1 << 17];
-    vev_event event;
+    worker *w = argument;
+    char buffer[BUFFER_SIZE];
+    struct rusage before, after;
+    pthread_barrier_wait(&job.ready);
+    getrusage(RUSAGE_THREAD, &before);
     for (size_t i = 0; i < job.events; i++) {
-        const sample *s = &job.samples[i % DISTINCT];
-        const void *payload = s->payload;
-        size_t size = s->size;
-        vev_entry entry = {.kind = VEV_KIND_QUALITY_CHECK};
         uint64_t began = now_ns();
-        if (job.build)
-            build(&event, buffer, sizeof buffer, s, &payload, &size);
-        vev_status status = vev_log_append(job.log, VEV_EVENTS, payload, size, &entry);
-        record(h, now_ns() - began);
-        if (status)
-            die("append", status);
+        append_one(&job.samples[i % DISTINCT], buffer);
+        record(&w->times, now_ns() - began);
     }
+    getrusage(RUSAGE_THREAD, &after);
+    w->page_faults = after.ru_minflt - before.ru_minflt;
+    w->preemptions = after.ru_nivcsw - before.ru_nivcsw;
     return NULL;
+}
+
+/* Write blocks to a file and sync it every 16 of them, until told to stop. */
+static void *keep_disk_busy(void *argument)
+{
+    enum { BLOCK = 1 << 20, BLOCKS = 256 };
+    int fd = open(argument, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    char *block = malloc(BLOCK);
+    if (fd < 0 || !block)
+        die(argument, fd < 0 ? errno : VEV_E_NOMEM);
+    memset(block, 0x5a, BLOCK);
+    for (unsigned n = 0; n == 0 || !atomic_load(&job.done); n++) {
+        if (pwrite(fd, block, BLOCK, (off_t)(n % BLOCKS) * BLOCK) != BLOCK ||
+            (n % 16 == 15 && fdatasync(fd) != 0))
+            die(argument, errno);
+        job.disk_bytes += BLOCK;
+    }
+    free(block);
+    close(fd);
+    unlink(argument);
+    return NULL;
+}
+
+/* Bytes that malloc has handed out; 0 where it does not tell. */
+static size_t allocated(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+#else
+    return 0;
+#endif
+}
+
+static void print_histogram(const histogram *h)
+{
+    const char *comma = "";
+    printf(", \"histogram\": [");
+    for (unsigned b = 0; b < BUCKET_COUNT; b++) {
+        if (h->counts[b] == 0)
+            continue;
+        printf("%s[%llu, %llu]", comma, (unsigned long long)bucket_ns(b),
+               (unsigned long long)h->counts[b]);
+        comma = ", ";
+    }
+    printf("]");
+}
+
+static long number(const char *text, long min, long max)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || value < min || value > max) {
+        fprintf(stderr, "append_bench: %s: must be a number from %ld to %ld\n", text, min, max);
+        exit(2);
+    }
+    return value;
+}
+
+/* Returns the directory. */
+static const char *parse(int argc, char **argv, vev_options *options)
+{
+    enum { EVENTS, THREADS, DETECTIONS, LEVEL, MEGABYTES, SYNC, BUILD, CONTROL, BUSY, HISTOGRAM };
+    static const struct option known[] = {{"events", 1, NULL, EVENTS},
+                                          {"threads", 1, NULL, THREADS},
+                                          {"detections", 1, NULL, DETECTIONS},
+                                          {"level", 1, NULL, LEVEL},
+                                          {"megabytes", 1, NULL, MEGABYTES},
+                                          {"sync-ms", 1, NULL, SYNC},
+                                          {"build", 0, NULL, BUILD},
+                                          {"control", 0, NULL, CONTROL},
+                                          {"busy-disk", 0, NULL, BUSY},
+                                          {"histogram", 0, NULL, HISTOGRAM},
+                                          {"help", 0, NULL, 'h'},
+                                          {0}};
+    for (int option; (option = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
+        switch (option) {
+        case EVENTS: job.events = (size_t)number(optarg, 1, 1000000000); break;
+        case THREADS: job.threads = (size_t)number(optarg, 1, THREADS_MAX); break;
+        case DETECTIONS: job.detections = (size_t)number(optarg, 0, DETECTIONS_MAX); break;
+        case LEVEL: options->level = (int)number(optarg, -7, 100); break;
+        case MEGABYTES: options->events_size = (uint64_t)number(optarg, 1, 1 << 20) << 20; break;
+        case SYNC: options->sync_interval_ms = (uint32_t)number(optarg, 0, 86400000); break;
+        case BUILD: job.build = true; break;
+        case CONTROL: job.control = true; break;
+        case BUSY: job.busy_disk = true; break;
+        case HISTOGRAM: job.histogram = true; break;
+        case 'h': fputs(usage, stdout); exit(0);
+        default: fputs("append_bench --help shows the options\n", stderr); exit(2);
+        }
+    }
+    if (argc - optind != 1) {
+        fputs(usage, stderr);
+        exit(2);
+    }
+    return argv[optind];
+}
+
+/* Run the threads to their end. Returns how long that took, in seconds. */
+static double run(worker *workers)
+{
+    pthread_barrier_init(&job.ready, NULL, (unsigned)job.threads + 1);
+    for (size_t t = 0; t < job.threads; t++)
+        if (pthread_create(&workers[t].thread, NULL, append_all, &workers[t]) != 0)
+            die("thread", VEV_E_NOMEM);
+    uint64_t began = now_ns();
+    pthread_barrier_wait(&job.ready);
+    for (size_t t = 0; t < job.threads; t++)
+        pthread_join(workers[t].thread, NULL);
+    return (double)(now_ns() - began) / 1e9;
 }
 
 int main(int argc, char **argv)
 {
     vev_options options;
     vev_options_init(&options);
-    size_t threads = 1;
-    job.events = 1000000;
-    job.detections = 5;
-    for (int i = 2; i < argc; i++) {
-        if (strcmp(argv[i], "--build") == 0) {
-            job.build = 1;
-            continue;
-        }
-        long value = i + 1 < argc ? strtol(argv[i + 1], NULL, 10) : -1000;
-        if (strcmp(argv[i], "--events") == 0 && value > 0)
-            job.events = (size_t)value;
-        else if (strcmp(argv[i], "--threads") == 0 && value > 0 && value <= 64)
-            threads = (size_t)value;
-        else if (strcmp(argv[i], "--detections") == 0 && value >= 0 && value <= DETECTIONS_MAX)
-            job.detections = (size_t)value;
-        else if (strcmp(argv[i], "--level") == 0 && value > -1000)
-            options.level = (int)value;
-        else if (strcmp(argv[i], "--sync-ms") == 0 && value >= 0)
-            options.sync_interval_ms = (uint32_t)value;
-        else if (strcmp(argv[i], "--megabytes") == 0 && value > 0)
-            options.events_size = (uint64_t)value << 20;
-        else
-            die(argv[i], VEV_E_INVALID);
-        i++;
-    }
-    if (argc < 2)
-        die("append_bench DIRECTORY [...]", VEV_E_INVALID);
+    const char *directory = parse(argc, argv, &options);
     make_samples();
-    vev_status status = vev_log_open(argv[1], &options, &job.log);
+    size_t before_open = allocated();
+    vev_status status = vev_log_open(directory, &options, &job.log);
     if (status)
-        die(argv[1], status);
+        die(directory, status);
+    size_t opened = allocated();
 
-    static histogram all, each[64];
-    pthread_t workers[64];
-    uint64_t began = now_ns();
-    for (size_t t = 1; t < threads; t++)
-        if (pthread_create(&workers[t], NULL, append_all, &each[t]) != 0)
-            die("thread", VEV_E_NOMEM);
-    append_all(&each[0]);
-    for (size_t t = 1; t < threads; t++)
-        pthread_join(workers[t], NULL);
-    double seconds = (double)(now_ns() - began) / 1e9;
-    for (size_t t = 0; t < threads; t++) {
+    static worker workers[THREADS_MAX];
+    char busy_path[4096];
+    pthread_t busy;
+    snprintf(busy_path, sizeof busy_path, "%s/busy-disk", directory);
+    if (job.busy_disk && pthread_create(&busy, NULL, keep_disk_busy, busy_path) != 0)
+        die("thread", VEV_E_NOMEM);
+    double seconds = run(workers);
+    size_t appended = allocated();
+    atomic_store(&job.done, true);
+    if (job.busy_disk)
+        pthread_join(busy, NULL);
+
+    static histogram all;
+    long page_faults = 0, preemptions = 0;
+    for (size_t t = 0; t < job.threads; t++) {
+        const histogram *h = &workers[t].times;
         for (unsigned b = 0; b < BUCKET_COUNT; b++)
-            all.counts[b] += each[t].counts[b];
-        all.total += each[t].total;
-        all.worst_ns = each[t].worst_ns > all.worst_ns ? each[t].worst_ns : all.worst_ns;
+            all.counts[b] += h->counts[b];
+        all.total += h->total;
+        all.worst_ns = h->worst_ns > all.worst_ns ? h->worst_ns : all.worst_ns;
+        page_faults += workers[t].page_faults;
+        preemptions += workers[t].preemptions;
     }
     vev_stats stats;
     status = vev_log_stats(job.log, VEV_EVENTS, &stats);
     if (status)
         die("stats", status);
+    uint64_t held = stats.last_seq + 1 - stats.first_seq;
     printf("{\"events\": %llu, \"threads\": %zu, \"detections\": %zu, \"payload_bytes\": %zu, "
-           "\"stored_bytes\": %.1f, \"events_per_s\": %.0f, \"p50_us\": %.2f, \"p99_us\": %.2f, "
-           "\"p99.9_us\": %.2f, \"p99.99_us\": %.2f, \"worst_us\": %.1f}\n",
-           (unsigned long long)all.total, threads, job.detections, job.samples[0].size,
-           (double)stats.bytes_used / (double)(stats.last_seq - stats.first_seq + 1),
-           (double)all.total / seconds, quantile_us(&all, 0.5), quantile_us(&all, 0.99),
-           quantile_us(&all, 0.999), quantile_us(&all, 0.9999), (double)all.worst_ns / 1000);
+           "\"stored_bytes\": %.1f, \"events_per_s\": %.0f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
+           "\"p99.9_us\": %.3f, \"p99.99_us\": %.3f, \"max_us\": %.3f, \"page_faults\": %ld, "
+           "\"preemptions\": %ld, \"disk_megabytes\": %.0f, \"log_memory_bytes\": %zd, "
+           "\"append_memory_bytes\": %zd",
+           (unsigned long long)all.total, job.threads, job.detections, job.samples[0].size,
+           held > 0 ? (double)stats.bytes_used / (double)held : 0.0, (double)all.total / seconds,
+           quantile_us(&all, 0.5), quantile_us(&all, 0.99), quantile_us(&all, 0.999),
+           quantile_us(&all, 0.9999), (double)all.worst_ns / 1000, page_faults, preemptions,
+           (double)job.disk_bytes / 1e6, (ssize_t)(opened - before_open),
+           (ssize_t)(appended - opened));
+    if (job.histogram)
+        print_histogram(&all);
+    puts("}");
     vev_log_close(job.log);
     return 0;
 }
