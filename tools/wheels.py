@@ -1,6 +1,7 @@
 """Build the source distribution and the wheels, without containers: wheels.py DIRECTORY [TARGET...]
 
-    sdist -> unpacked -> one wheel a platform, compiled by zig -> checked by auditwheel -> tagged
+    sdist -> unpacked -> one wheel a platform, compiled by zig -> tagged -> bill of materials added
+                                                     -> checked: symbols, C library, licences
 
 Every wheel is built from the unpacked sdist, so that an sdist with a file missing fails here. zig
 brings the headers and symbols of old C libraries with it; libzstd is the bundled one, hidden.
@@ -20,6 +21,8 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import sbom
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +58,8 @@ def build_sdist(directory: Path) -> Path:
     """Return the path of the source distribution, made in `directory`."""
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", directory)
     [path] = directory.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        check_licenses(archive.getnames(), path.name.removesuffix(".tar.gz"))
     return path
 
 
@@ -101,20 +106,43 @@ def build_wheel(source: Path, target: str, directory: Path) -> Path:
         tags = ("--platform-tag", TARGETS[target], "--abi-tag", "abi3", "--python-tag", "cp311")
         run(sys.executable, "-m", "wheel", "tags", "--remove", *tags, wheel)
         [wheel] = scratch.glob("*.whl")
+        add_sbom(wheel)
         check_exports(wheel)
+        with zipfile.ZipFile(wheel) as archive:
+            stem = "-".join(wheel.name.split("-")[:2])
+            check_licenses(archive.namelist(), f"{stem}.dist-info/licenses")
         if "-gnu" in target:
             check_symbols(wheel, target)
         return Path(wheel.rename(directory / wheel.name))
 
 
+def add_sbom(wheel: Path) -> None:
+    """Put the bill of materials where scanners of installed packages look for it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run(sys.executable, "-m", "wheel", "unpack", "--dest", scratch, wheel)
+        [unpacked] = Path(scratch).iterdir()
+        [metadata] = unpacked.glob("*.dist-info")
+        (metadata / "sboms").mkdir()
+        (metadata / "sboms" / "vevents.cdx.json").write_text(sbom.text())
+        run(sys.executable, "-m", "wheel", "pack", "--dest-dir", wheel.parent, unpacked)
+
+
+def check_licenses(names: Sequence[str], folder: str) -> None:
+    """End with a sentence if a licence of what is in the archive is not in it, below `folder`."""
+    for licence in ("LICENSE", "csrc/third_party/zstd/LICENSE"):
+        if f"{folder}/{licence}" not in names:
+            sys.exit(f"wheels: {folder}/{licence} is missing")
+
+
 def check_exports(wheel: Path) -> None:
     """End with a sentence if the extension shows anything but its entry: zstd would clash."""
     from elftools.elf.elffile import ELFFile  # comes with auditwheel
+    from elftools.elf.sections import SymbolTableSection
 
     with zipfile.ZipFile(wheel) as archive:
         elf = ELFFile(io.BytesIO(archive.read("vevents/_core.abi3.so")))
     dynamic = elf.get_section_by_name(".dynsym")
-    assert dynamic is not None  # an extension without cannot be loaded
+    assert isinstance(dynamic, SymbolTableSection)
     shown = {
         symbol.name
         for symbol in dynamic.iter_symbols()
@@ -134,12 +162,15 @@ def check_symbols(wheel: Path, target: str) -> None:
 
 
 def main(directory: Path, targets: Sequence[str] = tuple(TARGETS)) -> None:
-    """Leave in `directory` the sdist and the wheels for `targets`, and nothing older."""
+    """Leave in `directory` sdist, bill of materials and wheels for `targets`, and nothing older."""
     directory.mkdir(parents=True, exist_ok=True)
-    for old in [*directory.glob("*.whl"), *directory.glob("*.tar.gz")]:
-        old.unlink()
+    for pattern in ("*.whl", "*.tar.gz", "*.cdx.json"):
+        for old in directory.glob(pattern):
+            old.unlink()
     sdist = build_sdist(directory)
-    made = [sdist]
+    bill = directory / f"{sdist.name.removesuffix('.tar.gz')}.cdx.json"
+    bill.write_text(sbom.text())
+    made = [sdist, bill]
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(sdist) as archive:
             archive.extractall(scratch, filter="data")
