@@ -63,6 +63,26 @@ def test_segmentation_and_a_prediction_without_a_sound_outline():
     assert len(image.instance_segmentations) == len(image.object_detections) == 1
 
 
+def test_what_a_workflow_gets_from_a_segmentation_model():
+    """Plain objects, which say themselves what they are on the wire."""
+
+    class Response:
+        def to_dict(self):
+            points = [{"x": 1, "y": 2}, {"x": 30, "y": 2}, {"x": 30, "y": 40}]
+            return {"image": IMAGE, "predictions": [BOX | {"points": points}]}
+
+    (found,) = valid(from_inference(Response())).instance_segmentations
+
+    assert found.points == ((1, 2), (30, 2), (30, 40))
+
+
+def test_a_class_for_each_pixel_has_no_place_in_an_event():
+    answer = {"predictions": {"segmentation_mask": "iVBORw0K", "class_map": {"0": "road"}}}
+
+    with pytest.raises(EventValidationError, match="predictions: are a class for each pixel"):
+        from_inference(answer)
+
+
 def test_keypoints_have_the_class_id_of_the_point():
     points = [
         {"x": 1, "y": 2, "confidence": 0.9, "class_id": 5, "class": "wrist"},

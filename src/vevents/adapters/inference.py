@@ -46,6 +46,10 @@ def from_inference(response: Any, **fields: Unpack[ImageFields]) -> Seen:
             "response", f"must be that of one image, not {type(answer).__name__}"
         )
     predictions = answer.get("predictions")
+    if isinstance(predictions, Mapping) and "segmentation_mask" in predictions:
+        raise EventValidationError(
+            "predictions", "are a class for each pixel, for which an event has no place"
+        )
     if isinstance(predictions, Mapping):
         return _classes(_of_labels(predictions, answer.get("predicted_classes")), fields)
     if not isinstance(predictions, Sequence) or isinstance(predictions, str):
@@ -57,7 +61,12 @@ def from_inference(response: Any, **fields: Unpack[ImageFields]) -> Seen:
 
 
 def _plain(value: Any) -> Any:
-    """Return an object of the Python package, old pydantic or new, as what it is on the wire."""
+    """Return an object of the Python package as what it is on the wire.
+
+    They are of pydantic, old or new, and on the fast way through a Workflow plain ones.
+    """
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     if hasattr(value, "model_dump"):
         return value.model_dump(by_alias=True, exclude_none=True)
     if not isinstance(value, Mapping) and hasattr(value, "dict"):
