@@ -55,6 +55,10 @@ _HEIC_BRANDS = frozenset(
 )
 
 
+# So many bytes of an image tell its format.
+SNIFF_SIZE: Final = 64
+
+
 def sniff(data: bytes) -> str | None:
     """Name the format of an encoded image by its first bytes.
 

@@ -34,12 +34,24 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "files": (set(), set()),
     "installation": ({"errors", "files"}, set()),
     "delivery": (
-        {"log", "codec", "wire", "frames", "files", "event", "settings", "errors", ""},
+        {
+            "archive",
+            "log",
+            "codec",
+            "wire",
+            "frames",
+            "files",
+            "event",
+            "settings",
+            "errors",
+            "",
+        },
         {"httpx"},
     ),
     "sdk": ({"log", "delivery", "settings", "event", "errors"}, set()),
+    "archive": ({"wire", "frames", "event", "errors"}, set()),
     "bundles": (
-        {"log", "delivery", "wire", "frames", "event", "errors"},
+        {"archive", "log", "delivery", "wire", "event", "errors"},
         set(),
     ),
     # Its judgement of events must not come from the code that it judges.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from pictures import TURNED_JPEG as JPEG
-from test_bundles_archive import PAYLOAD, PICTURES, official
+from test_archive import PAYLOAD, PICTURES, official
 
 from vevents import Event, EventLog, Image, _ffi
 from vevents.bundles import Exporter, Importer, unpack

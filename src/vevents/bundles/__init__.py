@@ -8,7 +8,7 @@ The archives are those of Roboflow's own bundle block (format version 1), in bot
 
 from __future__ import annotations
 
-from vevents.bundles.archive import BUNDLE_SIZE_MAX, BundleError, pack, unpack
+from vevents.archive import BUNDLE_SIZE_MAX, BundleError, pack, unpack
 from vevents.bundles.export import Exporter, ExportReport
 from vevents.bundles.intake import ImportReport
 from vevents.bundles.load import Importer

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from vevents.bundles.archive import pack
+from vevents.archive import pack
 from vevents.bundles.outbox import Outbox, bundle_name
 from vevents.delivery.clock import ClockRepair
 from vevents.delivery.lock import flush_lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from vevents.bundles.archive import unpack
+from vevents.archive import unpack
 from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
 from vevents.errors import LogFullError
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from vevents.bundles.archive import BUNDLE_SIZE_MAX, BundleError
+from vevents.archive import BUNDLE_SIZE_MAX, BundleError
 from vevents.errors import ConfigurationError
 
 _TEMPORARY: Final = ".tmp_vevents_"

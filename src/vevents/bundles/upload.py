@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vevents.bundles.archive import BundleError, read_payload
+from vevents.archive import BundleError, read_payload
 from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
 from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, Time
 

@@ -13,14 +13,14 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from vevents.errors import EventValidationError
 from vevents.event import Event, FrameRef
-from vevents.frames import sniff
+from vevents.frames import SNIFF_SIZE, sniff
 from vevents.wire import event_to_json, required_frames
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def pack(
     reasons = dict(missing or {})
     wanted = required_frames(event)
     while True:
-        archive = _pack(event, wanted, frames, reasons, use_case_id)
+        archive = _gzip(pieces(event, frames, missing=reasons, use_case_id=use_case_id))
         if len(archive) <= size_max or not frames:
             return archive, len(wanted) - len(frames)
         largest = max(frames, key=lambda seq: len(frames[seq]))
@@ -89,18 +89,31 @@ def pack(
         reasons[largest] = _TOO_LARGE
 
 
-def _pack(
+def pieces(
     event: Event,
-    wanted: list[FrameRef],
-    frames: Mapping[int, bytes],
-    reasons: Mapping[int, str],
-    use_case_id: str | None,
-) -> bytes:
+    frames: Mapping[int, bytes | memoryview],
+    *,
+    missing: Mapping[int, str] | None = None,
+    use_case_id: str | None = None,
+) -> list[bytes | memoryview]:
+    """Make the archive of an event, not packed, in pieces that follow each other.
+
+    The frames are among the pieces as they are: nothing is copied. The arguments are those of
+    `pack()`.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> moment = datetime(2026, 10, 1, tzinfo=UTC)
+        >>> event = Event.custom(value="open", event_id="door-7", timestamp=moment)
+        >>> unpack(b"".join(pieces(event, {}))).event_id
+        'door-7'
+    """
     assert event.timestamp is not None
+    wanted = required_frames(event)
     names = {ref.seq: _member_name(ref, frames[ref.seq]) for ref in wanted if ref.seq in frames}
     named = use_case_id or event.use_case_id
     # The event's JSON wants a use case; a bundle may do without.
-    obj = event_to_json(event, source_ids=names, missing=reasons, use_case_id=named or "-")
+    obj = event_to_json(event, source_ids=names, missing=missing, use_case_id=named or "-")
     payload = {
         _VERSION_KEY: _VERSION,
         "eventId": obj.pop("eventId"),
@@ -114,15 +127,18 @@ def _pack(
         del payload["eventData"]
     if payload["images"]:
         payload.setdefault("displayImagePosition", 0)
-    members = {PAYLOAD: json.dumps(payload, indent=2, allow_nan=False).encode()}
+    members: dict[str, bytes | memoryview] = {
+        PAYLOAD: json.dumps(payload, indent=2, allow_nan=False).encode()
+    }
     members |= {names[seq]: frames[seq] for seq in names}
     return _tar(members, int(event.timestamp.timestamp()))
 
 
-def _member_name(ref: FrameRef, data: bytes) -> str:
+def _member_name(ref: FrameRef, data: bytes | memoryview) -> str:
     digits = ref.digest.hex()
     name = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    return f"images/{name}.{_SUFFIXES.get(sniff(data) or '', 'bin')}"
+    mime = sniff(bytes(data[:SNIFF_SIZE]))
+    return f"images/{name}.{_SUFFIXES.get(mime or '', 'bin')}"
 
 
 def _with_files(image: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -133,18 +149,27 @@ def _with_files(image: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return image
 
 
-def _tar(members: Mapping[str, bytes], mtime: int) -> bytes:
+def _tar(members: Mapping[str, bytes | memoryview], mtime: int) -> list[bytes | memoryview]:
+    made: list[bytes | memoryview] = []
+    size = 0
+    for name, data in members.items():
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mtime = mtime
+        made += [info.tobuf(), data, bytes(-len(data) % tarfile.BLOCKSIZE)]
+        size += sum(map(len, made[-3:]))
+    # Two empty blocks end a tar, and it is as long as the records of a tape.
+    made.append(bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE))
+    return made
+
+
+def _gzip(parts: Iterable[bytes | memoryview]) -> bytes:
     buffer = io.BytesIO()
-    # Images do not get smaller a second time, so the effort goes into none.
-    with (
-        gzip.GzipFile("", "wb", compresslevel=1, fileobj=buffer, mtime=mtime) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as tar,
-    ):
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            info.mtime = mtime
-            tar.addfile(info, io.BytesIO(data))
+    # Images do not get smaller a second time, so the effort goes into none. No time: the same
+    # event gives the same bytes.
+    with gzip.GzipFile("", "wb", compresslevel=1, fileobj=buffer, mtime=0) as zipped:
+        for part in parts:
+            zipped.write(part)
     return buffer.getvalue()
 
 
