@@ -944,6 +944,18 @@ static vev_status stats_locked(vev_ring *ring, vev_stats *stats)
     }
 }
 
+uint64_t vev_ring_synced_seq(const vev_ring *ring)
+{
+    volatile uint64_t seq = 0;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        seq = atomic_load(&ring->live->durable_seq);
+        vev_guard_leave(&guard);
+    }
+    return seq;
+}
+
 vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats)
 {
     pthread_mutex_lock(&ring->read_mutex);

@@ -18,9 +18,28 @@ struct vev_keeper {
     pthread_cond_t wake;
     bool stop;
     uint32_t sync_interval_ms;
+    vev_copy *copy; /* NULL: the log is not RAM-first */
     vev_ring *rings[VEV_STREAM_COUNT];
     vev_watch seen[VEV_STREAM_COUNT];
 };
+
+/* Sync, failures being in vev_stats.degraded. Returns whether there is something left to do. */
+static bool bring_to_flash(vev_keeper *keeper)
+{
+    bool left = false;
+    if (keeper->copy) {
+        left = vev_copy_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
+    } else {
+        /* Frames before the events that name them. */
+        static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            (void)vev_ring_sync(keeper->rings[order[s]], 0);
+    }
+    /* A record that was being written may have held the mark back. */
+    for (int s = 0; s < VEV_STREAM_COUNT; s++)
+        left |= !vev_ring_is_durable(keeper->rings[s]);
+    return left;
+}
 
 static void *run(void *argument)
 {
@@ -40,17 +59,16 @@ static void *run(void *argument)
             marked |= atomic_load(&keeper->rings[s]->marks_dirty);
         dirty |= moved || marked;
         uint64_t now_ns = vev_clock_ticks_ns();
-        if (dirty && keeper->sync_interval_ms > 0 &&
-            now_ns - synced_ns >= keeper->sync_interval_ms * 1000000ull) {
-            /* Frames before the events that name them; failures are in vev_stats.degraded. */
-            static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
-            for (int s = 0; s < VEV_STREAM_COUNT; s++)
-                (void)vev_ring_sync(keeper->rings[order[s]], 0);
-            synced_ns = vev_clock_ticks_ns();
-            /* A record that was being written may have held the mark back. */
-            dirty = false;
-            for (int s = 0; s < VEV_STREAM_COUNT; s++)
-                dirty |= !vev_ring_is_durable(keeper->rings[s]);
+        uint64_t interval_ns = keeper->sync_interval_ms * 1000000ull;
+        if (dirty && interval_ns > 0 && now_ns - synced_ns >= interval_ns) {
+            /* Another process may have written the copy just now, with what we have in it. */
+            uint64_t copied_ns = keeper->copy ? vev_copy_persisted_ns(keeper->copy) : 0;
+            if (copied_ns > synced_ns && now_ns - copied_ns < interval_ns) {
+                synced_ns = copied_ns;
+            } else {
+                dirty = bring_to_flash(keeper);
+                synced_ns = vev_clock_ticks_ns();
+            }
         }
         tick_ms = moved ? TICK_MIN_MS : VEV_MIN(tick_ms * 2, (uint32_t)TICK_MAX_MS);
         struct timespec until;
@@ -66,14 +84,15 @@ static void *run(void *argument)
     return NULL;
 }
 
-vev_status vev_keeper_start(vev_ring *const *rings, uint32_t sync_interval_ms,
+vev_status vev_keeper_start(vev_ring *const *rings, vev_copy *copy, uint32_t sync_interval_ms,
                             vev_keeper **keeper_out)
 {
     vev_keeper *keeper = calloc(1, sizeof *keeper);
     if (!keeper)
         return VEV_E_NOMEM;
     memcpy(keeper->rings, rings, sizeof keeper->rings);
-    keeper->sync_interval_ms = sync_interval_ms;
+    keeper->copy = copy;
+    keeper->sync_interval_ms = copy ? vev_copy_interval_ms(copy) : sync_interval_ms;
     /* A process that only reads must not make room by dropping what it came to read, so what was
      * there before counts as seen. */
     for (int s = 0; s < VEV_STREAM_COUNT; s++)

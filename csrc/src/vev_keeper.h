@@ -1,14 +1,15 @@
 /* The helper thread of a log: whatever would make an append wait is done here before it is needed.
- * Background sync, page faults taken ahead of the tail, the next segment zeroed, old maps undone. */
+ * Background sync (of a RAM-first log: of its copy), page faults taken ahead of the tail, the next segment zeroed, old maps undone. */
 #ifndef VEV_KEEPER_H
 #define VEV_KEEPER_H
 
-#include "vev_ring.h"
+#include "vev_copy.h"
 
 typedef struct vev_keeper vev_keeper;
 
-/* Start the thread for `rings` (VEV_STREAM_COUNT of them). `sync_interval_ms` 0: no syncs. */
-vev_status vev_keeper_start(vev_ring *const *rings, uint32_t sync_interval_ms,
+/* Start the thread for `rings` (VEV_STREAM_COUNT of them). `sync_interval_ms` 0: no syncs. With a
+ * `copy`, which is not NULL when the log is RAM-first, its interval counts instead. */
+vev_status vev_keeper_start(vev_ring *const *rings, vev_copy *copy, uint32_t sync_interval_ms,
                             vev_keeper **keeper_out);
 /* Stop and free. NULL is allowed. */
 void vev_keeper_stop(vev_keeper *keeper);

@@ -2,10 +2,12 @@
  * they share, a helper thread, and care for fork(). */
 #include "vev_log.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "vev_copy.h"
 #include "vev_events_zdict.h"
 #include "vev_guard.h"
 #include "vev_keeper.h"
@@ -18,6 +20,7 @@ struct vev_log {
     const vev_io *io;
     vev_pool pool;
     vev_ring *rings[VEV_STREAM_COUNT];
+    vev_copy *copy; /* NULL: the log is not RAM-first */
     vev_keeper *keeper;
     uint32_t sync_interval_ms;
     bool readonly, threaded;
@@ -43,6 +46,7 @@ const char *vev_strerror(vev_status status)
     case VEV_E_DEGRADED: return "the disk failed under the log; it takes no more appends";
     case VEV_E_VERSION: return "the log was written by a newer version of vevents";
     case VEV_E_CORRUPT: return "the file is not a ring, or is broken beyond use";
+    case VEV_E_FOREIGN: return "the log in memory and the copy on flash do not belong together";
     case VEV_E_NOMEM: return "out of memory";
     default: break;
     }
@@ -127,7 +131,7 @@ static vev_status reattach(vev_log *log)
             if (log->rings[s]->fd < 0)
                 status = vev_ring_reattach(log->rings[s]);
         if (!status && log->threaded)
-            status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
+            status = vev_keeper_start(log->rings, log->copy, log->sync_interval_ms, &log->keeper);
         if (!status)
             atomic_store(&log->forked, false);
     }
@@ -222,6 +226,7 @@ static void close_rings(vev_log *log)
     for (int s = 0; s < VEV_STREAM_COUNT; s++) {
         vev_ring_close(log->rings[s]);
     }
+    vev_copy_detach(log->copy);
     for (int i = 0; i < VEV_CONTEXT_COUNT; i++) {
         vev_zctx_free(log->pool.contexts[i].zctx);
         free(log->pool.contexts[i].scratch);
@@ -275,8 +280,10 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     }
     if (!status)
         status = open_rings(log, dir, options);
+    if (!status)
+        status = vev_copy_attach(io, dir, log->readonly, &log->copy);
     if (!status && log->threaded)
-        status = vev_keeper_start(log->rings, log->sync_interval_ms, &log->keeper);
+        status = vev_keeper_start(log->rings, log->copy, log->sync_interval_ms, &log->keeper);
     if (status) {
         /* A log is three rings or none. */
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
@@ -341,7 +348,16 @@ vev_status vev_log_append(vev_log *log, int stream, const void *payload, size_t 
         memset(&none, 0, sizeof none);
         entry = &none;
     }
-    return vev_ring_append(log->rings[stream], payload, size, entry);
+    if (VEV_LIKELY(!log->copy || !(entry->flags & VEV_APPEND_SYNC)))
+        return vev_ring_append(log->rings[stream], payload, size, entry);
+    entry->flags &= ~(uint32_t)VEV_APPEND_SYNC; /* of memory: no power cut is survived by that */
+    status = vev_ring_append(log->rings[stream], payload, size, entry);
+    entry->flags |= VEV_APPEND_SYNC;
+    if (status)
+        return status;
+    status = vev_copy_persist(log->copy, log->rings, NULL);
+    /* A negative status would say that nothing is stored. */
+    return status == VEV_E_BUSY ? EBUSY : status < 0 ? EIO : status;
 }
 
 vev_status vev_log_read(vev_log *log, int stream, uint64_t from_seq, unsigned state_mask,
@@ -368,11 +384,64 @@ vev_status vev_log_sync(vev_log *log, uint64_t *durable_out)
 {
     vev_status status = enter(log, VEV_EVENTS);
     static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
-    for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
-        status = vev_ring_sync(log->rings[order[s]], 0);
+    if (log && log->copy && !log->readonly) {
+        if (!status)
+            status = vev_copy_persist(log->copy, log->rings, NULL);
+    } else {
+        for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
+            status = vev_ring_sync(log->rings[order[s]], 0);
+    }
     if (!status && durable_out)
         *durable_out = vev_log_durable_seq(log, VEV_EVENTS);
     return status;
+}
+
+vev_status vev_log_persist(vev_log *log, vev_persist_report *report_out)
+{
+    vev_status status = enter(log, VEV_EVENTS);
+    if (status)
+        return status;
+    if (log->readonly)
+        return VEV_E_READONLY;
+    return log->copy ? vev_copy_persist(log->copy, log->rings, report_out) : VEV_E_INVALID;
+}
+
+vev_status vev_log_copy_info(vev_log *log, vev_copy_info *info_out)
+{
+    vev_status status = enter(log, VEV_EVENTS);
+    if (!status && (!log->copy || !info_out))
+        status = VEV_E_INVALID;
+    if (!status)
+        vev_copy_look(log->copy, info_out);
+    return status;
+}
+
+vev_status vev__log_restore(const vev_io *io, const char *dir, const char *copy_dir,
+                            uint32_t interval_ms, int *restored_out)
+{
+    if (!dir || !*dir || !copy_dir)
+        return VEV_E_INVALID;
+    bool restored;
+    vev_status status = vev_copy_restore(io, dir, copy_dir, interval_ms, &restored);
+    if (!status && restored) {
+        /* What is mended by opening is mended in the copy as well, and durable_seq begins with what
+         * it holds. That a flash takes no writes is no reason not to use what was read from it. */
+        vev_options options;
+        vev_options_init(&options);
+        options.flags = VEV_OPEN_NO_THREAD;
+        vev_log *log;
+        if (vev__log_open(io, dir, &options, &log) == VEV_OK)
+            vev_log_close(log);
+    }
+    if (restored_out)
+        *restored_out = !status && restored;
+    return status;
+}
+
+vev_status vev_log_restore(const char *dir, const char *copy_dir, uint32_t interval_ms,
+                           int *restored_out)
+{
+    return vev__log_restore(&vev_io_posix, dir, copy_dir, interval_ms, restored_out);
 }
 
 uint64_t vev_log_durable_seq(vev_log *log, int stream)
@@ -380,18 +449,13 @@ uint64_t vev_log_durable_seq(vev_log *log, int stream)
     if (enter(log, stream))
         return 0;
     vev_ring *ring = log->rings[stream];
+    if (log->copy)
+        return vev_copy_durable_seq(log->copy, (uint32_t)stream);
     if (ring->readonly) {
         vev_stats stats;
         return vev_ring_stats(ring, &stats) ? 0 : stats.durable_seq;
     }
-    uint64_t durable = 0;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        durable = atomic_load(&ring->live->durable_seq);
-        vev_guard_leave(&guard);
-    }
-    return durable;
+    return vev_ring_synced_seq(ring);
 }
 
 vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out)
@@ -399,7 +463,12 @@ vev_status vev_log_stats(vev_log *log, int stream, vev_stats *stats_out)
     vev_status status = enter(log, stream);
     if (status)
         return status;
-    return stats_out ? vev_ring_stats(log->rings[stream], stats_out) : VEV_E_INVALID;
+    if (!stats_out)
+        return VEV_E_INVALID;
+    status = vev_ring_stats(log->rings[stream], stats_out);
+    if (!status && log->copy)
+        stats_out->durable_seq = vev_copy_durable_seq(log->copy, (uint32_t)stream);
+    return status;
 }
 
 vev_status vev_log_verify(vev_log *log, int stream, vev_damage *ranges, size_t range_cap,

@@ -3,6 +3,7 @@
  *     vev_ring.c     reserve, commit, seal, roll, reclaim, sync
  *     vev_recover.c  create, open, rebuild after a crash
  *     vev_cursor.c   read, mark, count
+ *     vev_copy.c     the copy of a ring in memory
  *     vev_keeper.c   the helper thread
  *
  * None of these functions is public; vev_log.c is their only caller from outside. */
@@ -238,6 +239,8 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
 vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats);
 vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap, size_t *count_out,
                            uint64_t *checked_out);
+/* How far syncs have come: up to here every record is committed, or lost for good. */
+uint64_t vev_ring_synced_seq(const vev_ring *ring);
 /* Count a segment's records by state, from its map on disk, and those of the lost that were never
  * finished. With read_mutex held. */
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,

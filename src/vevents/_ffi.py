@@ -20,6 +20,7 @@ from vevents.errors import (
     LogCorruptError,
     LogDegradedError,
     LogError,
+    LogForeignError,
     LogFullError,
     LogReadOnlyError,
     LogVersionError,
@@ -59,6 +60,7 @@ ERROR_OF: Final[dict[int, type[Exception]]] = {
     lib.VEV_E_DEGRADED: LogDegradedError,
     lib.VEV_E_VERSION: LogVersionError,
     lib.VEV_E_CORRUPT: LogCorruptError,
+    lib.VEV_E_FOREIGN: LogForeignError,
     lib.VEV_E_NOMEM: MemoryError,
 }
 

@@ -9,6 +9,7 @@ VeventsError
 │  ├─ LogReadOnlyError                 opened for reading only
 │  ├─ LogDegradedError                 the disk failed; the log takes no more appends
 │  ├─ LogVersionError                  written by a newer vevents
+│  ├─ LogForeignError                  the copy on flash is of another log
 │  └─ LogCorruptError                  not a log, or broken beyond use (open repairs instead)
 ├─ ConfigurationError                  a setting is missing or makes no sense
 ├─ FlushLockedError                    another flush of the same log is running
@@ -70,6 +71,10 @@ class LogDegradedError(LogError):
 
 class LogVersionError(LogError):
     """The log was written by a newer vevents."""
+
+
+class LogForeignError(LogError):
+    """A log in memory and the copy on flash do not belong together; nothing was written."""
 
 
 class LogCorruptError(LogError):

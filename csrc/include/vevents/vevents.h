@@ -59,6 +59,7 @@ enum {
     VEV_E_DEGRADED = -22, /**< log: an I/O error hit the mapping; the log takes no more appends */
     VEV_E_VERSION = -30,  /**< disk: written by a format this library does not know */
     VEV_E_CORRUPT = -31,  /**< disk: no ring in this file, or broken beyond use */
+    VEV_E_FOREIGN = -32,  /**< disk: the copy is of another log, or the log has another copy */
     VEV_E_NOMEM = -40     /**< host: out of memory */
 };
 
@@ -153,6 +154,25 @@ typedef struct vev_record {
     uint32_t size;        /**< bytes of the payload */
     uint32_t stored_size; /**< bytes on disk, header and padding included */
 } vev_record;
+
+/** What bringing a copy up to date took; see vev_log_persist(). */
+typedef struct vev_persist_report {
+    uint64_t bytes_written; /**< to the copy's files, by this pass */
+    uint64_t write_count;   /**< in so many writes */
+    uint64_t sync_count;    /**< and syncs */
+    uint64_t durable_seq;   /**< of the events: up to here the copy holds everything */
+} vev_persist_report;
+
+/** The copy of a RAM-first log, as the last pass of any process left it; see vev_log_restore(). */
+enum { VEV_COPY_DIR_SIZE = 4000 };
+typedef struct vev_copy_info {
+    int64_t age_ms;         /**< since a pass succeeded; -1: none has, since the log was restored */
+    uint32_t interval_ms;   /**< longest time until the next; 0: only when asked */
+    int32_t error;          /**< how the last one ended: VEV_OK, a status or an errno */
+    uint64_t pass_count;    /**< since the log was restored */
+    uint64_t bytes_written; /**< by them to the copy's files */
+    char dir[4000];         /**< where it is; ends with a NUL */
+} vev_copy_info;
 
 /** Figures of one ring. The first six obey the conservation law above. */
 typedef struct vev_stats {
@@ -319,6 +339,54 @@ typedef struct vev_damage {
 VEV_API VEV_MUST_CHECK vev_status vev_log_verify(vev_log *log, int stream, vev_damage *ranges,
                                                  size_t range_cap, size_t *count_out,
                                                  uint64_t *checked_out);
+
+/** RAM-first: let a log live in memory, with a copy of it on flash.
+ *
+ *  `dir` is on a tmpfs (/run, /dev/shm). From this call on, every process that opens the log in it finds
+ *  the copy by itself, and what a power cut leaves is the copy: vev_log_sync() and VEV_APPEND_SYNC
+ *  return when it is up to date, the background sync brings it there every `interval_ms` (the
+ *  sync_interval_ms of the openers does not count), closing does, and durable_seq says how far it goes.
+ *  Only pages that changed are written.
+ *
+ *  When `dir` has no log, the one in the copy is put there first. So call it before every open, or
+ *  once after each boot before anybody opens the log (`vevents restore`); when it has been called
+ *  already it does nothing.
+ *
+ *  @param dir           directory of the log; created with mode 0700 if absent (its parent must exist).
+ *  @param copy_dir      directory of the copy, an absolute path on flash; likewise.
+ *  @param interval_ms   longest time until an event is in the copy; 0: only when asked.
+ *  @param restored_out  set to 1 when the log was taken from the copy; may be NULL.
+ *
+ *  @retval VEV_OK         the log can be opened.
+ *  @retval VEV_E_INVALID  `copy_dir` is not absolute, or too long.
+ *  @retval VEV_E_FOREIGN  the copy is of another log, or the log has another copy; nothing was
+ *                         changed. One of the two has to be moved away.
+ *  @retval VEV_E_VERSION  written by a newer vevents; nothing was changed.
+ *  @retval VEV_E_BUSY     another process is restoring, or writing the copy, and does not end.
+ *  @retval VEV_E_NOMEM    out of memory.
+ *  @retval >0             errno; ENOSPC: the log does not fit into the memory. No half of it is left.
+ *
+ *  @par Cost  Reads the copy, when there is something to restore. */
+VEV_API VEV_MUST_CHECK vev_status vev_log_restore(const char *dir, const char *copy_dir,
+                                                  uint32_t interval_ms, int *restored_out);
+
+/** vev_log_sync() of a RAM-first log, with figures.
+ *
+ *  @param report_out  filled, also when it fails halfway; may be NULL.
+ *  @retval VEV_OK          everything appended before the call is in the copy.
+ *  @retval VEV_E_INVALID   the log is not RAM-first.
+ *  @retval VEV_E_READONLY  the log was opened read-only.
+ *  @retval VEV_E_FOREIGN   the copy is of another log; nothing was written.
+ *  @retval >0              errno (ENOENT: the flash is not mounted). The copy opens all the same, and
+ *                          holds at least what it held before.
+ *  @par Threads  Any; passes of all processes take turns.
+ *  @par Cost     Compares the heads and delivery states of all segments, and those segments that are
+ *                not known to be in the copy. Writes the pages that differ, with two to six syncs. */
+VEV_API VEV_MUST_CHECK vev_status vev_log_persist(vev_log *log, vev_persist_report *report_out);
+
+/** How the copy of a RAM-first log is.
+ *  @retval VEV_OK  filled.  @retval VEV_E_INVALID  the log is not RAM-first.  @par Threads  Any. */
+VEV_API VEV_MUST_CHECK vev_status vev_log_copy_info(vev_log *log, vev_copy_info *info_out);
 
 /** What records are stamped with. */
 typedef struct vev_moment {

@@ -1,4 +1,4 @@
-/* Power cuts by the thousand: crash_lab [--states N] [--seed S]
+/* Power cuts by the thousand: crash_lab [--states N] [--seed S] [--ram-first yes]
  *
  * A log on a lab disk is worked on at random: appends, urgent appends, acknowledgements, syncs,
  * laps, failing operations. At random moments the power is cut in many ways at once: every subset
@@ -10,8 +10,13 @@
  *   - every record reads back as what was appended under its number: never a wrong or a stale one
  *   - what was acknowledged before the last sync is delivered; what never was, is not
  *
- * One of the states is then worked on, so that recovery from recovery is tried as well. */
+ * One of the states is then worked on, so that recovery from recovery is tried as well.
+ *
+ * With --ram-first the log is in memory, which a cut takes whole, and a copy of it is on the disk. The
+ * power is then cut in the middle of a pass over the copy as well, at any of its writes and syncs;
+ * others append and acknowledge while it runs; and the process that does it is killed. */
 #include <errno.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,6 +27,7 @@
 enum { WITNESS_MAX = 400000, EXHAUSTIVE_BITS = 8, STATES_A_CUT = 24 };
 
 #define DIR "log"
+#define COPY_DIR "/flash"
 
 /* What is known of a sequence number. */
 typedef struct witness {
@@ -29,13 +35,22 @@ typedef struct witness {
     bool maybe_acked;  /* marked delivered at some time, perhaps in vain */
     bool acked;        /* marked delivered with success since the last cut */
     bool acked_synced; /* and synced since */
+    bool acked_before; /* marked before the sync that is running */
     bool lost;         /* did not survive an earlier cut */
 } witness;
 
 static witness seen[WITNESS_MAX];
 static uint64_t last_seq, durable_seq, first_seq, content_count;
 static bool failed_ledgers; /* a ledger whose sync failed may be on the disk all the same */
-static uint64_t seed, states, cuts, laps;
+static uint64_t seed, states, cuts, laps, kills;
+
+/* RAM-first: what happens in the middle of a pass. */
+static struct {
+    bool on;
+    vev_log *log;                            /* NULL: leave the passes alone */
+    uint64_t next_cut, next_kill, next_work; /* at so many operations on the copy from now */
+    jmp_buf killed;
+} ram;
 
 #define FAIL(...)                                                                                  \
     do {                                                                                           \
@@ -77,9 +92,42 @@ static vev_options options_of_lab(void)
     return options;
 }
 
+static vev_status (*plain_write)(void *, int, uint64_t, const void *, size_t);
+static vev_status (*plain_sync)(void *, int);
+static void amid_a_pass(lab_disk *disk);
+static void work(lab_disk *disk, vev_log *log, unsigned steps, bool syncs);
+
+static bool is_of_the_copy(const lab_disk *disk, int fd)
+{
+    return strncmp(disk->files[fd].name, COPY_DIR, strlen(COPY_DIR)) == 0;
+}
+
+static vev_status write_amid(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    if (ram.log && is_of_the_copy(ctx, fd))
+        amid_a_pass(ctx);
+    return plain_write(ctx, fd, offset, data, size);
+}
+
+static vev_status sync_amid(void *ctx, int fd)
+{
+    if (ram.log && is_of_the_copy(ctx, fd))
+        amid_a_pass(ctx);
+    return plain_sync(ctx, fd);
+}
+
 static vev_log *open_on(lab_disk *disk, vev_io *io)
 {
     lab_io(disk, io);
+    if (ram.on) {
+        plain_write = io->write;
+        plain_sync = io->sync;
+        io->write = write_amid;
+        io->sync = sync_amid;
+        vev_status restored = vev__log_restore(io, DIR, COPY_DIR, 0, NULL);
+        if (restored)
+            FAIL("restore: %s", vev_strerror(restored));
+    }
     vev_options options = options_of_lab();
     vev_log *log;
     vev_status status = vev__log_open(io, DIR, &options, &log);
@@ -98,6 +146,14 @@ static void reboot(lab_disk *disk)
             memset(file->disk + VEV_AT_LIVE + 4, 0, 4);
         }
     }
+}
+
+/* What is in memory goes with the power. */
+static void drop_memory(lab_disk *disk)
+{
+    for (int i = 0; ram.on && i < LAB_FILES; i++)
+        if (strncmp(disk->files[i].name, DIR "/", strlen(DIR "/")) == 0)
+            disk->files[i].name[0] = disk->files[i].durable_name[0] = '\0';
 }
 
 static uint8_t present[WITNESS_MAX];
@@ -204,6 +260,7 @@ static lab_disk *cut_power(lab_disk *disk)
         size_t unit = exhaustive || lab_random(disk) % 2 ? LAB_SECTOR : LAB_PAGE;
         lab_disk *after = lab_power_cut(disk, unit, lab_random(disk), survives, &s);
         reboot(after);
+        drop_memory(after);
         if (i == kept_index) {
             /* Copied before it is checked, since the check goes on working with it. */
             kept = lab_power_cut(after, LAB_SECTOR, lab_random(disk), survives, &s);
@@ -216,37 +273,77 @@ static lab_disk *cut_power(lab_disk *disk)
 
 /* ---- work ---- */
 
-static void note_sync(void)
+static void note_sync_begins(void)
 {
     for (uint64_t seq = first_seq; seq <= last_seq; seq++)
-        seen[seq].acked_synced = seen[seq].acked;
+        seen[seq].acked_before = seen[seq].acked;
 }
 
-static void work(lab_disk *disk, vev_log *log, unsigned steps)
+static void note_sync(uint64_t reached)
+{
+    for (uint64_t seq = first_seq; seq <= reached; seq++)
+        seen[seq].acked_synced = seen[seq].acked_before;
+}
+
+/* Before an operation on the copy: the power may be cut here, the process killed, and others work. */
+static void amid_a_pass(lab_disk *disk)
+{
+    vev_log *log = ram.log;
+    ram.log = NULL; /* not amid itself */
+    if (ram.next_cut-- == 0) {
+        /* The append that waits for this pass may have evicted something. */
+        vev_stats stats;
+        unsigned fail_one_in = disk->fail_one_in;
+        disk->fail_one_in = 0;
+        if (vev_log_stats(log, VEV_EVENTS, &stats))
+            FAIL("stats amid a pass");
+        first_seq = stats.first_seq;
+        lab_free(cut_power(disk));
+        disk->fail_one_in = fail_one_in;
+        ram.next_cut = lab_random(disk) % 400;
+    }
+    if (ram.next_work-- == 0) {
+        work(disk, log, 1 + (unsigned)(lab_random(disk) % 200), false);
+        ram.next_work = lab_random(disk) % 60;
+    }
+    if (ram.next_kill-- == 0) {
+        ram.next_kill = lab_random(disk) % 1500;
+        kills++;
+        longjmp(ram.killed, 1);
+    }
+    ram.log = log;
+}
+
+static void work(lab_disk *disk, vev_log *log, unsigned steps, bool syncs)
 {
     static uint8_t payload[1 << 15];
     bool failing = disk->fail_one_in > 0, sync_refused = false;
     for (unsigned step = 0; step < steps; step++) {
         unsigned choice = (unsigned)(lab_random(disk) % 100);
         vev_status status = VEV_OK;
+        if (!syncs && (choice < 3 || (choice >= 90 && choice < 93)))
+            continue;
         if (choice < 80) {
             uint64_t content = ++content_count;
             vev_entry entry = {.kind = (uint32_t)(content % 6),
                                .flags = choice < 3 ? VEV_APPEND_SYNC : 0};
             size_t size = make_payload(payload, content);
+            /* Known before it returns: others append behind it while it waits for the copy. */
+            uint64_t expected = ++last_seq;
+            seen[expected] = (witness){.content = content};
             status = vev_log_append(log, VEV_EVENTS, payload, size, &entry);
             if (status == VEV_OK ||
-                (status > 0 && (entry.flags & VEV_APPEND_SYNC) && entry.seq == last_seq + 1)) {
-                if (entry.seq != last_seq + 1)
-                    FAIL("append gave %llu after %llu", LLU(entry.seq), LLU(last_seq));
-                last_seq = entry.seq;
+                (status > 0 && (entry.flags & VEV_APPEND_SYNC) && entry.seq == expected)) {
+                if (entry.seq != expected)
+                    FAIL("append gave %llu instead of %llu", LLU(entry.seq), LLU(expected));
                 if (last_seq >= WITNESS_MAX - 1000)
                     return;
-                seen[last_seq] = (witness){.content = content};
                 sync_refused |= status > 0;
+            } else {
+                last_seq--;
             }
             if (status == VEV_OK && (entry.flags & VEV_APPEND_SYNC)) {
-                if (sync_refused)
+                if (sync_refused && !ram.on)
                     FAIL("an urgent append succeeded after a failed sync");
                 if (vev_log_durable_seq(log, VEV_EVENTS) < entry.seq)
                     FAIL("urgent record %llu is not durable", LLU(entry.seq));
@@ -264,14 +361,16 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps)
                     seen[seqs[i]].acked |= status == VEV_OK;
                 }
         } else if (choice < 93) {
+            uint64_t reached = last_seq;
+            note_sync_begins();
             status = vev_log_sync(log, NULL);
             if (status == VEV_OK) {
-                if (sync_refused)
+                if (sync_refused && !ram.on)
                     FAIL("a sync succeeded after one that failed");
-                if (vev_log_durable_seq(log, VEV_EVENTS) != last_seq)
+                if (vev_log_durable_seq(log, VEV_EVENTS) != reached)
                     FAIL("synced up to %llu of %llu", LLU(vev_log_durable_seq(log, VEV_EVENTS)),
-                         LLU(last_seq));
-                note_sync();
+                         LLU(reached));
+                note_sync(reached);
             }
         } else {
             lab_write_back(disk, (unsigned)(lab_random(disk) % 60));
@@ -293,6 +392,23 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps)
     }
 }
 
+/* Work with passes that are cut, disturbed and killed. Returns the log as it is open then. */
+static vev_log *work_and_die(lab_disk *disk, vev_log *log, vev_io *io, unsigned steps)
+{
+    vev_log *volatile open = log;
+    if (ram.on && setjmp(ram.killed) != 0) {
+        /* What the dead process held is never given back; memory survives it. */
+        ram.log = NULL;
+        disk->fail_one_in = 0;
+        open = open_on(disk, io);
+    } else {
+        ram.log = ram.on ? open : NULL;
+    }
+    work(disk, open, steps, true);
+    ram.log = NULL;
+    return open;
+}
+
 int main(int argc, char **argv)
 {
     uint64_t wanted = 2000;
@@ -300,10 +416,12 @@ int main(int argc, char **argv)
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--states") == 0)
             wanted = strtoull(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--ram-first") == 0)
+            ram.on = true;
         else if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
     }
-    printf("crash_lab: seed %llu\n", LLU(seed));
+    printf("crash_lab: seed %llu%s\n", LLU(seed), ram.on ? ", RAM-first" : "");
     uint64_t runs = 0, failures = 0;
     while (states < wanted) {
         /* A new log every so often; in between, states are worked on after their recovery. */
@@ -316,7 +434,7 @@ int main(int argc, char **argv)
             disk->fail_one_in = lab_random(disk) % 3 == 0 ? 150 : 0;
             unsigned steps =
                 lab_random(disk) % 4 == 0 ? 3 : 30 + (unsigned)(lab_random(disk) % 900);
-            work(disk, log, steps);
+            log = work_and_die(disk, log, &io, steps);
             failures += disk->failures;
             failed_ledgers = disk->failures > 0;
             disk->fail_one_in = 0;
@@ -324,7 +442,7 @@ int main(int argc, char **argv)
                 /* Only the process ends. The next one syncs what this one could not. */
                 vev_log_close(log);
                 log = open_on(disk, &io);
-                work(disk, log, 40);
+                work(disk, log, 40, true);
             }
             lab_disk *after = cut_power(disk);
             /* The dead process's handle: closing would sync, so it gets a disk that is gone. */
@@ -348,7 +466,7 @@ int main(int argc, char **argv)
         lab_free(disk);
     }
     printf("crash_lab: %llu states of %llu power cuts in %llu runs; %llu reclaims seen, %llu "
-           "failures injected; all good\n",
-           LLU(states), LLU(cuts), LLU(runs), LLU(laps), LLU(failures));
+           "failures injected, %llu passes killed; all good\n",
+           LLU(states), LLU(cuts), LLU(runs), LLU(laps), LLU(failures), LLU(kills));
     return 0;
 }

@@ -1,0 +1,414 @@
+/* RAM-first on real files: what a copy costs, whose it is, and what comes back from it. Power cuts are
+ * for crash_lab --ram-first. */
+#include <errno.h>
+#include <stdbool.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "log_case.h"
+
+#define RUN(test)                                                                                  \
+    do {                                                                                           \
+        printf("%s\n", #test);                                                                     \
+        fflush(stdout);                                                                            \
+        test();                                                                                    \
+    } while (0)
+
+static char memory[96], flash[96];
+
+static void fresh_places(void)
+{
+    snprintf(memory, sizeof memory, "%s", fresh_dir());
+    snprintf(flash, sizeof flash, "%s", fresh_dir());
+}
+
+static bool restore(void)
+{
+    int restored;
+    OK(vev_log_restore(memory, flash, 0, &restored));
+    return restored != 0;
+}
+
+/* The power is cut: what is in memory is gone. */
+static void cut_power(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", memory);
+    CHECK(system(command) == 0);
+}
+
+static vev_options small_quiet(void)
+{
+    vev_options options = small();
+    options.flags = VEV_OPEN_NO_THREAD;
+    return options;
+}
+
+static vev_log *open_in_memory(void)
+{
+    (void)restore();
+    vev_options options = small_quiet();
+    return open_log(memory, &options);
+}
+
+static vev_persist_report persist(vev_log *log)
+{
+    vev_persist_report report;
+    OK(vev_log_persist(log, &report));
+    return report;
+}
+
+static bool exists(const char *dir, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static void comes_back_after_a_cut(void)
+{
+    fresh_places();
+    CHECK(!restore()); /* nothing to take, nothing made but the state */
+    CHECK(exists(memory, "persist.state") && !exists(memory, "events.ring"));
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 300);
+    append_numbers(log, VEV_MEDIA, 0, 10);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+    CHECK(stats_of(log, VEV_EVENTS).durable_seq == 0);
+    uint64_t seqs[] = {1, 2, 3};
+    OK(vev_log_mark(log, VEV_EVENTS, seqs, 3, VEV_DELIVERED, NULL));
+    uint64_t durable;
+    OK(vev_log_sync(log, &durable));
+    CHECK(durable == 300 && vev_log_durable_seq(log, VEV_MEDIA) == 10);
+    append_numbers(log, VEV_EVENTS, 300, 400); /* not in the copy */
+    CHECK(stats_of(log, VEV_EVENTS).durable_seq == 300);
+    cut_power(); /* under its hands: closing it writes what it still has mapped */
+    CHECK(exists(flash, "events.copy") && !exists(flash, "events.copy.new"));
+
+    CHECK(restore());
+    vev_options options = small_quiet();
+    vev_log *again = open_log(memory, &options);
+    vev_stats stats = stats_of(again, VEV_EVENTS);
+    CHECK(stats.appended == 300 && stats.pending == 297 && stats.delivered == 3);
+    CHECK(stats.durable_seq == 300);
+    uint64_t first, last;
+    CHECK(read_all(again, VEV_EVENTS, 1u << VEV_PENDING, &first, &last) == 297 && last == 300);
+    CHECK(read_all(again, VEV_MEDIA, 1u << VEV_PENDING, &first, &last) == 10);
+    append_numbers(again, VEV_EVENTS, 300, 301);
+    vev_log_close(again);
+    CHECK(!restore()); /* the log is there */
+    (void)log;         /* of a machine that is off */
+}
+
+static void writes_what_changed(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 2000);
+    append_numbers(log, VEV_MEDIA, 0, 2000);
+    vev_persist_report all = persist(log);
+    CHECK(all.durable_seq == 2000);
+    uint64_t used = stats_of(log, VEV_EVENTS).bytes_used + stats_of(log, VEV_MEDIA).bytes_used;
+    CHECK(all.bytes_written > used && all.bytes_written < 2 * used + (1 << 19));
+    vev_persist_report none = persist(log);
+    CHECK(none.bytes_written == 0 && none.write_count == 0);
+    append_numbers(log, VEV_EVENTS, 2000, 2001);
+    vev_persist_report one = persist(log);
+    CHECK(one.bytes_written >= 4096 && one.bytes_written <= 2 * 4096 && one.durable_seq == 2001);
+    uint64_t seq = 5;
+    OK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL));
+    CHECK(persist(log).bytes_written == 4096);
+    vev_copy_info info;
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.pass_count == 4 && info.error == VEV_OK && info.age_ms >= 0);
+    CHECK(info.bytes_written == all.bytes_written + one.bytes_written + 4096);
+    CHECK(strcmp(info.dir, flash) == 0 && info.interval_ms == 0);
+    vev_log_close(log);
+}
+
+/* Laps upon laps, larger than what is compared at once, and each time all of it comes back. */
+static void laps_come_back(void)
+{
+    fresh_places();
+    for (int round = 0; round < 6; round++) {
+        (void)restore();
+        vev_options options = small_quiet();
+        options.media_size = 24 << 20; /* segments of 1.5 MiB */
+        vev_log *log = open_log(memory, &options);
+        vev_stats before = stats_of(log, VEV_EVENTS), media = stats_of(log, VEV_MEDIA);
+        CHECK(before.appended == 4000u * (unsigned)round);
+        uint64_t first, last;
+        CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) ==
+              before.last_seq + 1 - before.first_seq);
+        static uint8_t frame[100000], back[1 << 18];
+        for (uint64_t i = 1; i <= 400; i++) {
+            if (media.appended >= i) {
+                vev_record record;
+                size_t count;
+                uint64_t next, seq = media.last_seq + 1 - i;
+                OK(vev_log_read(log, VEV_MEDIA, seq, 1u << VEV_PENDING, &record, 1, back,
+                                sizeof back, &count, &next));
+                if (seq >= media.first_seq) {
+                    CHECK(count == 1 && record.seq == seq && record.size == sizeof frame);
+                    memset(frame, (int)(seq % 251), sizeof frame); /* whole pages of zeros, too */
+                    CHECK(memcmp(frame, back + record.offset, sizeof frame) == 0);
+                }
+            }
+        }
+        append_numbers(log, VEV_EVENTS, before.appended, before.appended + 4000);
+        for (uint64_t i = 1; i <= 400; i++) {
+            memset(frame, (int)((media.last_seq + i) % 251), sizeof frame);
+            vev_entry entry = {.flags = VEV_APPEND_RAW};
+            OK(vev_log_append(log, VEV_MEDIA, frame, sizeof frame, &entry));
+            if (i % 100 == 0)
+                (void)persist(log);
+        }
+        vev_log_close(log);
+        cut_power();
+    }
+}
+
+static void urgent_appends_reach_the_copy(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    vev_entry entry = {.flags = VEV_APPEND_SYNC};
+    OK(vev_log_append(log, VEV_EVENTS, "urgent", 6, &entry));
+    CHECK(entry.seq == 6 && entry.flags == VEV_APPEND_SYNC);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 6);
+    char command[256];
+    snprintf(command, sizeof command, "mv %s %s.away", flash, flash);
+    CHECK(system(command) == 0);
+    /* Stored, and not durable: the caller learns both. */
+    CHECK(vev_log_append(log, VEV_EVENTS, "urgent", 6, &entry) == ENOENT && entry.seq == 7);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 6);
+    vev_copy_info info;
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.error == ENOENT);
+    snprintf(command, sizeof command, "mv %s.away %s", flash, flash);
+    CHECK(system(command) == 0);
+    OK(vev_log_sync(log, NULL));
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 7);
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.error == VEV_OK);
+    vev_log_close(log);
+}
+
+static void copy_of_another_log_is_left_alone(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 50);
+    vev_log_close(log);
+    cut_power();
+    /* Somebody opens the log without restoring it. */
+    vev_options options = small_quiet();
+    log = open_log(memory, &options);
+    append_numbers(log, VEV_EVENTS, 0, 3);
+    CHECK(vev_log_persist(log, NULL) == VEV_E_INVALID);
+    vev_copy_info info;
+    CHECK(vev_log_copy_info(log, &info) == VEV_E_INVALID);
+    vev_log_close(log);
+    CHECK(vev_log_restore(memory, flash, 0, NULL) == VEV_E_FOREIGN);
+    CHECK(!exists(memory, "persist.state"));
+    cut_power();
+    CHECK(restore());
+    log = open_log(memory, &options);
+    CHECK(stats_of(log, VEV_EVENTS).pending == 50);
+    /* Another card in the slot, with a copy of another log. */
+    char command[256];
+    snprintf(command, sizeof command, "mv %s %s.first", flash, flash);
+    CHECK(system(command) == 0);
+    snprintf(memory, sizeof memory, "%s", fresh_dir());
+    vev_log *second = open_in_memory();
+    append_numbers(second, VEV_EVENTS, 0, 4);
+    vev_log_close(second);
+    append_numbers(log, VEV_EVENTS, 50, 51);
+    CHECK(vev_log_sync(log, NULL) == VEV_E_FOREIGN);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 50);
+    vev_log_close(log);
+    cut_power();
+    CHECK(restore());
+    log = open_log(memory, &options);
+    CHECK(stats_of(log, VEV_EVENTS).pending == 4);
+    vev_log_close(log);
+    CHECK(vev_log_restore(memory, "/no/such/directory", 0, NULL) == VEV_E_FOREIGN);
+    CHECK(vev_log_restore(memory, "not/absolute", 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(fresh_dir(), "/no/such/directory", 0, NULL) == ENOENT);
+}
+
+/* A new card while the log is in memory gets all of it. */
+static void copy_that_is_gone_is_made_again(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 3000); /* several sealed segments */
+    (void)persist(log);
+    char command[128];
+    snprintf(command, sizeof command, "rm %s/*", flash);
+    CHECK(system(command) == 0);
+    append_numbers(log, VEV_EVENTS, 3000, 3001);
+    (void)persist(log);
+    vev_stats before = stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+    cut_power();
+    CHECK(restore());
+    vev_options options = small_quiet();
+    log = open_log(memory, &options);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.lost == 0 && stats.pending == before.pending && stats.last_seq == 3001);
+    vev_log_close(log);
+}
+
+static void damaged_copy_opens(void)
+{
+    static const long places[] = {0, 4096, 8192, 65536, 65536 + 40960, 200000};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        fresh_places();
+        vev_log *log = open_in_memory();
+        append_numbers(log, VEV_EVENTS, 0, 1500);
+        vev_log_close(log);
+        char path[128];
+        snprintf(path, sizeof path, "%s/events.copy", flash);
+        FILE *file = fopen(path, "r+");
+        CHECK(file && fseek(file, places[i], SEEK_SET) == 0);
+        for (int n = 0; n < 4000; n++)
+            CHECK(fputc(n * 7 + 1, file) != EOF);
+        CHECK(fclose(file) == 0);
+        cut_power();
+        CHECK(restore());
+        vev_options options = small_quiet();
+        log = open_log(memory, &options);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.pending > 0 && stats.set_aside == 0);
+        append_numbers(log, VEV_EVENTS, 1500, 1501);
+        OK(vev_log_sync(log, NULL));
+        vev_log_close(log);
+    }
+}
+
+static void copy_that_is_cut_short_opens(void)
+{
+    static const long sizes[] = {0, 100, 65536, 300000};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        fresh_places();
+        vev_log *log = open_in_memory();
+        append_numbers(log, VEV_EVENTS, 0, 500);
+        vev_log_close(log);
+        char path[128];
+        snprintf(path, sizeof path, "%s/events.copy", flash);
+        CHECK(truncate(path, sizes[i]) == 0);
+        cut_power();
+        (void)restore();
+        vev_options options = small_quiet();
+        log = open_log(memory, &options);
+        append_numbers(log, VEV_EVENTS, 500, 501);
+        (void)stats_of(log, VEV_EVENTS);
+        vev_log_close(log);
+        cut_power();
+        CHECK(restore());
+        log = open_log(memory, &options);
+        CHECK(stats_of(log, VEV_EVENTS).pending >= 1);
+        vev_log_close(log);
+    }
+}
+
+/* A restore that was killed leaves files under other names; the next begins again. */
+static void restore_begins_again(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 20);
+    vev_log_close(log);
+    cut_power();
+    CHECK(mkdir(memory, 0700) == 0);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring.new", memory);
+    FILE *file = fopen(path, "w");
+    CHECK(file && fputs("half of it", file) >= 0 && fclose(file) == 0);
+    CHECK(restore());
+    CHECK(!exists(memory, "events.ring.new"));
+    log = open_in_memory();
+    CHECK(stats_of(log, VEV_EVENTS).pending == 20);
+    vev_log_close(log);
+}
+
+/* Several processes append, sync and read; one of them is killed in the middle of it. */
+static void several_processes(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    vev_log_close(log);
+    pid_t children[4];
+    for (int i = 0; i < 4; i++) {
+        children[i] = fork();
+        CHECK(children[i] >= 0);
+        if (children[i] == 0) {
+            vev_log *own = open_in_memory();
+            for (uint64_t n = 0; n < 300 || i == 0; n++) {
+                append_numbers(own, VEV_EVENTS, n, n + 1);
+                if (n % 50 == 0)
+                    OK(vev_log_sync(own, NULL));
+            }
+            vev_log_close(own);
+            _exit(0);
+        }
+    }
+    for (int i = 1; i < 4; i++) {
+        int status;
+        CHECK(waitpid(children[i], &status, 0) == children[i] && status == 0);
+    }
+    CHECK(kill(children[0], SIGKILL) == 0 && waitpid(children[0], NULL, 0) == children[0]);
+    log = open_in_memory();
+    OK(vev_log_sync(log, NULL));
+    vev_stats before = stats_of(log, VEV_EVENTS);
+    CHECK(before.appended >= 900 && before.durable_seq == before.last_seq);
+    vev_log_close(log);
+    cut_power();
+    CHECK(restore());
+    log = open_in_memory();
+    vev_stats after = stats_of(log, VEV_EVENTS);
+    CHECK(after.appended == before.appended && after.pending == before.pending);
+    vev_log_close(log);
+}
+
+/* The helper thread brings the copy up to date, at the interval of the log, not of the opener. */
+static void background(void)
+{
+    fresh_places();
+    OK(vev_log_restore(memory, flash, 50, NULL));
+    vev_options options = small();
+    options.sync_interval_ms = 0;
+    vev_log *log = open_log(memory, &options);
+    append_numbers(log, VEV_EVENTS, 0, 7);
+    for (int i = 0; i < 2000 && vev_log_durable_seq(log, VEV_EVENTS) < 7; i++)
+        usleep(10000);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 7);
+    vev_options reading = small();
+    reading.flags = VEV_OPEN_READONLY;
+    vev_log *reader = open_log(memory, &reading);
+    CHECK(vev_log_durable_seq(reader, VEV_EVENTS) == 7);
+    CHECK(vev_log_persist(reader, NULL) == VEV_E_READONLY);
+    vev_log_close(reader);
+    vev_log_close(log);
+}
+
+int main(void)
+{
+    begin_tests("copy");
+    RUN(comes_back_after_a_cut);
+    RUN(writes_what_changed);
+    RUN(laps_come_back);
+    RUN(urgent_appends_reach_the_copy);
+    RUN(copy_of_another_log_is_left_alone);
+    RUN(copy_that_is_gone_is_made_again);
+    RUN(damaged_copy_opens);
+    RUN(copy_that_is_cut_short_opens);
+    RUN(restore_begins_again);
+    RUN(several_processes);
+    RUN(background);
+    end_tests();
+    return 0;
+}
