@@ -35,7 +35,7 @@ enum {
     PAGE = 4096,
     PIECE = 256 * 1024,
     /* In the header region of a copy, where a ring keeps its live area. */
-    AT_NONCE = VEV_HEADER_REGION - PAGE,
+    AT_SESSION = VEV_HEADER_REGION - PAGE,
 };
 
 static const char STATE_NAME[] = "persist.state";
@@ -52,7 +52,8 @@ typedef struct state {
     int32_t error;   /* how the last one ended */
     uint64_t persisted_ns;
     uint64_t durable_seq[VEV_STREAM_COUNT];
-    uint64_t nonce[VEV_STREAM_COUNT]; /* of the files that `whole` is about */
+    uint64_t session;                    /* drawn by whoever restored the log; never 0 */
+    uint64_t previous[VEV_STREAM_COUNT]; /* the copies' sessions, as they were restored */
     uint64_t pass_count, bytes_written;
     char copy_dir[VEV_COPY_DIR_SIZE];
     /* By segment: the salt of the lap whose records are all in the copy and will not change. */
@@ -422,8 +423,8 @@ static vev_status persist_segments(pass *p)
 
 /* ---- a ring ---- */
 
-/* What the copy is of. VEV_E_FOREIGN when it is of another ring. */
-static vev_status look_at_copy(pass *p, uint64_t *nonce)
+/* See to the copy's size, and to what it is of. VEV_E_FOREIGN when it is of another ring. */
+static vev_status look_at_copy(pass *p, uint64_t *session)
 {
     const vev_geometry *geometry = &p->ring->file.geometry;
     uint64_t size;
@@ -443,37 +444,36 @@ static vev_status look_at_copy(pass *p, uint64_t *nonce)
         if (!status)
             return memcmp(header.uuid, p->ring->file.uuid, 16) == 0 ? VEV_OK : VEV_E_FOREIGN;
     }
-    *nonce = 0; /* it is no ring any more: all of it is written again */
+    *session = 0; /* it is no ring any more: all of it is written again */
     return VEV_OK;
 }
 
-static vev_status write_nonce(pass *p, uint64_t *nonce)
+static uint64_t read_session(const vev_io *io, int fd)
 {
-    uint8_t block[PAGE] = {0};
-    vev_status status = vev_random_bytes(nonce, sizeof *nonce);
-    vev_store64(block, *nonce);
-    return status ? status : write_copy(p, AT_NONCE, block, sizeof block);
+    uint8_t bytes[8];
+    return io->read(io->ctx, fd, AT_SESSION, bytes, sizeof bytes) ? 0 : vev_load64(bytes);
 }
 
-static vev_status persist_open(pass *p, uint64_t *known_nonce)
+static vev_status persist_open(pass *p, const state *s)
 {
-    vev_status status = VEV_OK;
-    uint64_t nonce = 0;
-    uint8_t bytes[sizeof nonce];
-    if (p->io->read(p->io->ctx, p->fd, AT_NONCE, bytes, sizeof bytes) == VEV_OK)
-        nonce = vev_load64(bytes);
-    status = look_at_copy(p, &nonce);
+    uint64_t session = read_session(p->io, p->fd);
+    vev_status status = look_at_copy(p, &session);
+    /* Somebody restored the log anew from this copy, and whoever has this one open did not notice:
+     * two logs must not take turns in one copy. */
+    if (!status && session != 0 && session != s->session && session != s->previous[p->ring->stream])
+        status = VEV_E_FOREIGN;
     if (status)
         return status;
     /* Written by a pass that was killed, perhaps: on the disk before anything relies on it. */
     status = sync_copy(p);
-    if (nonce == 0 || nonce != *known_nonce || p->force)
+    if (session == 0 || p->force)
         memset(p->whole, 0, VEV_SEGMENT_MAX_COUNT * sizeof *p->whole);
-    if (!status && nonce == 0)
-        status = write_nonce(p, &nonce);
-    if (p->io->read(p->io->ctx, p->fd, VEV_AT_LEDGER, p->ledgers, sizeof p->ledgers))
-        memset(p->ledgers, 0, sizeof p->ledgers);
-    if (p->force)
+    if (!status && session != s->session) {
+        uint8_t page[PAGE] = {0};
+        vev_store64(page, s->session);
+        status = write_copy(p, AT_SESSION, page, sizeof page);
+    }
+    if (p->force || p->io->read(p->io->ctx, p->fd, VEV_AT_LEDGER, p->ledgers, sizeof p->ledgers))
         memset(p->ledgers, 0, sizeof p->ledgers);
     if (!status)
         status = follow_ledger(p);
@@ -485,11 +485,7 @@ static vev_status persist_open(pass *p, uint64_t *known_nonce)
         status = persist_segments(p);
     if (!status)
         status = follow_ledger(p);
-    if (!status)
-        status = sync_copy(p);
-    if (!status)
-        *known_nonce = nonce;
-    return status;
+    return status ? status : sync_copy(p);
 }
 
 static vev_status persist_ring(vev_copy *copy, vev_ring *ring, state *s, bool force,
@@ -518,7 +514,7 @@ static vev_status persist_ring(vev_copy *copy, vev_ring *ring, state *s, bool fo
             status =
                 io->open(io->ctx, fresh, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &p->fd);
         if (!status) {
-            status = persist_open(p, &s->nonce[ring->stream]);
+            status = persist_open(p, s);
             io->close(io->ctx, p->fd);
         }
         if (made && !status)
@@ -652,59 +648,78 @@ static vev_status header_of(const vev_io *io, int fd, vev_file_header *header)
     return status;
 }
 
-/* One stream: the ring that is there must be the copy's; one that is missing is made of it, under
- * `<ring>.new`. Sets *taken_out when so. */
+/* Let the copy be of this session from now on. A flash that takes no writes just now is claimed by
+ * the first pass that finds it otherwise. */
+static void claim(const vev_io *io, int fd, const state *s)
+{
+    uint8_t page[PAGE] = {0};
+    vev_store64(page, s->session);
+    if (io->write(io->ctx, fd, AT_SESSION, page, sizeof page) == VEV_OK)
+        (void)io->sync(io->ctx, fd);
+}
+
+/* The ring that is there must be the copy's. */
+static vev_status compare_rings(const vev_io *io, int copy, int ring)
+{
+    vev_file_header a, b;
+    bool foreign = header_of(io, copy, &a) == VEV_OK && header_of(io, ring, &b) == VEV_OK &&
+                   memcmp(a.uuid, b.uuid, sizeof a.uuid) != 0;
+    return foreign ? VEV_E_FOREIGN : VEV_OK;
+}
+
+/* Make of a copy the ring `to`, which is new. */
+static vev_status take_ring(const vev_io *io, int copy, int to, uint64_t size, uint64_t *whole)
+{
+    vev_file_header header;
+    bool readable;
+    vev_status status = copy_back(io, copy, to, size, &readable);
+    if (!status && readable && header_of(io, to, &header) == VEV_OK &&
+        size >= header.geometry.file_size)
+        status = note_whole(io, to, &header, whole);
+    return status;
+}
+
+/* One stream: a ring that is missing is made of its copy, under `<ring>.new`. Sets *taken_out when so. */
 static vev_status restore_ring(const vev_io *io, const char *dir, const char *copy_dir,
                                uint32_t stream, state *s, bool *taken_out)
 {
     char *ring = name_of(dir, STREAM_NAMES[stream], ".ring");
     char *fresh = name_of(dir, STREAM_NAMES[stream], ".ring.new");
     char *path = name_of(copy_dir, STREAM_NAMES[stream], ".copy");
-    int from = -1, to = -1, present = -1;
-    *taken_out = false;
+    int copy = -1, file = -1;
+    uint64_t size = 0;
     vev_status status = ring && fresh && path ? VEV_OK : VEV_E_NOMEM;
     if (!status)
-        status = io->open(io->ctx, path, VEV_FILE_READ, &from);
-    if (status) {
-        status = status == ENOENT ? VEV_OK : status;
-        goto done; /* nothing to restore */
-    }
-    vev_file_header header, other;
-    bool known = header_of(io, from, &header) == VEV_OK;
-    status = io->open(io->ctx, ring, VEV_FILE_READ, &present);
-    if (!status) {
-        if (known && header_of(io, present, &other) == VEV_OK &&
-            memcmp(header.uuid, other.uuid, sizeof other.uuid) != 0)
-            status = VEV_E_FOREIGN;
-        goto done;
-    }
-    uint64_t size = 0;
-    bool whole = false;
-    if (status == ENOENT)
-        status = io->size(io->ctx, from, &size);
+        status = io->open(io->ctx, path, VEV_FILE_READ | VEV_FILE_WRITE, &copy);
+    if (status == EROFS || status == EACCES)
+        status = io->open(io->ctx, path, VEV_FILE_READ, &copy);
     if (!status)
-        status = io->remove(io->ctx, fresh);
-    if (!status && size < VEV_HEADER_REGION)
-        goto done; /* not even a header: the log begins anew, and the copy is written again */
-    if (!status)
-        status = io->open(io->ctx, fresh, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE, &to);
-    if (!status)
-        status = copy_back(io, from, to, size, &whole);
-    if (!status && known && whole && size >= header.geometry.file_size) {
-        uint8_t nonce[8];
-        if (io->read(io->ctx, from, AT_NONCE, nonce, sizeof nonce) == VEV_OK) {
-            s->nonce[stream] = vev_load64(nonce);
-            status = note_whole(io, to, &header, s->whole[stream]);
+        status = io->size(io->ctx, copy, &size);
+    /* Without a header it is nothing: the log begins anew, and the copy is written again. */
+    if (!status && size >= VEV_HEADER_REGION) {
+        s->previous[stream] = read_session(io, copy);
+        status = io->open(io->ctx, ring, VEV_FILE_READ, &file);
+        if (!status) {
+            status = compare_rings(io, copy, file);
+        } else if (status == ENOENT) {
+            status = io->remove(io->ctx, fresh);
+            if (!status)
+                status = io->open(io->ctx, fresh, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE,
+                                  &file);
+            if (!status) {
+                status = take_ring(io, copy, file, size, s->whole[stream]);
+                *taken_out = !status;
+                if (status)
+                    (void)io->remove(io->ctx, fresh);
+            }
         }
+        if (!status)
+            claim(io, copy, s);
+    } else if (status == ENOENT) {
+        status = VEV_OK; /* nothing to restore */
     }
-    if (!status)
-        *taken_out = true;
-    else if (to >= 0)
-        (void)io->remove(io->ctx, fresh);
-done:
-    io->close(io->ctx, from);
-    io->close(io->ctx, to);
-    io->close(io->ctx, present);
+    io->close(io->ctx, copy);
+    io->close(io->ctx, file);
     free(ring);
     free(fresh);
     free(path);
@@ -771,7 +786,8 @@ static vev_status make_ram_first(const vev_io *io, const char *dir, const char *
     s->interval_ms = interval_ms;
     memcpy(s->copy_dir, copy_dir, strlen(copy_dir));
     bool taken[VEV_STREAM_COUNT] = {false};
-    vev_status status = VEV_OK;
+    vev_status status = vev_random_bytes(&s->session, sizeof s->session);
+    s->session |= 1; /* 0 is none */
     for (uint32_t stream = 0; !status && stream < VEV_STREAM_COUNT; stream++)
         status = restore_ring(io, dir, copy_dir, stream, s, &taken[stream]);
     for (uint32_t i = 0; i < VEV_STREAM_COUNT; i++) {

@@ -113,6 +113,16 @@ def set_clock(moment: Moment | None) -> None:
     lib.vev_set_clock(ffi.NULL if moment is None else ffi.new("vev_moment *", moment))
 
 
+def restore(directory: str, copy_directory: str, interval_ms: int) -> bool:
+    """Make a log RAM-first. Returns whether it was taken from the copy; see vevents.h."""
+    restored = ffi.new("int *")
+    status = lib.vev_log_restore(
+        os.fsencode(directory), os.fsencode(copy_directory), interval_ms, restored
+    )
+    check(status, f"{directory}, with its copy in {copy_directory}")
+    return bool(restored[0])
+
+
 class RawRecord(NamedTuple):
     """One record as the library returns it; see `vev_record` in vevents.h."""
 
@@ -333,6 +343,40 @@ class Handle:
         check(lib.vev_log_sync(self._open_log(), durable), self._directory)
         seq: int = durable[0]
         return seq
+
+    def persist(self) -> tuple[int, int, int, int]:
+        """Bring the copy of a RAM-first log up to date.
+
+        Returns:
+            Bytes written to it, in how many writes, how many syncs, and the durable sequence number
+            of the events.
+        """
+        report = ffi.new("vev_persist_report *")
+        status = lib.vev_log_persist(self._open_log(), report)
+        if status == lib.VEV_E_INVALID:
+            raise LogError(f"{self._directory}: the log has no copy; it is not RAM-first")
+        check(status, self._directory)
+        return report.bytes_written, report.write_count, report.sync_count, report.durable_seq
+
+    def copy_info(self) -> tuple[str, int, int, str, int, int] | None:
+        """Return how the copy of a RAM-first log is; None for any other log.
+
+        Returns:
+            Its directory, its age and interval in milliseconds (age -1: none yet), why the last
+            pass failed or an empty text, the passes, and the bytes that they wrote.
+        """
+        info = ffi.new("vev_copy_info *")
+        if lib.vev_log_copy_info(self._open_log(), info) != 0:
+            return None
+        error = ffi.string(lib.vev_strerror(info.error)).decode() if info.error else ""
+        return (
+            os.fsdecode(ffi.string(info.dir)),
+            info.age_ms,
+            info.interval_ms,
+            error,
+            info.pass_count,
+            info.bytes_written,
+        )
 
     def durable_seq(self, stream: int) -> int:
         """Return the sequence number up to which a power cut loses nothing."""

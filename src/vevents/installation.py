@@ -135,6 +135,7 @@ def plan(
     user: str,
     command: str,
     config: Path | None = None,
+    persist_dir: Path | None = None,
 ) -> list[File]:
     """Return the files for a device.
 
@@ -145,11 +146,17 @@ def plan(
         user: Who is to run it, the owner of the log.
         command: How `vevents` is started there, an absolute path first.
         config: The TOML file to name, as the device sees it, or None.
+        persist_dir: Of the copy of a RAM-first log, as the device sees it, or None.
 
     Raises:
         ConfigurationError: A value would not survive in a shell or a unit.
     """
-    for what, path in (("the log's directory", directory), ("the settings file", config)):
+    paths = {
+        "the log's directory": directory,
+        "the settings file": config,
+        "the copy's directory": persist_dir,
+    }
+    for what, path in paths.items():
         if path is not None and not (path.is_absolute() and _PLAIN_TEXT.fullmatch(str(path))):
             raise ConfigurationError(
                 f"{what}, {str(path)!r}, must be absolute and of letters, digits and _./+:,=-"
@@ -163,7 +170,25 @@ def plan(
             "letters, digits, single spaces and _./+:,=-"
         )
     options = f"--dir {directory}" + ("" if config is None else f" --config {config}")
-    values = {"USER": user, "DIR": str(directory), "COMMAND": command, "OPTIONS": options}
+    values = {
+        "USER": user,
+        "DIR": str(directory),
+        "COMMAND": command,
+        "OPTIONS": options,
+        # A log in memory: the copy has to be there first, and to be written at last.
+        "MOUNTS": "" if persist_dir is None else f"\nRequiresMountsFor={persist_dir}",
+        "DIRS": str(directory) if persist_dir is None else f"{directory} {persist_dir}",
+        "PERSIST": ""
+        if persist_dir is None
+        else f"\nEnvironment=VEVENTS_PERSIST_DIR={persist_dir}",
+        "RESTORE": "" if persist_dir is None else f"\nExecStartPre={command} restore {options}",
+        "STOP_S": "10" if persist_dir is None else "90",
+        # What is restored into memory counts as the service's.
+        "MEMORY_MAX": "512M" if persist_dir is None else "infinity",
+        "PERSIST_SETTING": "#VEVENTS_PERSIST_DIR="
+        if persist_dir is None
+        else f"VEVENTS_PERSIST_DIR={persist_dir}",
+    }
     return [
         File(place.path, _filled(place.template, values), place.mode)
         for place in _PLACES[system]

@@ -224,6 +224,72 @@ class Verification(NamedTuple):
     ranges: list[Damage]
 
 
+class PersistReport(NamedTuple):
+    """What it took to bring the copy of a RAM-first log up to date.
+
+    Attributes:
+        bytes_written: To the copy's files; pages that did not change are not written.
+        writes: In how many writes.
+        syncs: How often the flash was asked to keep them.
+        durable_seq: Of the events: the copy holds everything up to here.
+    """
+
+    bytes_written: int
+    writes: int
+    syncs: int
+    durable_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInfo:
+    """The copy of a RAM-first log, as the last pass of any process left it.
+
+    Attributes:
+        directory: Where it is.
+        age_s: Seconds since it was up to date; None: not yet, since the log was restored.
+        interval_s: Longest time in seconds until it is up to date again; 0: only when asked.
+        error: Why the last pass failed, or None.
+        passes: How often it was brought up to date since the log was restored.
+        bytes_written: Bytes that this took, written to the copy's files.
+    """
+
+    directory: Path
+    age_s: float | None
+    interval_s: float
+    error: str | None
+    passes: int
+    bytes_written: int
+
+
+def restore(
+    directory: str | os.PathLike[str],
+    persist_dir: str | os.PathLike[str],
+    interval_s: float = 600.0,
+) -> bool:
+    """Make a log RAM-first: it lives in memory, and a copy of it is kept on flash.
+
+    When the directory has no log, the one in the copy is put there. From then on every process that
+    opens the log finds the copy: a sync brings it up to date, and `durable_seq` says what it holds.
+
+    Args:
+        directory: Of the log, on a tmpfs; made if absent, its parent must exist.
+        persist_dir: Of the copy, on flash; likewise.
+        interval_s: Longest time in seconds until an event is in the copy; 0: only when asked.
+
+    Returns:
+        Whether the log was taken from the copy; False when it is there already.
+
+    Raises:
+        LogForeignError: The copy is of another log, or the log has another copy.
+        OSError: A directory cannot be made or read, or the log does not fit into memory.
+    """
+    if not 0 <= interval_s <= 7 * 86_400:
+        raise ConfigurationError(f"persist_interval: {interval_s} s; from 0 to 7 days")
+    return _ffi.restore(
+        os.fspath(directory), os.fspath(Path(persist_dir).absolute()), round(interval_s * 1000)
+    )
+
+
 class EventLog:
     """A log in a directory: `events.ring`, `media.ring`, `delivery.ring`.
 
@@ -245,12 +311,17 @@ class EventLog:
         level: zstd level, -7 to 9; 100 stores uncompressed.
         read_only: Change and repair nothing; the log must exist.
         jpeg_quality: For frames given as arrays, 1 to 100.
+        persist_dir: Directory on flash for a copy, when `directory` is in memory: see `restore`,
+            which this calls first. Without it a log that is RAM-first already stays so.
+        persist_interval_s: Longest time in seconds until an event is in the copy. It counts in
+            place of `sync_interval_s`.
         pressure: What becomes of new frames while media.ring fills up with undelivered ones, see
             `vevents.pressure`. Without steps they are stored whole, and `full` decides.
 
     Raises:
         OSError: The directory or a file in it cannot be made, opened or filled (ENOSPC).
         LogVersionError: Written by a newer vevents.
+        LogForeignError: The copy in `persist_dir` is of another log.
         ConfigurationError: An argument is out of range.
 
     Example:
@@ -273,6 +344,8 @@ class EventLog:
         level: int = 1,
         read_only: bool = False,
         jpeg_quality: int = 85,
+        persist_dir: str | os.PathLike[str] | None = None,
+        persist_interval_s: float = 600.0,
         pressure: Ladder | Sequence[Step] = (),
     ) -> None:
         self.directory = Path(directory)
@@ -292,6 +365,8 @@ class EventLog:
         self._recent: OrderedDict[bytes, FrameRef] = OrderedDict()
         self._recent_lock = threading.Lock()
         self._refusal: _Refusal | None = None
+        if persist_dir is not None and not read_only:
+            restore(self.directory, persist_dir, persist_interval_s)
         self._shedder = self._make_shedder(pressure, jpeg_quality) if pressure else None
         self._handle = _ffi.Handle(
             os.fspath(self.directory),
@@ -687,6 +762,32 @@ class EventLog:
             OSError: A sync failed; nothing is counted as durable by it.
         """
         return self._handle.sync()
+
+    def persist(self) -> PersistReport:
+        """Bring the copy of a RAM-first log up to date: `sync`, with figures.
+
+        Raises:
+            LogError: The log is not RAM-first.
+            LogForeignError: The copy is of another log; nothing was written.
+            OSError: The flash is not there, or fails; the copy holds at least what it held before.
+        """
+        return PersistReport(*self._handle.persist())
+
+    @property
+    def copy(self) -> CopyInfo | None:
+        """How the copy of a RAM-first log is; None for any other log."""
+        info = self._handle.copy_info()
+        if info is None:
+            return None
+        directory, age_ms, interval_ms, error, passes, bytes_written = info
+        return CopyInfo(
+            Path(directory),
+            None if age_ms < 0 else age_ms / 1000,
+            interval_ms / 1000,
+            error or None,
+            passes,
+            bytes_written,
+        )
 
     @property
     def durable_seq(self) -> int:

@@ -169,6 +169,8 @@ class Settings:
         full: What a full ring does: `drop-oldest` or `refuse`.
         pressure: What becomes of new frames while the media ring fills up.
         sync_interval_s: Seconds between background syncs of the log; 0 turns them off.
+        persist_dir: Where the copy of a RAM-first log is, or None: the log is on a disk itself.
+        persist_interval_s: Longest time in seconds until an event is in that copy.
         connect_timeout_s: Seconds to wait for a connection.
         read_timeout_s: Seconds to wait for the server's next bytes.
         write_timeout_s: Seconds to wait until the network takes the next bytes.
@@ -207,6 +209,8 @@ class Settings:
     full: Literal["drop-oldest", "refuse"] = "drop-oldest"
     pressure: Ladder = Ladder()  # noqa: RUF009, frozen
     sync_interval_s: float = 5.0
+    persist_dir: Path | None = None
+    persist_interval_s: float = 600.0
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 30.0
     write_timeout_s: float = 30.0
@@ -252,6 +256,8 @@ class Settings:
             "full": self.full,
             "pressure": self.pressure,
             "sync_interval_s": self.sync_interval_s,
+            "persist_dir": self.persist_dir,
+            "persist_interval_s": self.persist_interval_s,
         }
 
     def require_api_key(self) -> Secret:
@@ -679,6 +685,8 @@ _SOURCES = (
     _Source("full", "full", "VEVENTS_FULL", _one_of("drop-oldest", "refuse")),
     _Source("pressure", "pressure", "VEVENTS_PRESSURE", _ladder),
     _Source("sync_interval_s", "sync_interval", "VEVENTS_SYNC_INTERVAL", parse_duration),
+    _Source("persist_dir", "persist_dir", "VEVENTS_PERSIST_DIR", _path),
+    _Source("persist_interval_s", "persist_interval", "VEVENTS_PERSIST_INTERVAL", parse_duration),
     _Source("connect_timeout_s", "connect_timeout", "VEVENTS_CONNECT_TIMEOUT", _timeout),
     _Source("read_timeout_s", "read_timeout", "VEVENTS_READ_TIMEOUT", _timeout),
     _Source("write_timeout_s", "write_timeout", "VEVENTS_WRITE_TIMEOUT", _timeout),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -62,8 +63,7 @@ def test_every_template_has_its_place() -> None:
 @pytest.mark.parametrize("system", System)
 def test_nothing_is_left_to_fill_in(root: Path, system: System) -> None:
     for file in planned(root, system, config=Path("/etc/camera/vevents.toml")):
-        for name in ("@USER@", "@DIR@", "@COMMAND@", "@OPTIONS@", "@MARK@"):
-            assert name not in file.text, file.path
+        assert not re.search(r"@[A-Z_]+@", file.text), file.path
 
 
 def test_the_unit_runs_the_agent_as_the_owner_of_the_log(root: Path) -> None:
@@ -74,10 +74,38 @@ def test_the_unit_runs_the_agent_as_the_owner_of_the_log(root: Path) -> None:
     assert {"Type=notify", "NoNewPrivileges=yes", "EnvironmentFile=-/etc/vevents.env"} <= {*lines}
 
 
-def test_the_unit_stands_up_to_systemd(root: Path) -> None:
+def test_the_unit_of_a_log_in_memory_restores_it_and_waits_for_its_copy(root: Path) -> None:
+    files_ = planned(root, directory=Path("/run/vevents/log"), persist_dir=Path("/var/lib/vevents"))
+
+    lines = text_of(files_, UNIT).splitlines()
+    assert "ExecStartPre=/usr/bin/true restore --dir /run/vevents/log" in lines
+    assert "RequiresMountsFor=/var/lib/vevents" in lines
+    assert "Environment=VEVENTS_PERSIST_DIR=/var/lib/vevents" in lines
+    assert {
+        "ReadWritePaths=/run/vevents/log /var/lib/vevents",
+        "TimeoutStopSec=90",
+        "MemoryMax=infinity",
+    } <= {*lines}
+    assert "\nVEVENTS_PERSIST_DIR=/var/lib/vevents\n" in text_of(files_, ENVIRONMENT)
+    assert lines.index("ExecStart=/usr/bin/true agent --dir /run/vevents/log") > lines.index(
+        "ExecStartPre=/usr/bin/true restore --dir /run/vevents/log"
+    )
+
+
+def test_a_unit_without_a_copy_says_nothing_of_one(root: Path) -> None:
+    text = text_of(planned(root), UNIT)
+
+    assert "restore" not in text
+    assert "PERSIST" not in text
+    assert "TimeoutStopSec=10\n" in text
+    assert "MemoryMax=512M\n" in text
+
+
+@pytest.mark.parametrize("persist_dir", [None, Path("/var/lib/vevents-copy")])
+def test_the_unit_stands_up_to_systemd(root: Path, persist_dir: Path | None) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze here")
-    write(planned(root), root)
+    write(planned(root, persist_dir=persist_dir), root)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(at(root, UNIT))],
         capture_output=True,

@@ -164,14 +164,14 @@ typedef struct vev_persist_report {
 } vev_persist_report;
 
 /** The copy of a RAM-first log, as the last pass of any process left it; see vev_log_restore(). */
-enum { VEV_COPY_DIR_SIZE = 4000 };
+enum { VEV_COPY_DIR_SIZE = 3992 };
 typedef struct vev_copy_info {
     int64_t age_ms;         /**< since a pass succeeded; -1: none has, since the log was restored */
     uint32_t interval_ms;   /**< longest time until the next; 0: only when asked */
     int32_t error;          /**< how the last one ended: VEV_OK, a status or an errno */
     uint64_t pass_count;    /**< since the log was restored */
     uint64_t bytes_written; /**< by them to the copy's files */
-    char dir[4000];         /**< where it is; ends with a NUL */
+    char dir[3992];         /**< where it is; ends with a NUL */
 } vev_copy_info;
 
 /** Figures of one ring. The first six obey the conservation law above. */
@@ -376,7 +376,8 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_restore(const char *dir, const char *c
  *  @retval VEV_OK          everything appended before the call is in the copy.
  *  @retval VEV_E_INVALID   the log is not RAM-first.
  *  @retval VEV_E_READONLY  the log was opened read-only.
- *  @retval VEV_E_FOREIGN   the copy is of another log; nothing was written.
+ *  @retval VEV_E_FOREIGN   the copy is of another log, or was restored elsewhere since; nothing was
+ *                          written.
  *  @retval >0              errno (ENOENT: the flash is not mounted). The copy opens all the same, and
  *                          holds at least what it held before.
  *  @par Threads  Any; passes of all processes take turns.

@@ -83,7 +83,7 @@ static void comes_back_after_a_cut(void)
     CHECK(durable == 300 && vev_log_durable_seq(log, VEV_MEDIA) == 10);
     append_numbers(log, VEV_EVENTS, 300, 400); /* not in the copy */
     CHECK(stats_of(log, VEV_EVENTS).durable_seq == 300);
-    cut_power(); /* under its hands: closing it writes what it still has mapped */
+    cut_power(); /* the process with it, if this were one of its own */
     CHECK(exists(flash, "events.copy") && !exists(flash, "events.copy.new"));
 
     CHECK(restore());
@@ -97,8 +97,8 @@ static void comes_back_after_a_cut(void)
     CHECK(read_all(again, VEV_MEDIA, 1u << VEV_PENDING, &first, &last) == 10);
     append_numbers(again, VEV_EVENTS, 300, 301);
     vev_log_close(again);
-    CHECK(!restore()); /* the log is there */
-    (void)log;         /* of a machine that is off */
+    CHECK(!restore());  /* the log is there */
+    vev_log_close(log); /* too late for the copy */
 }
 
 static void writes_what_changed(void)
@@ -237,6 +237,29 @@ static void copy_of_another_log_is_left_alone(void)
     CHECK(vev_log_restore(memory, "/no/such/directory", 0, NULL) == VEV_E_FOREIGN);
     CHECK(vev_log_restore(memory, "not/absolute", 0, NULL) == VEV_E_INVALID);
     CHECK(vev_log_restore(fresh_dir(), "/no/such/directory", 0, NULL) == ENOENT);
+}
+
+/* The directory in memory is removed under a process that goes on, and restored: two logs from one. */
+static void outlived_log_leaves_the_copy_alone(void)
+{
+    fresh_places();
+    vev_log *old = open_in_memory();
+    append_numbers(old, VEV_EVENTS, 0, 10);
+    OK(vev_log_sync(old, NULL));
+    cut_power();
+    vev_log *new = open_in_memory();
+    append_numbers(new, VEV_EVENTS, 10, 11);
+    OK(vev_log_sync(new, NULL));
+    append_numbers(old, VEV_EVENTS, 10, 13);
+    CHECK(vev_log_sync(old, NULL) == VEV_E_FOREIGN);
+    CHECK(vev_log_durable_seq(old, VEV_EVENTS) == 10);
+    vev_log_close(old);
+    OK(vev_log_sync(new, NULL));
+    vev_log_close(new);
+    cut_power();
+    new = open_in_memory();
+    CHECK(stats_of(new, VEV_EVENTS).appended == 11);
+    vev_log_close(new);
 }
 
 /* A new card while the log is in memory gets all of it. */
@@ -403,6 +426,7 @@ int main(void)
     RUN(laps_come_back);
     RUN(urgent_appends_reach_the_copy);
     RUN(copy_of_another_log_is_left_alone);
+    RUN(outlived_log_leaves_the_copy_alone);
     RUN(copy_that_is_gone_is_made_again);
     RUN(damaged_copy_opens);
     RUN(copy_that_is_cut_short_opens);

@@ -26,6 +26,8 @@ _COMMANDS = {
     "agent": "Deliver for as long as it runs, as a service.",
     "status": "Show what the log holds.",
     "rejected": "Show, retry, export or drop what was refused for good.",
+    "restore": "Put a RAM-first log into memory, from its copy on flash.",
+    "persist": "Bring the copy of a RAM-first log up to date.",
     "verify": "Read everything and name what is damaged.",
     "recover": "Copy what is good out of a damaged log, or off a failing card.",
     "serve": "Take events over HTTP, as the on-device event store does.",

@@ -135,15 +135,36 @@ def progress_line() -> Iterator[Callable[[str, int, int], None]]:
 def require_log(settings: Settings) -> Path:
     """Return the log's directory, and make sure that there is one.
 
-    Opening would create it, and a wrong path in a hook would then look like an empty log.
+    Opening would create it, and a wrong path in a hook would then look like an empty log. A
+    RAM-first log that is not there since the last boot is restored.
 
     Raises:
         ConfigurationError: No directory is named, or there is no log in it.
+        LogError: It could not be restored.
+        OSError: It could not be restored.
     """
     directory = settings.require_directory()
+    copied = settings.persist_dir is not None and (settings.persist_dir / "events.copy").exists()
+    if copied and not (directory / "events.ring").exists():
+        restore_log(settings)
     if not (directory / "events.ring").exists():
         raise ConfigurationError(f"there is no log in {directory}; is it the right directory?")
     return directory
+
+
+def restore_log(settings: Settings) -> bool:
+    """Make the log of the settings RAM-first. Returns whether it was taken from its copy.
+
+    Raises:
+        ConfigurationError: No copy is named.
+    """
+    from vevents.log import restore
+
+    if settings.persist_dir is None:
+        raise ConfigurationError(
+            "where is the copy? Set VEVENTS_PERSIST_DIR, or persist_dir in vevents.toml"
+        )
+    return restore(settings.require_directory(), settings.persist_dir, settings.persist_interval_s)
 
 
 def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:

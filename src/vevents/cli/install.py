@@ -54,6 +54,9 @@ def command(
     finds the internet. Without: hooks for ifupdown and udhcpc and a line for cron, which run
     `vevents flush`. The key belongs into /etc/vevents.env, which only root may read.
 
+    With persist_dir in the settings the log is RAM-first: the unit restores it before the agent
+    starts, and the agent writes the copy before it ends.
+
     What was edited, or written by somebody else, is not overwritten. `vevents uninstall` removes
     what this wrote.
 
@@ -75,6 +78,7 @@ def command(
         user=who,
         command=program or installation.own_command(),
         config=None if config is None else Path(config).absolute(),
+        persist_dir=None if settings.persist_dir is None else settings.persist_dir.absolute(),
     )
     if dry_run:
         for file in planned:

@@ -31,6 +31,7 @@ def command(source: Path, into: Path, as_json: bool) -> int:
     """Copy what is good out of a damaged log, or off a failing card.
 
     SOURCE is the log's directory. It is only read, and blocks that cannot be read are left out.
+    It may also be the directory of a RAM-first log's copy, from a card pulled out of its device.
     Ids, times and delivery states are kept, so the new log can be flushed like any other. Exit
     code 0: everything was good. 8: some records are lost. 9: a file was no ring, or is missing;
     the others were recovered.
@@ -38,13 +39,19 @@ def command(source: Path, into: Path, as_json: bool) -> int:
     from vevents.log import READABLE, EventLog
 
     names = [f"{stream}.ring" for stream in STREAMS]
-    present = [name for name in names if (source / name).is_file()]
+    sources = {
+        name: path
+        for name in names
+        for path in ((source / name).with_suffix(".copy"), source / name)
+        if path.is_file()
+    }
+    present = [name for name in names if name in sources]
     if not present:
         raise ConfigurationError(f"{source}: no log here ({', '.join(names)})")
     if any((into / name).exists() for name in names):
         raise ConfigurationError(f"{into}: there is a log already")
     into.mkdir(mode=0o700, exist_ok=True)
-    unreadable = {name: _copy(source / name, into / name) for name in present}
+    unreadable = {name: _copy(sources[name], into / name) for name in present}
     with EventLog(into) as log:
         found = look(log)
         aside = [stream for stream in STREAMS if log.stats(stream).set_aside]

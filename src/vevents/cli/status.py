@@ -28,7 +28,7 @@ from vevents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from vevents.delivery.sender import StopError
-    from vevents.log import EventLog, Stream, StreamStats
+    from vevents.log import CopyInfo, EventLog, Stream, StreamStats
 
 _STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
 _STATES = ("delivered", "pending", "rejected", "evicted", "lost")
@@ -52,6 +52,7 @@ class Report:
         oldest_pending_age_s: None when no event is pending.
         set_aside: Names of the files into which something damaged was moved, now or earlier.
         held: Why no delivery may run now, or None.
+        copy: The copy of a RAM-first log, or None.
     """
 
     directory: Path
@@ -60,6 +61,7 @@ class Report:
     oldest_pending_age_s: float | None
     set_aside: Sequence[str] = ()
     held: StopError | None = None
+    copy: CopyInfo | None = None
 
     @property
     def conserved(self) -> bool:
@@ -82,6 +84,9 @@ class Report:
                 "retry_after_s": self.held.retry_after_s,
             },
             "set_aside_files": list(self.set_aside),
+            "copy": None
+            if self.copy is None
+            else dataclasses.asdict(self.copy) | {"directory": str(self.copy.directory)},
             "streams": {
                 stream: dataclasses.asdict(stats)
                 | details(stream, stats)
@@ -129,9 +134,9 @@ def command(
 
     with ✓ when it holds. Exit code 1 when it does not.
 
-    With --check the exit code is 11 when the disk failed, something damaged was set aside, or the
-    oldest pending event is older than --max-age; with --baseline also when more was rejected,
-    evicted or lost than at the check before.
+    With --check the exit code is 11 when the disk or the copy of a RAM-first log failed, something
+    damaged was set aside, or the oldest pending event is older than --max-age; with --baseline
+    also when more was rejected, evicted or lost than at the check before.
     """
     if as_json and prometheus:
         raise click.UsageError("either --json or --prometheus")
@@ -159,6 +164,8 @@ def command(
             click.echo(describe(stream, stats, stats.conserved, report.rejected_by[stream]))
         if report.set_aside:
             click.echo(f"damaged and set aside: {', '.join(report.set_aside)}")
+        if report.copy is not None:
+            click.echo(f"in memory, {describe_copy(report.copy)}")
         if report.held is not None:
             click.echo(f"{report.held.reason}: {report.held}")
     for problem in problems:
@@ -173,7 +180,13 @@ def look(log: EventLog, directory: Path, held: StopError | None = None) -> Repor
     figures = {stream: _look(log, stream) for stream in _STREAMS}
     set_aside = sorted(path.name for path in directory.glob("*.ring.damaged-*"))
     return Report(
-        directory, figures, _reasons(log, figures), _oldest_pending_age_s(log), set_aside, held
+        directory,
+        figures,
+        _reasons(log, figures),
+        _oldest_pending_age_s(log),
+        set_aside,
+        held,
+        log.copy,
     )
 
 
@@ -222,6 +235,19 @@ def describe(
     return "\n".join(lines)
 
 
+def describe_copy(copy: CopyInfo) -> str:
+    """Return how the copy of a RAM-first log is, in words."""
+    age = (
+        "not made yet"
+        if copy.age_s is None
+        else f"{human_duration(copy.age_s)} old, {human_size(copy.bytes_written)} in "
+        f"{copy.passes} passes"
+    )
+    again = f", again within {human_duration(copy.interval_s)}" if copy.interval_s else ""
+    failed = f"; the last pass failed: {copy.error}" if copy.error else ""
+    return f"its copy in {copy.directory} {age}{again}{failed}"
+
+
 # --- for monitoring -------------------------------------------------------------------------
 
 
@@ -232,6 +258,8 @@ def problems_of(report: Report, *, max_age_s: float) -> Iterator[str]:
             yield f"{stream}: the disk failed (errno {stats.degraded})"
     if report.set_aside:
         yield f"damaged and set aside: {', '.join(report.set_aside)}"
+    if report.copy is not None and report.copy.error is not None:
+        yield f"the copy in {report.copy.directory} is not up to date: {report.copy.error}"
     age_s = report.oldest_pending_age_s
     if age_s is not None and age_s > max_age_s:
         yield (

@@ -338,6 +338,17 @@ class Agent:
                 "the log's disk failed (%s); it takes no more appends",
                 os.strerror(stats.degraded),
             )
+        copy = opened.log.copy
+        if copy is not None and copy.error is not None:
+            self._say(
+                f"copy: {copy.error}",
+                logging.ERROR,
+                "the log's copy in %s is not up to date: %s",
+                copy.directory,
+                copy.error,
+            )
+        elif self._is_over("copy: "):
+            _LOGGER.warning("the log's copy is up to date again")
         if stats.pending:
             self._planner.saw_leftovers(now_s)
         self._trust_log()
