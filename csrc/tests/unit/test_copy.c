@@ -1,19 +1,8 @@
 /* RAM-first on real files: what a copy costs, whose it is, and what comes back from it. Power cuts are
  * for crash_lab --ram-first. */
-#include <errno.h>
 #include <stdbool.h>
-#include <signal.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
-#include "log_case.h"
-
-#define RUN(test)                                                                                  \
-    do {                                                                                           \
-        printf("%s\n", #test);                                                                     \
-        fflush(stdout);                                                                            \
-        test();                                                                                    \
-    } while (0)
+#include "fault_case.h"
 
 static char memory[96], flash[96];
 
@@ -38,17 +27,10 @@ static void cut_power(void)
     CHECK(system(command) == 0);
 }
 
-static vev_options small_quiet(void)
-{
-    vev_options options = small();
-    options.flags = VEV_OPEN_NO_THREAD;
-    return options;
-}
-
 static vev_log *open_in_memory(void)
 {
     (void)restore();
-    vev_options options = small_quiet();
+    vev_options options = quiet();
     return open_log(memory, &options);
 }
 
@@ -87,7 +69,7 @@ static void comes_back_after_a_cut(void)
     CHECK(exists(flash, "events.copy") && !exists(flash, "events.copy.new"));
 
     CHECK(restore());
-    vev_options options = small_quiet();
+    vev_options options = quiet();
     vev_log *again = open_log(memory, &options);
     vev_stats stats = stats_of(again, VEV_EVENTS);
     CHECK(stats.appended == 300 && stats.pending == 297 && stats.delivered == 3);
@@ -133,7 +115,7 @@ static void laps_come_back(void)
     fresh_places();
     for (int round = 0; round < 6; round++) {
         (void)restore();
-        vev_options options = small_quiet();
+        vev_options options = quiet();
         options.media_size = 24 << 20; /* segments of 1.5 MiB */
         vev_log *log = open_log(memory, &options);
         vev_stats before = stats_of(log, VEV_EVENTS), media = stats_of(log, VEV_MEDIA);
@@ -204,7 +186,7 @@ static void copy_of_another_log_is_left_alone(void)
     vev_log_close(log);
     cut_power();
     /* Somebody opens the log without restoring it. */
-    vev_options options = small_quiet();
+    vev_options options = quiet();
     log = open_log(memory, &options);
     append_numbers(log, VEV_EVENTS, 0, 3);
     CHECK(vev_log_persist(log, NULL) == VEV_E_INVALID);
@@ -278,7 +260,7 @@ static void copy_that_is_gone_is_made_again(void)
     vev_log_close(log);
     cut_power();
     CHECK(restore());
-    vev_options options = small_quiet();
+    vev_options options = quiet();
     log = open_log(memory, &options);
     vev_stats stats = stats_of(log, VEV_EVENTS);
     CHECK(stats.lost == 0 && stats.pending == before.pending && stats.last_seq == 3001);
@@ -302,7 +284,7 @@ static void damaged_copy_opens(void)
         CHECK(fclose(file) == 0);
         cut_power();
         CHECK(restore());
-        vev_options options = small_quiet();
+        vev_options options = quiet();
         log = open_log(memory, &options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
         CHECK(stats.pending > 0 && stats.set_aside == 0);
@@ -325,7 +307,7 @@ static void copy_that_is_cut_short_opens(void)
         CHECK(truncate(path, sizes[i]) == 0);
         cut_power();
         (void)restore();
-        vev_options options = small_quiet();
+        vev_options options = quiet();
         log = open_log(memory, &options);
         append_numbers(log, VEV_EVENTS, 500, 501);
         (void)stats_of(log, VEV_EVENTS);
