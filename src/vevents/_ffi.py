@@ -101,6 +101,13 @@ class Moment(NamedTuple):
     synced: bool
 
 
+def frame_digest(data: bytes) -> bytes:
+    """Return the 16 bytes by which frames are told apart: BLAKE2b of the encoded image."""
+    digest = ffi.new("uint8_t[16]")
+    lib.vev_frame_digest(data, len(data), digest)
+    return bytes(digest)
+
+
 def now() -> Moment:
     """Return the moment as a record appended now would be stamped with it."""
     out = ffi.new("vev_moment *")

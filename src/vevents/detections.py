@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vevents import _ffi, codec
-from vevents.errors import EventValidationError
+from vevents.errors import ConfigurationError, EventValidationError
 from vevents.event import FrameRef
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class DetectionWriter:
     Raises:
         EventValidationError: A field breaks the contract, or one that differs from event to event
             is given.
+        ConfigurationError: numpy is not installed.
 
     Example:
         >>> import numpy as np
@@ -58,8 +59,12 @@ class DetectionWriter:
         *,
         label: str | None = None,
     ) -> None:
-        import numpy as np
-
+        try:
+            import numpy as np
+        except ImportError:
+            raise ConfigurationError(
+                "detections given as arrays need numpy: pip install vevents[arrays]"
+            ) from None
         event.validate()
         for field in ("event_id", "timestamp", "display_image_position"):
             if getattr(event, field) is not None:

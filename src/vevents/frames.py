@@ -6,15 +6,16 @@ the pressure ladder (`vevents.pressure`) makes of a frame when the user set one.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from vevents import _ffi
 from vevents.errors import ConfigurationError, EventTooLargeError, EventValidationError
-from vevents.event import DIGEST_SIZE, FrameRef
+from vevents.event import FrameRef
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +118,8 @@ def media_kind(mime: str | None) -> int:
 
 def digest(data: bytes) -> bytes:
     """Return the 16 bytes that name an image by its content, BLAKE2b-128."""
-    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+    # Python's would take 4 MiB of OpenSSL with it.
+    return _ffi.frame_digest(data)
 
 
 def encode_frame(frame: Frame, *, quality: int = 85, field: str = "frame") -> bytes:
@@ -203,13 +205,13 @@ def _read(path: os.PathLike[str], field: str) -> bytes:
 
 
 def _pixels(frame: Any, field: str) -> NDArray[np.uint8]:
-    import numpy as np
-
-    if not isinstance(frame, np.ndarray):
+    # Whoever has an array has loaded numpy; without, there need not be any.
+    loaded: Any = sys.modules.get("numpy")
+    if loaded is None or not isinstance(frame, loaded.ndarray):
         raise EventValidationError(
             field, f"must be bytes, a path or a numpy array, not {type(frame).__name__}"
         )
-    if frame.dtype != np.uint8:
+    if frame.dtype != loaded.uint8:
         raise EventValidationError(field, f"must be an array of uint8, not of {frame.dtype}")
     if frame.ndim != 2 and (frame.ndim != 3 or frame.shape[2] != 3):
         raise EventValidationError(
@@ -221,7 +223,8 @@ def _pixels(frame: Any, field: str) -> NDArray[np.uint8]:
         raise EventValidationError(
             field, f"must have 1 to {_JPEG_SIDE_MAX:,} pixels on each side, has {frame.shape[:2]}"
         )
-    return frame
+    pixels: NDArray[np.uint8] = frame
+    return pixels
 
 
 def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:

@@ -17,7 +17,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "event": ({"errors"}, {"numpy"}),
     "codec": ({"errors", "event"}, {"msgpack"}),
     "wire": ({"errors", "event"}, set()),
-    "frames": ({"errors", "event"}, {"numpy", "PIL", "cv2"}),
+    "frames": ({"_ffi", "errors", "event"}, {"numpy", "PIL", "cv2"}),
     "_ffi": ({"_core", "errors"}, set()),
     "pressure": ({"errors", "event", "frames"}, {"numpy"}),
     "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
