@@ -10,7 +10,7 @@
 
 #include "vev_clock.h"
 
-enum { TICK_MIN_MS = 10, TICK_MAX_MS = 320 };
+enum { TICK_FAST_MS = 1, TICK_MOVING_MS = 10, TICK_MAX_MS = 320 };
 
 struct vev_keeper {
     pthread_t thread;
@@ -23,8 +23,17 @@ struct vev_keeper {
     vev_watch seen[VEV_STREAM_COUNT];
 };
 
+static uint32_t next_tick_ms(uint32_t tick_ms, vev_pace pace)
+{
+    switch (pace) {
+    case VEV_PACE_FAST: return VEV_MAX(VEV_MIN(tick_ms, TICK_MOVING_MS) / 2, TICK_FAST_MS);
+    case VEV_PACE_MOVING: return VEV_MIN(tick_ms * 2, TICK_MOVING_MS);
+    default: return VEV_MIN(tick_ms * 2, TICK_MAX_MS);
+    }
+}
+
 /* Sync, failures being in vev_stats.degraded. Returns whether there is something left to do. */
-static bool bring_to_flash(vev_keeper *keeper)
+static bool bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_COUNT])
 {
     bool left = false;
     if (keeper->copy) {
@@ -32,8 +41,11 @@ static bool bring_to_flash(vev_keeper *keeper)
     } else {
         /* Frames before the events that name them. */
         static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
-        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+        for (int s = 0; s < VEV_STREAM_COUNT; s++) {
             (void)vev_ring_sync(keeper->rings[order[s]], 0);
+            if (paces[order[s]] != VEV_PACE_IDLE)
+                vev_ring_rewarm(keeper->rings[order[s]]);
+        }
     }
     /* A record that was being written may have held the mark back. */
     for (int s = 0; s < VEV_STREAM_COUNT; s++)
@@ -46,18 +58,20 @@ static void *run(void *argument)
     vev_keeper *keeper = argument;
     vev_watch *seen = keeper->seen;
     bool dirty = true; /* what a process that died has left unsynced */
-    uint32_t tick_ms = TICK_MIN_MS;
+    uint32_t tick_ms = TICK_MOVING_MS;
     uint64_t synced_ns = vev_clock_ticks_ns();
     pthread_mutex_lock(&keeper->mutex);
     while (!keeper->stop) {
         pthread_mutex_unlock(&keeper->mutex);
-        bool moved = false;
-        for (int s = 0; s < VEV_STREAM_COUNT; s++)
-            moved |= vev_ring_keep(keeper->rings[s], &seen[s]);
+        vev_pace paces[VEV_STREAM_COUNT], pace = VEV_PACE_IDLE;
+        for (int s = 0; s < VEV_STREAM_COUNT; s++) {
+            paces[s] = vev_ring_keep(keeper->rings[s], &seen[s]);
+            pace = VEV_MAX(pace, paces[s]);
+        }
         bool marked = false;
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
             marked |= atomic_load(&keeper->rings[s]->marks_dirty);
-        dirty |= moved || marked;
+        dirty |= pace != VEV_PACE_IDLE || marked;
         uint64_t now_ns = vev_clock_ticks_ns();
         uint64_t interval_ns = keeper->sync_interval_ms * 1000000ull;
         if (dirty && interval_ns > 0 && now_ns - synced_ns >= interval_ns) {
@@ -66,11 +80,11 @@ static void *run(void *argument)
             if (copied_ns > synced_ns && now_ns - copied_ns < interval_ns) {
                 synced_ns = copied_ns;
             } else {
-                dirty = bring_to_flash(keeper);
+                dirty = bring_to_flash(keeper, paces);
                 synced_ns = vev_clock_ticks_ns();
             }
         }
-        tick_ms = moved ? TICK_MIN_MS : VEV_MIN(tick_ms * 2, (uint32_t)TICK_MAX_MS);
+        tick_ms = next_tick_ms(tick_ms, pace);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += (long)tick_ms * 1000000;

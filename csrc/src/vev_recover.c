@@ -804,6 +804,10 @@ vev_status vev_ring_reattach(vev_ring *ring)
         vev_ring_drop_dictionary(ring, span->dictionary);
         span->dictionary = NULL;
     }
+    if (!status) {
+        ring->ready = NULL;
+        atomic_store(&ring->ready_for, 0);
+    }
     atomic_store(&ring->current, NULL);
     ring->walk_generation = 0;
     if (!status)

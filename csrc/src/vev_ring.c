@@ -29,7 +29,12 @@
 
 VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between processes without locks");
 
-enum { TOUCH_AHEAD_MIN = 128 * 1024 }; /* bytes whose page faults are taken ahead, at least */
+/* Bytes whose page faults are taken ahead, at least. A page that is touched is dirty and may be written
+ * to the disk before anything stands in it, so a slow log must not run far ahead. */
+enum { TOUCH_AHEAD_MIN = 4096 };
+/* The next segment is made ready when the current one is half full, or would be full within so many
+ * looks as much as the last one. */
+enum { READY_LOOKS = 64 };
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
 {
@@ -307,6 +312,11 @@ static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
 
 /* ---- spans ---- */
 
+static void touch(const vev_ring *ring, void *start, size_t size)
+{
+    ring->io->touch(ring->io->ctx, start, size);
+}
+
 static void unmap_span(vev_ring *ring, vev_span *span)
 {
     vev_guard_forget(span->base);
@@ -334,30 +344,55 @@ void vev_ring_retire_spans(vev_ring *ring)
     }
 }
 
-static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out)
+/* VEV_E_BUSY when all spans are in use. */
+static vev_status try_map_span(vev_ring *ring, uint32_t segment, vev_span **span_out)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    for (uint32_t turn = 0;; turn++) {
-        vev_ring_retire_spans(ring);
-        for (int s = 0; s < VEV_SPAN_COUNT; s++) {
-            vev_span *span = &ring->spans[s];
-            if (atomic_load(&span->generation) != 0 || span->base)
-                continue;
-            vev_status status =
-                ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
-                              geometry->segment_size, true, &span->base);
-            if (status) {
-                span->base = NULL;
-                return status;
-            }
-            vev_guard_remember(span->base, geometry->segment_size);
-            span->segment = segment;
-            span->data = span->base + geometry->data_offset;
-            *span_out = span;
-            return VEV_OK;
+    vev_ring_retire_spans(ring);
+    for (int s = 0; s < VEV_SPAN_COUNT; s++) {
+        vev_span *span = &ring->spans[s];
+        if (atomic_load(&span->generation) != 0 || span->base)
+            continue;
+        vev_status status =
+            ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
+                          geometry->segment_size, true, &span->base);
+        if (status) {
+            span->base = NULL;
+            return status;
         }
-        vev_clock_pause(turn);
+        vev_guard_remember(span->base, geometry->segment_size);
+        span->segment = segment;
+        span->data = span->base + geometry->data_offset;
+        atomic_store(&span->touched, 0);
+        *span_out = span;
+        return VEV_OK;
     }
+    return VEV_E_BUSY;
+}
+
+/* Take the span that was mapped ahead, if it is of this segment; give it back if not. */
+static vev_span *take_ready(vev_ring *ring, uint32_t segment)
+{
+    vev_span *span = ring->ready;
+    ring->ready = NULL;
+    atomic_store(&ring->ready_for, 0);
+    if (span && span->segment != segment) {
+        unmap_span(ring, span);
+        span = NULL;
+    }
+    return span;
+}
+
+static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out)
+{
+    *span_out = take_ready(ring, segment);
+    vev_status status = *span_out ? VEV_OK : VEV_E_BUSY;
+    for (uint32_t turn = 0; status == VEV_E_BUSY; turn++) {
+        status = try_map_span(ring, segment, span_out);
+        if (status == VEV_E_BUSY)
+            vev_clock_pause(turn);
+    }
+    return status;
 }
 
 /* Make a mapped span with a head the current one. */
@@ -371,7 +406,6 @@ static void publish_span(vev_ring *ring, vev_span *span, const vev_head *head,
     span->lap.max_records = geometry->max_records;
     span->dictionary = dictionary;
     atomic_store(&span->tail, 0);
-    atomic_store(&span->touched, 0);
     atomic_store(&span->generation, head->generation);
     atomic_store(&ring->current, span);
 }
@@ -859,16 +893,34 @@ static vev_status roll(vev_ring *ring, uint64_t seen_generation)
     return status;
 }
 
-static void prepare_spare(vev_ring *ring)
+/* Map the segment that comes next and take the page faults that its first appends would. */
+static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
+{
+    vev_span *span = take_ready(ring, segment);
+    if (!span && try_map_span(ring, segment, &span))
+        return;
+    uint32_t wanted = VEV_MIN(ahead, ring->file.geometry.data_size);
+    touch(ring, span->base, VEV_HEADER_BLOCK + ring->file.geometry.dictionary_capacity);
+    touch(ring, span->data, wanted);
+    atomic_store(&span->touched, wanted);
+    ring->ready = span;
+    atomic_store(&ring->ready_for, segment + 1);
+}
+
+static void prepare_spare(vev_ring *ring, uint32_t ahead)
 {
     if (atomic_load(&ring->degraded) || lock_roll(ring))
         return;
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        uint32_t segment;
-        if (atomic_load(&ring->live->spare) == 0 && take_free_segment(ring, &segment) == VEV_OK)
-            atomic_store(&ring->live->spare, segment + 1);
+        uint32_t spare = atomic_load(&ring->live->spare), segment;
+        if (spare == 0 && take_free_segment(ring, &segment) == VEV_OK) {
+            spare = segment + 1;
+            atomic_store(&ring->live->spare, spare);
+        }
+        if (spare > 0 && spare <= ring->file.geometry.segment_count)
+            make_ready(ring, spare - 1, ahead);
         vev_guard_leave(&guard);
     } else {
         vev_ring_degrade(ring, EIO);
@@ -888,7 +940,9 @@ void vev_ring_watch(vev_ring *ring, vev_watch *seen)
 
 typedef struct look {
     vev_watch *seen;
-    bool moved, low;
+    vev_pace pace;
+    bool low;
+    uint32_t ahead; /* how many bytes are to be touched ahead */
 } look;
 
 static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
@@ -897,24 +951,40 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     vev_watch *seen = l->seen;
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t generation = atomic_load(&span->generation);
-    l->moved = tail != seen->tail || generation != seen->generation;
-    if (l->moved) {
-        uint32_t from = generation == seen->generation ? tail_offset(seen->tail) : 0;
-        seen->tail = tail;
-        seen->generation = generation;
-        /* Four looks' worth of what just came, so that a faster burst still finds warm pages. */
-        uint32_t data_size = ring->file.geometry.data_size;
-        uint64_t ahead = VEV_MAX(4ull * (tail_offset(tail) - from), (uint64_t)TOUCH_AHEAD_MIN);
-        uint32_t touched = VEV_MAX(atomic_load(&span->touched), tail_offset(tail));
-        uint32_t wanted = (uint32_t)VEV_MIN(tail_offset(tail) + ahead, (uint64_t)data_size);
-        if (wanted > touched) {
-            ring->io->touch(ring->io->ctx, span->data + touched, wanted - touched);
-            atomic_store(&span->touched, wanted);
-        }
+    if (tail == seen->tail && generation == seen->generation)
+        return VEV_OK;
+    uint32_t from = generation == seen->generation ? tail_offset(seen->tail) : 0;
+    uint32_t at = tail_offset(tail), data_size = ring->file.geometry.data_size;
+    *seen = (vev_watch){tail, generation, at - from};
+    /* Four looks' worth of what just came, so that a faster burst still finds warm pages. */
+    uint64_t ahead = VEV_MAX(4ull * seen->recent, (uint64_t)TOUCH_AHEAD_MIN);
+    l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
+    uint32_t touched = VEV_MAX(atomic_load(&span->touched), at);
+    uint32_t wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
+    if (wanted > touched) {
+        touch(ring, span->data + touched, wanted - touched);
+        atomic_store(&span->touched, wanted);
     }
-    l->low = tail_offset(tail) >= ring->file.geometry.data_size / 2 &&
-             atomic_load(&ring->live->spare) == 0;
+    uint64_t coming = (uint64_t)seen->recent * READY_LOOKS;
+    l->pace = coming >= data_size ? VEV_PACE_FAST : VEV_PACE_MOVING;
+    bool soon = at >= data_size / 2 || coming >= data_size - at;
+    uint32_t spare = atomic_load(&ring->live->spare);
+    l->low = soon && (spare == 0 || atomic_load(&ring->ready_for) != spare);
     return VEV_OK;
+}
+
+static vev_status rewarm_span(vev_ring *ring, vev_span *span, void *argument)
+{
+    (void)argument;
+    touch(ring, &ring->live->slots[ring->slot], sizeof(vev_slot));
+    touch(ring, word_at(span, tail_offset(atomic_load(&span->tail))), VEV_RECORD_ALIGN);
+    return VEV_OK;
+}
+
+void vev_ring_rewarm(vev_ring *ring)
+{
+    vev_status ignored = on_current(ring, rewarm_span, NULL);
+    (void)ignored;
 }
 
 /* Unmap what was written full, so that memory stays at about one segment. */
@@ -935,15 +1005,15 @@ static void retire_idle_spans(vev_ring *ring)
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 
-bool vev_ring_keep(vev_ring *ring, vev_watch *seen)
+vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen)
 {
-    look l = {.seen = seen};
-    if (on_current(ring, keep_span, &l) || !l.moved)
-        return false;
+    look l = {.seen = seen, .pace = VEV_PACE_IDLE};
+    if (on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
+        return VEV_PACE_IDLE;
     if (l.low)
-        prepare_spare(ring);
+        prepare_spare(ring, l.ahead);
     retire_idle_spans(ring);
-    return true;
+    return l.pace;
 }
 
 /* ---- append ---- */

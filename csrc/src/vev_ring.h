@@ -106,6 +106,8 @@ typedef struct vev_ring {
 
     _Atomic(vev_span *) current;
     vev_span spans[VEV_SPAN_COUNT];
+    vev_span *ready;            /* mapped ahead, without a generation; NULL: none; roll_mutex */
+    _Atomic uint32_t ready_for; /* 1 + its segment, for who has no lock; 0: none */
 
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
@@ -211,17 +213,24 @@ void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
  * this process writes to another generation. */
 bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out);
 
-/* Where a ring stood when the keeper last looked. */
+/* Where a ring stood when the keeper last looked, and how many bytes had come since the look before. */
 typedef struct vev_watch {
     uint64_t tail, generation;
+    uint32_t recent;
 } vev_watch;
 
 void vev_ring_watch(vev_ring *ring, vev_watch *seen);
 
+/* What this process did to a ring since the last look. Fast: as much again in each of a few looks,
+ * and the next segment has to be ready. */
+typedef enum vev_pace { VEV_PACE_IDLE, VEV_PACE_MOVING, VEV_PACE_FAST } vev_pace;
+
 /* What the helper thread does for a ring at every look: take page faults ahead, have the next
- * segment ready. True when this process appended something since `seen`, which is brought up to
- * date. */
-bool vev_ring_keep(vev_ring *ring, vev_watch *seen);
+ * segment ready and mapped. Brings `seen` up to date. */
+vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen);
+/* After a sync, which made the kernel protect the pages that it wrote: take the faults of the pages
+ * that the next append writes to. They are dirty again by that, so only while there is traffic. */
+void vev_ring_rewarm(vev_ring *ring);
 
 /* ---- vev_cursor.c ---- */
 
