@@ -5,11 +5,12 @@
  * experimentalParam2, and every function used here belong to the stable part and have been in
  * every libzstd since 1.4.5. The value is checked to have taken effect when a context is made.
  *
- * A context has a compressor for each size class of records. zstd sizes its workspace by the
- * input, and when 128 inputs in a row needed less than a third of it, it gives memory back, to
- * take it again for the next larger input. The classes below 32 KiB are so narrow that no two
- * inputs of one class differ that much: a workspace grows to the largest input seen and stays.
- * Parameters stick to a compressor; only a change of dictionary or level touches them. */
+ * A context has a compressor for small records and one for large ones. zstd sizes its workspace by
+ * the input, and when 128 inputs in a row needed less than a third of it, it gives memory back, to take
+ * it again for the next larger input. Small records are so much alike that no two differ that much, and
+ * for large ones the window is small, which bounds the memory and is rarely exceeded: a workspace that
+ * was made for the largest of its class stays. Parameters stick to a compressor; only a change of
+ * dictionary or level touches them. */
 #include "vev_zstd.h"
 
 #include <errno.h>
@@ -25,15 +26,18 @@ VEV_STATIC_ASSERT(ZSTD_VERSION_NUMBER >= 10405, "libzstd 1.4.5 or later is neede
 #define COMPRESS_FORMAT ZSTD_c_experimentalParam2
 #define DECOMPRESS_FORMAT ZSTD_d_experimentalParam1
 #define FORMAT_MAGICLESS 1
+/* Likewise: what is left between the matches is Huffman-coded at every level. zstd itself leaves it as
+ * it is at levels below 0, which are for speed; with the tables of a dictionary at hand that saves
+ * little time and costs a tenth of the bytes. */
+#define LITERAL_MODE ZSTD_c_experimentalParam5
+#define LITERALS_CODED 1
 
-/* The largest record of each class but the last. */
-static const size_t class_sizes[] = {2u << 10, 8u << 10, 32u << 10};
-enum { CLASS_LARGE = 3, CLASS_COUNT };
-VEV_STATIC_ASSERT(sizeof class_sizes / sizeof class_sizes[0] == CLASS_LARGE, "one for each");
+/* The largest of the small records. */
+enum { SMALL_SIZE = 2048 };
 
-/* Entries of a match table below the last class, as a power of two: without a dictionary some
- * levels would take more from 16 KiB on, and break the narrowness. */
-#define TABLE_LOG 14
+/* Powers of two: bytes of history, and entries of a match table without a dictionary. */
+#define WINDOW_LOG 12
+#define TABLE_LOG 13
 
 struct vev_zdict {
     uint64_t id; /* unique in the process: an address may come back after free, this not */
@@ -50,7 +54,7 @@ typedef struct {
 } compressor;
 
 struct vev_zctx {
-    compressor compressors[CLASS_COUNT];
+    compressor small, large;
     ZSTD_DCtx *dctx;
 };
 
@@ -100,18 +104,16 @@ void vev_zctx_free(vev_zctx *ctx)
 {
     if (ctx == NULL)
         return;
-    for (int i = 0; i < CLASS_COUNT; i++)
-        ZSTD_freeCCtx(ctx->compressors[i].cctx);
+    ZSTD_freeCCtx(ctx->small.cctx);
+    ZSTD_freeCCtx(ctx->large.cctx);
     ZSTD_freeDCtx(ctx->dctx);
     free(ctx);
 }
 
 size_t vev_zctx_memory(const vev_zctx *ctx)
 {
-    size_t sum = sizeof *ctx + ZSTD_sizeof_DCtx(ctx->dctx);
-    for (int i = 0; i < CLASS_COUNT; i++)
-        sum += ZSTD_sizeof_CCtx(ctx->compressors[i].cctx);
-    return sum;
+    return sizeof *ctx + ZSTD_sizeof_DCtx(ctx->dctx) + ZSTD_sizeof_CCtx(ctx->small.cctx) +
+           ZSTD_sizeof_CCtx(ctx->large.cctx);
 }
 
 size_t vev_zstd_bound(size_t src_size) { return ZSTD_compressBound(src_size); }
@@ -119,15 +121,7 @@ size_t vev_zstd_bound(size_t src_size) { return ZSTD_compressBound(src_size); }
 /* A setting that can only fail if this file is wrong about libzstd. */
 static void must(size_t zstd_result) { VEV_ASSERT(!ZSTD_isError(zstd_result)); }
 
-static int size_class(size_t src_size)
-{
-    int class = 0;
-    while (class < CLASS_LARGE && src_size > class_sizes[class])
-        class++;
-    return class;
-}
-
-static vev_status compressor_open(compressor *c, int class)
+static vev_status compressor_open(compressor *c)
 {
     ZSTD_CCtx *cctx = ZSTD_createCCtx();
     if (cctx == NULL)
@@ -136,10 +130,10 @@ static vev_status compressor_open(compressor *c, int class)
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_contentSizeFlag, 0));
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_checksumFlag, 0));
     must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_dictIDFlag, 0));
-    if (class < CLASS_LARGE) {
-        must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, TABLE_LOG));
-        must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_chainLog, TABLE_LOG));
-    }
+    must(ZSTD_CCtx_setParameter(cctx, LITERAL_MODE, LITERALS_CODED));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_windowLog, WINDOW_LOG));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, TABLE_LOG));
+    must(ZSTD_CCtx_setParameter(cctx, ZSTD_c_chainLog, TABLE_LOG));
     c->cctx = cctx;
     c->dict_id = 0;
     c->level = ZSTD_CLEVEL_DEFAULT;
@@ -163,11 +157,11 @@ static void compressor_set(compressor *c, const vev_zdict *dict, int level)
     }
 }
 
-/* Let libzstd take the memory now that the largest record of the class needs, so that no later one
- * makes it take more. Best effort. */
-static void compressor_warm(compressor *c, int class)
+/* Let libzstd take the memory now that the largest record needs, so that no later one makes it take
+ * more. With a dictionary the tables grow until four times the window. Best effort. */
+static void compressor_warm(compressor *c, size_t size)
 {
-    size_t size = class_sizes[class], bound = ZSTD_compressBound(size);
+    size_t bound = ZSTD_compressBound(size);
     uint8_t *memory = calloc(1, size + bound);
     if (memory != NULL)
         (void)ZSTD_compress2(c->cctx, memory + size, bound, memory, size);
@@ -178,17 +172,17 @@ vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level, vo
                              size_t dst_cap, const void *src, size_t src_size, size_t *out)
 {
     *out = 0;
-    int class = size_class(src_size);
-    compressor *c = &ctx->compressors[class];
+    bool small = src_size <= SMALL_SIZE;
+    compressor *c = small ? &ctx->small : &ctx->large;
     bool fresh = c->cctx == NULL;
     if (VEV_UNLIKELY(fresh)) {
-        vev_status status = compressor_open(c, class);
+        vev_status status = compressor_open(c);
         if (status != VEV_OK)
             return status;
     }
     compressor_set(c, dict, level);
-    if (VEV_UNLIKELY(fresh) && class < CLASS_LARGE)
-        compressor_warm(c, class);
+    if (VEV_UNLIKELY(fresh))
+        compressor_warm(c, small ? SMALL_SIZE : (size_t)4 << WINDOW_LOG);
     size_t size = ZSTD_compress2(c->cctx, dst, dst_cap, src, src_size);
     if (VEV_UNLIKELY(ZSTD_isError(size))) {
         ZSTD_ErrorCode code = ZSTD_getErrorCode(size);

@@ -72,10 +72,10 @@ size_t vev_zstd_bound(size_t src_size);
  *  @retval VEV_E_NOMEM   out of memory; the context stays usable.
  *
  *  @par Threads  One call per context at a time.
- *  @par Cost     No lock. No allocation once the context has compressed a record of the same
- *                size class (2 KiB, 8 KiB, 32 KiB); above 32 KiB zstd may take memory anew, at
- *                most once in 128 calls. Every class that is used holds memory: at level 1 up to
- *                50, 120 and 280 KiB, and above about 1 MiB.
+ *  @par Cost     No lock. No allocation once the context has compressed a record of the same class
+ *                (up to 2 KiB, or larger); for larger records without a dictionary, or at levels from
+ *                0 on, zstd may take memory anew, at most once in 128 calls. At levels below 0 the
+ *                classes hold 50 and 75 KiB, above up to 60 and 420 KiB.
  */
 VEV_MUST_CHECK vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level,
                                             void *dst, size_t dst_cap, const void *src,

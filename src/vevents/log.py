@@ -308,7 +308,7 @@ class EventLog:
             `"drop-oldest"` makes room, `"refuse"` raises `LogFullError`.
         sync_interval_s: Longest time in seconds that an event waits for a background sync; 0 for
             none.
-        level: zstd level, -7 to 9; 100 stores uncompressed.
+        level: zstd level, -7 to 9; 100 stores uncompressed, None is the library's choice, -2.
         read_only: Change and repair nothing; the log must exist.
         jpeg_quality: For frames given as arrays, 1 to 100.
         persist_dir: Directory on flash for a copy, when `directory` is in memory: see `restore`,
@@ -341,7 +341,7 @@ class EventLog:
         segment_size: int | None = None,
         full: Literal["drop-oldest", "refuse"] = "drop-oldest",
         sync_interval_s: float = 5.0,
-        level: int = 1,
+        level: int | None = None,
         read_only: bool = False,
         jpeg_quality: int = 85,
         persist_dir: str | os.PathLike[str] | None = None,
@@ -812,7 +812,7 @@ def _check_options(
     segment_size: int | None,
     full: str,
     sync_interval_s: float,
-    level: int,
+    level: int | None,
     jpeg_quality: int,
 ) -> None:
     """Name the argument that is out of range; the library only says that one is."""
@@ -827,7 +827,7 @@ def _check_options(
         raise ConfigurationError(f"full: {full!r}; one of {', '.join(map(repr, _FULL))}")
     if not 0 <= sync_interval_s <= 86_400:
         raise ConfigurationError(f"sync_interval_s: {sync_interval_s}; from 0 to 86400")
-    if not (-7 <= level <= 9 or level == 100):
+    if level is not None and not (-7 <= level <= 9 or level == 100):
         raise ConfigurationError(f"level: {level}; from -7 to 9, or 100 for no compression")
     if not 1 <= jpeg_quality <= 100:
         raise ConfigurationError(f"jpeg_quality: {jpeg_quality}; from 1 to 100")

@@ -115,7 +115,7 @@ typedef struct vev_options {
                                      0 chooses by ring size, as for the other rings */
     uint32_t sync_interval_ms; /**< background sync; default 5000; 0 turns it off */
     int full_policy;           /**< VEV_FULL_DROP_OLDEST or VEV_FULL_REFUSE */
-    int level;                 /**< zstd level, -7 .. 9, default 1; 100 stores uncompressed */
+    int level;                 /**< zstd level, -7 .. 9, default -2; 100 stores uncompressed */
     unsigned flags;            /**< VEV_OPEN_... */
     const void *dictionary;    /**< zstd dictionary for new segments; NULL uses the built-in one */
     size_t dictionary_size;    /**< bytes, at most 16 KiB */
