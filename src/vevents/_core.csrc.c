@@ -1,16 +1,36 @@
 #include "_core.h"
 
-vev_status py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scratch,
-                           const float *xyxy, const float *confidence, const int64_t *class_id,
-                           size_t count, uint64_t frame_seq, const uint8_t *frame_digest,
-                           uint64_t frame_size, vev_entry *entry)
+static int64_t answer_of(vev_status status, const vev_entry *entry)
 {
-    vev_boxes boxes = {xyxy, confidence, class_id, count, writer->class_names, writer->class_count};
+    return status ? -1 - (int64_t)(uint32_t)status : (int64_t)entry->seq;
+}
+
+vev_status py_status(int64_t answer) { return (vev_status)(uint32_t)(-1 - answer); }
+
+int64_t py_append(vev_log *log, const void *payload, size_t size, uint32_t flags, uint32_t kind)
+{
+    vev_entry entry = {.flags = flags, .kind = kind};
+    return answer_of(vev_log_append(log, VEV_EVENTS, payload, size, &entry), &entry);
+}
+
+int64_t py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scratch,
+                        const void *xyxy, const void *confidence, const void *class_id,
+                        size_t count, const py_frame *frame, uint32_t flags)
+{
+    vev_boxes boxes = {
+        .xyxy = xyxy,
+        .confidence = confidence,
+        .class_id = class_id,
+        .count = count,
+        .class_names = writer->class_names,
+        .class_count = writer->class_count,
+    };
+    vev_entry entry = {.flags = flags};
     vev_event *event = &scratch->event;
     vev_event_copy(event, scratch->buffer, scratch->buffer_size, writer->base);
-    if (frame_seq != 0)
-        vev_event_image_frame(event, frame_seq, frame_digest, frame_size);
+    if (frame)
+        vev_event_image_frame(event, frame->seq, frame->digest, frame->size);
     vev_event_boxes(event, &boxes);
     vev_event_image_end(event);
-    return vev_log_append_event(log, event, entry);
+    return answer_of(vev_log_append_event(log, event, &entry), &entry);
 }

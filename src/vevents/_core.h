@@ -7,6 +7,12 @@
 
 /* cdef-begin */
 
+/* The answer of an append, in one number: the sequence number, or below 0 why nothing was stored. */
+vev_status py_status(int64_t answer);
+
+/* Append one encoded event. */
+int64_t py_append(vev_log *log, const void *payload, size_t size, uint32_t flags, uint32_t kind);
+
 /* What the events of one writer have in common. */
 typedef struct py_writer {
     vev_event *base; /* begun, with an image open; only read */
@@ -21,12 +27,19 @@ typedef struct py_scratch {
     size_t buffer_size;
 } py_scratch;
 
-/* Complete an event with detections and a frame (frame_seq 0: without), and append it. Whatever is
- * wrong with the event stands in vev_event_error(&scratch->event). */
-vev_status py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scratch,
-                           const float *xyxy, const float *confidence, const int64_t *class_id,
-                           size_t count, uint64_t frame_seq, const uint8_t *frame_digest,
-                           uint64_t frame_size, vev_entry *entry);
+/* A record of the media ring. */
+typedef struct py_frame {
+    uint64_t seq;
+    uint8_t digest[16];
+    uint64_t size;
+} py_frame;
+
+/* Complete an event with detections and a frame (NULL: without), and append it. The arrays are those
+ * of vev_boxes: 4 * count and count floats, count int64_t, at any address. Whatever is wrong with the
+ * event stands in vev_event_error(&scratch->event). */
+int64_t py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scratch,
+                        const void *xyxy, const void *confidence, const void *class_id,
+                        size_t count, const py_frame *frame, uint32_t flags);
 
 /* cdef-end */
 

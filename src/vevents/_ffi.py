@@ -43,6 +43,12 @@ APPEND_RAW: Final[int] = lib.VEV_APPEND_RAW
 FULL_DROP_OLDEST: Final[int] = lib.VEV_FULL_DROP_OLDEST
 FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
 
+# Looked up once: what is called for every event counts its nanoseconds.
+_py_append: Final[Any] = lib.py_append
+_py_append_boxes: Final[Any] = lib.py_append_boxes
+_from_buffer: Final[Any] = ffi.from_buffer
+_NULL: Final[Any] = ffi.NULL
+
 _READ_COUNT: Final = 256
 _READ_SIZE: Final = 1 << 20
 
@@ -170,24 +176,24 @@ class Handle:
         segment_size: int | None,
         full_policy: int,
         sync_interval_ms: int,
-        level: int,
+        level: int | None,
         read_only: bool,
         helper: bool = True,
     ) -> None:
         options = ffi.new("vev_options *")
         lib.vev_options_init(options)
-        sizes = {
+        given = {
             "events_size": events_size,
             "media_size": media_size,
             "delivery_size": delivery_size,
             "segment_size": segment_size,
+            "level": level,
         }
-        for name, size in sizes.items():
-            if size is not None:
-                setattr(options, name, size)
+        for name, value in given.items():
+            if value is not None:
+                setattr(options, name, value)
         options.full_policy = full_policy
         options.sync_interval_ms = sync_interval_ms
-        options.level = level
         options.flags = (lib.VEV_OPEN_READONLY if read_only else 0) | (
             0 if helper else lib.VEV_OPEN_NO_THREAD
         )
@@ -235,14 +241,11 @@ class Handle:
 
     def append_encoded(self, payload: bytes, flags: int, kind: int) -> int:
         """Append one encoded event and return its sequence number: the short way."""
-        entry = self._per_thread.entry
-        entry.flags = flags
-        entry.kind = kind
-        status = lib.vev_log_append(self._log or self._open_log(), 0, payload, len(payload), entry)
-        if status:
-            check(status, "event")
-        seq: int = entry.seq
-        return seq
+        log = self._log or self._open_log()
+        answer: int = _py_append(log, payload, len(payload), flags, kind)
+        if answer < 0:
+            check(lib.py_status(answer), "event")
+        return answer
 
     def read(
         self, stream: int, from_seq: int, state_mask: int, limit: int
@@ -421,7 +424,6 @@ class _Scratch(threading.local):
     """Where a thread builds its events; grows to what they need."""
 
     def __init__(self) -> None:
-        self.entry = ffi.new("vev_entry *")
         self.struct = ffi.new("py_scratch *")
         self.resize(_SCRATCH_SIZE)
 
@@ -504,40 +506,41 @@ class BoxWriter:
         confidence: Any,
         class_id: Any,
         count: int,
-        frame: tuple[int, bytes, int],
+        frame: tuple[int, bytes, int] | None,
         flags: int,
     ) -> int:
         """Append one event.
 
         Args:
-            xyxy: Buffer of 4 * count float32.
-            confidence: Buffer of count float32.
-            class_id: Buffer of count int64.
+            xyxy: C-contiguous buffer of 4 * count float32.
+            confidence: C-contiguous buffer of count float32.
+            class_id: C-contiguous buffer of count int64.
             count: How many detections.
-            frame: Sequence number in the media ring (0: no frame), digest, size in bytes.
+            frame: Sequence number in the media ring, digest, size in bytes; or None.
             flags: `APPEND_SYNC` or 0.
 
         Returns:
             The sequence number.
+
+        Raises:
+            ValueError: A buffer is not C-contiguous.
         """
+        handle = self._handle
         scratch = self._scratch
-        entry, struct = scratch.entry, scratch.struct
-        entry.flags = flags
-        frame_seq, digest, size = frame
-        status = lib.py_append_boxes(
-            self._handle._open_log(),
+        answer: int = _py_append_boxes(
+            handle._log or handle._open_log(),
             self._writer,
-            struct,
-            ffi.from_buffer("float[]", xyxy),
-            ffi.from_buffer("float[]", confidence),
-            ffi.from_buffer("int64_t[]", class_id),
+            scratch.struct,
+            _from_buffer(xyxy),
+            _from_buffer(confidence),
+            _from_buffer(class_id),
             count,
-            frame_seq,
-            digest,
-            size,
-            entry,
+            _NULL if frame is None else ffi.new("py_frame *", frame),
+            flags,
         )
-        if status:
+        if answer < 0:
+            status = lib.py_status(answer)
+            struct = scratch.struct
             event = ffi.addressof(struct, "event")
             built = lib.vev_event_error(event)[0] == b"\0"
             if status == lib.VEV_E_TOO_BIG and not built and struct.buffer_size < _SCRATCH_SIZE_MAX:
@@ -545,8 +548,7 @@ class BoxWriter:
                 return self.append(xyxy, confidence, class_id, count, frame, flags)
             _raise_for_event(event)
             check(status, "event")
-        seq: int = entry.seq
-        return seq
+        return answer
 
 
 def _c_text(field: str, text: str) -> bytes:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from vevents.event import Event
     from vevents.log import EventLog
 
-_NO_FRAME = (0, b"\0" * 16, 0)
-
 
 class DetectionWriter:
     """Appends events of one kind whose detections come as arrays.
@@ -80,13 +78,13 @@ class DetectionWriter:
             "workflow_id": event.workflow_id,
             "label": label,
         }
-        self._writer = log.box_writer(
+        self._append = log.box_writer(
             codec.KIND_OF[event.event_type],
             texts,
             event.data or {},
             event.metadata or {},
             _by_id(class_names),
-        )
+        ).append
 
     def append(
         self,
@@ -117,6 +115,34 @@ class DetectionWriter:
                 appended.
             EventTooLargeError, LogFullError, LogDegradedError, OSError: As for `EventLog.append`.
         """
+        if frame is None:
+            reference = None
+        else:
+            ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
+            reference = (ref.seq, ref.digest, ref.size)
+        flags = _ffi.APPEND_SYNC if sync else 0
+        # The short way for what detectors return: an attribute that Python looks up costs as much as
+        # a box costs C.
+        try:
+            (count,) = shape = confidence.shape
+            if (
+                confidence.dtype is self._float32
+                and xyxy.dtype is self._float32
+                and class_id.dtype is self._int64
+                and class_id.shape == shape
+                and xyxy.shape == (count, 4)
+            ):
+                return self._append(xyxy, confidence, class_id, count, reference, flags)
+        except EventValidationError:
+            raise
+        except (AttributeError, ValueError):
+            pass  # no array, or one that is not contiguous
+        return self._append(*self._converted(xyxy, confidence, class_id), reference, flags)
+
+    def _converted(
+        self, xyxy: ArrayLike, confidence: ArrayLike, class_id: ArrayLike
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], int]:
+        """Return contiguous arrays of the right types, and how many detections they hold."""
         boxes = self._array(xyxy, self._float32, "xyxy")
         scores = self._array(confidence, self._float32, "confidence")
         ids = self._array(class_id, self._int64, "class_id")
@@ -128,20 +154,11 @@ class DetectionWriter:
                 f"must have shapes (n, 4), (n,), (n,); have {boxes.shape}, {scores.shape}, "
                 f"{ids.shape}",
             )
-        if frame is None:
-            reference = _NO_FRAME
-        else:
-            ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
-            reference = (ref.seq, ref.digest, ref.size)
-        return self._writer.append(
-            boxes, scores, ids, count, reference, _ffi.APPEND_SYNC if sync else 0
-        )
+        return boxes, scores, ids, count
 
     def _array(self, given: ArrayLike, dtype: Any, name: str) -> NDArray[Any]:
         import numpy as np
 
-        if type(given) is np.ndarray and given.dtype is dtype and given.flags.c_contiguous:
-            return given
         try:
             array = np.asarray(given)
             if array.dtype.kind not in "fiu":
