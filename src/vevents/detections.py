@@ -121,18 +121,21 @@ class DetectionWriter:
             ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
             reference = (ref.seq, ref.digest, ref.size)
         flags = _ffi.APPEND_SYNC if sync else 0
-        # The short way for what detectors return: an attribute that Python looks up costs as much as
-        # a box costs C.
+        # The short way for what detectors return: an attribute that Python looks up costs as much
+        # as a box costs C.
+        boxes: Any = xyxy
+        scores: Any = confidence
+        ids: Any = class_id
         try:
-            (count,) = shape = confidence.shape
+            (count,) = shape = scores.shape
             if (
-                confidence.dtype is self._float32
-                and xyxy.dtype is self._float32
-                and class_id.dtype is self._int64
-                and class_id.shape == shape
-                and xyxy.shape == (count, 4)
+                scores.dtype is self._float32
+                and boxes.dtype is self._float32
+                and ids.dtype is self._int64
+                and ids.shape == shape
+                and boxes.shape == (count, 4)
             ):
-                return self._append(xyxy, confidence, class_id, count, reference, flags)
+                return self._append(boxes, scores, ids, count, reference, flags)
         except EventValidationError:
             raise
         except (AttributeError, ValueError):
