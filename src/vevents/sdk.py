@@ -12,8 +12,9 @@ asked of the server. Three things cannot be the same:
 - `upload_image()` returns an id of this log, for events of this log alone. It is exchanged for the
   server's when the event is delivered. There is no `url`, and a name and metadata of the image are
   not kept (warned about once).
-- Errors of the network and the server are `vevents.errors.DeliveryError`, not `RoboflowError`, and
-  `query()` knows nothing of what is still pending.
+- Errors are those of `vevents.errors`. `RoboflowError` of this module stands for all of them, also
+  for the network's, which the official package lets through as errors of `requests`. A disk that
+  fails is `OSError`. `query()` knows nothing of what is still pending.
 
 The log is the one of the settings (`VEVENTS_DIR`, `vevents.toml`), or what `use()` was given. The
 key is for the calls that ask the server; events are delivered with the key of the flush.
@@ -31,13 +32,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from vevents.errors import EventValidationError
+from vevents.errors import EventValidationError, VeventsError
 from vevents.event import Event, FrameRef
 from vevents.log import EventLog
 from vevents.settings import Secret, Settings, resolve
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
+
+RoboflowError = VeventsError
+"""What `except RoboflowError` of an existing program has to catch."""
 
 _LOGGER = logging.getLogger(__name__)
 _LOCAL_ID: Final = re.compile(r"vevents-([0-9]{1,19})-([0-9]{1,12})-([0-9a-f]{32})")

@@ -223,6 +223,23 @@ def test_a_name_or_metadata_of_an_image_is_warned_about_once(picture, caplog):
     assert sdk._log.stats("media").appended == 1
 
 
+def test_an_existing_except_clause_catches_what_is_raised_here(emulator):
+    """By the name under which the official module has it, too."""
+    api = pytest.importorskip("roboflow.adapters.vision_events_api")
+    assert issubclass(api.RoboflowError, Exception)
+    for call in (
+        lambda: sdk.write_event(KEY, {"eventType": "defect"}),
+        lambda: sdk.query("rf_wrong", {"useCaseId": "uc-1"}),
+        lambda: sdk.archive_use_case(KEY, "unknown"),
+        lambda: sdk.query(None, {"useCaseId": "uc-1"}),
+    ):
+        with pytest.raises(sdk.RoboflowError):
+            call()
+    emulator.stop()
+    with pytest.raises(sdk.RoboflowError):
+        sdk.list_use_cases(KEY)
+
+
 def test_missing_settings_are_named(monkeypatch, emulator):
     monkeypatch.delenv("VEVENTS_DIR")
     with pytest.raises(ConfigurationError, match="VEVENTS_DIR"):
