@@ -181,6 +181,7 @@ class Settings:
         priorities: For `priority`: event types, the most important first; empty for the usual.
         live_first: Whether what is appended during a pass goes ahead of the backlog.
         uploads: At most so many images are uploaded at the same time.
+        bundle: Whether an event goes together with its images in one request.
         bytes_per_s: Bytes of requests per second, on average; None for as fast as it goes.
         event_age_max_s: Events older than so many seconds are set aside; None for all that the
             server would refuse.
@@ -221,6 +222,7 @@ class Settings:
     priorities: tuple[str, ...] = ()
     live_first: bool = False
     uploads: int = 4
+    bundle: bool = False
     bytes_per_s: float | None = None
     event_age_max_s: float | None = None
     proxy: ProxyUrl | None = None
@@ -697,6 +699,7 @@ _SOURCES = (
     _Source("priorities", "priorities", "VEVENTS_PRIORITIES", _names),
     _Source("live_first", "live_first", "VEVENTS_LIVE_FIRST", _truth),
     _Source("uploads", "uploads", "VEVENTS_UPLOADS", _whole(UPLOADS_MAX)),
+    _Source("bundle", "bundle", "VEVENTS_BUNDLE", _truth),
     _Source("bytes_per_s", "max_rate", "VEVENTS_MAX_RATE", parse_rate),
     _Source("event_age_max_s", "event_age_max", "VEVENTS_EVENT_AGE_MAX", _event_age),
     _Source("proxy", "proxy", "VEVENTS_PROXY", _proxy),

@@ -85,20 +85,23 @@ def assert_everything_arrived(log: EventLog, emulator: RunningEmulator) -> None:
         assert [digest_of[image["sourceId"]] for image in arrived.get("images", [])] == sent
 
 
-def test_all_is_well(tmp_path: Path, emulator: RunningEmulator) -> None:
+@pytest.mark.parametrize(("bundle", "images"), [(False, 20), (True, 84)])
+def test_all_is_well(tmp_path: Path, emulator: RunningEmulator, bundle: bool, images: int) -> None:
     with open_log(tmp_path / "log") as log:
         fill(log, 250, frames=20)
-        report = flush(log, emulator)
+        report = flush(log, emulator, {"bundle": bundle})
 
         assert report.stopped_reason is None
-        assert (report.delivered, report.images_delivered) == (250, 20)
+        assert (report.delivered, report.images_delivered) == (250, images)
+        assert report.bundles == bundle * 84
         assert_everything_arrived(log, emulator)
         assert flush(log, emulator).requests == 0
+    assert not [image for image in emulator.images() if image["orphaned"]]
     assert {row["posts"] for row in emulator.events()} == {1}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "bundle"), [(0, False), (1, False), (2, False), (3, True)])
+def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int, bundle: bool) -> None:
     faults = (
         Fault(status=503),
         Fault(status=429, headers={"Retry-After": "0"}),
@@ -115,7 +118,7 @@ def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int) -> 
         fill(log, 400, frames=60)
         reasons: Counter[StopReason | None] = Counter()
         for _ in range(200):
-            report = flush(log, emulator)
+            report = flush(log, emulator, {"bundle": bundle})
             reasons[report.stopped_reason] += 1
             assert log.stats().conserved
             if report.stopped_reason is None:
@@ -128,12 +131,17 @@ def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int) -> 
             for label, count in emulator.counts()["injected"].items()
             if label in ("drop", "201", "500")
         )
-        assert len(emulator.images()) <= 60 + answers_lost
+        # As bundles, every use of a frame is one there.
+        assert len(emulator.images()) <= (134 if bundle else 60) + answers_lost
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--bundle"]])
 def test_killed_again_and_again(
-    tmp_path: Path, emulator: RunningEmulator, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    emulator: RunningEmulator,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
 ) -> None:
     monkeypatch.setenv("ROBOFLOW_API_KEY", KEY)
     monkeypatch.setenv("API_URL", emulator.url)
@@ -143,7 +151,7 @@ def test_killed_again_and_again(
     kills = 0
     with open_log(tmp_path / "log") as log:
         fill(log, 600, frames=200)
-        command = [sys.executable, "-m", "vevents", "flush", "--max-events", "120"]
+        command = [sys.executable, "-m", "vevents", "flush", "--max-events", "120", *options]
         for _ in range(40):
             sent_before = len(emulator.images()) + len(emulator.events())
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

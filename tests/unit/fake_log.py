@@ -6,7 +6,9 @@ process die at every such point in turn and look at what is left.
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
 import uuid
 from collections import Counter
@@ -268,10 +270,11 @@ class FakeServer:
     Attributes:
         events: The stored events by id.
         stored_counts: How often each id was stored.
-        images: The bytes of each uploaded image, by `sourceId`.
+        images: The bytes of each image, by `sourceId`.
         use_cases: The ids of the active use cases. Events of others are stored all the same.
         requests: Method and path of every request, in order.
         batches: The event ids of every request that carries events.
+        takes_bundles: Whether it has the endpoint for bundles.
         interfere: Called with each request before it is served; may return an answer of its own
             or raise a transport error.
         refuses: Called with each event; returns why it is refused, or None.
@@ -286,6 +289,7 @@ class FakeServer:
         self.requests: list[tuple[str, str]] = []
         self.batches: list[list[str]] = []
         self.interfere: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
+        self.takes_bundles = True
         self._lock = threading.Lock()
         self.refuses: Callable[[dict[str, Any]], str | None] = lambda _: None
 
@@ -300,6 +304,10 @@ class FakeServer:
             events = json.loads(body)["events"]
             assert 1 <= len(events) <= 100
             assert len(body) <= 5_000_000 or len(events) == 1
+        elif path == "/vision-events/bundle":
+            bundle = _opened(body)
+            events = [json.loads(bundle.pop("payload.json"))]
+            assert events[0].pop("bundleFormatVersion") == 1
         else:
             events = []
         ids = [event["eventId"] for event in events]
@@ -310,8 +318,27 @@ class FakeServer:
         if answer is None:
             with self._lock:
                 self.tripwire.check()
-                answer = self._serve(path, body, events)
+                if path == "/vision-events/bundle":
+                    answer = self._serve_bundle(bundle, events)
+                else:
+                    answer = self._serve(path, body, events)
         self.tripwire.step(f"after {path}")
+        return answer
+
+    def _serve_bundle(
+        self, files: dict[str, bytes], events: list[dict[str, Any]]
+    ) -> httpx.Response:
+        if not self.takes_bundles:
+            return httpx.Response(404, json={"error": "no such path"})
+        before = dict(self.images)
+        for image in events[0]["images"]:
+            for file, key in (("file", "sourceId"), ("inputFile", "inputSourceId")):
+                if file in image:
+                    image[key] = f"ve-img-{len(self.images) + 1}"
+                    self.images[image[key]] = files[image.pop(file)]
+        answer = self._serve("/vision-events", b"", events)
+        if answer.status_code != 201:
+            self.images = before
         return answer
 
     def _serve(self, path: str, body: bytes, events: list[dict[str, Any]]) -> httpx.Response:
@@ -339,3 +366,8 @@ class FakeServer:
             return httpx.Response(201, json={"eventId": events[0]["eventId"], "created": True})
         ids = [event["eventId"] for event in events]
         return httpx.Response(201, json={"created": len(ids), "eventIds": ids})
+
+
+def _opened(archive: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        return {one.name: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]

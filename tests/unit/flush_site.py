@@ -130,6 +130,7 @@ def always(path: str, status: int, **fields: Any) -> Callable[[httpx.Request], A
 EVENT = "/vision-events"
 BATCH = "/vision-events/batch"
 UPLOAD = "/vision-events/upload"
+BUNDLE = "/vision-events/bundle"
 USE_CASES = "/vision-events/use-cases"
 
 

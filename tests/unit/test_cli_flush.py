@@ -370,7 +370,7 @@ def test_options_of_the_delivery(
 
     monkeypatch.setattr("vevents.delivery.setup.make_flusher", note)
     options = (
-        "--order priority --priorities safety_alert,custom --live-first --uploads 2 "
+        "--order priority --priorities safety_alert,custom --live-first --uploads 2 --bundle "
         "--max-rate 1MB/s --event-age-max 30d"
     )
 
@@ -379,6 +379,7 @@ def test_options_of_the_delivery(
     [settings] = seen
     assert (settings.order, settings.priorities) == ("priority", ("safety_alert", "custom"))
     assert (settings.live_first, settings.uploads, settings.bytes_per_s) == (True, 2, 1e6)
+    assert settings.bundle is True
     assert settings.event_age_max_s == 30 * 86_400
     monkeypatch.setenv("VEVENTS_LIVE_FIRST", "true")
     assert main(["flush", "--no-live-first"]) == ExitCode.OK
@@ -629,6 +630,7 @@ def test_description_names_what_happened() -> None:
             delivered=5,
             rejected=3,
             rejected_by_reason={"too-old": 2, "refused": 1},
+            bundles=1,
             images_delivered=4,
             images_rejected=3,
             images_missing=2,
@@ -641,8 +643,8 @@ def test_description_names_what_happened() -> None:
     )
 
     assert text == (
-        "5 events delivered, 4 images uploaded, 3 events set aside (1 refused, 2 too-old), "
-        "3 images refused, 2 images gone before they could be sent, 6 images without an event "
-        "set aside, 7 pending "
+        "5 events delivered, 1 of them together with their images, 4 images uploaded, "
+        "3 events set aside (1 refused, 2 too-old), 3 images refused, 2 images gone "
+        "before they could be sent, 6 images without an event set aside, 7 pending "
         "(2.0 KiB in 9 requests, 1.2 s)"
     )

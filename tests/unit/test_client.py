@@ -212,6 +212,41 @@ def test_no_step_takes_longer_than_the_whole_request(
     assert seen["read"] == seen["write"] == seconds
 
 
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        (httpx.Response(201, json={"eventId": "a", "created": True}), True),
+        (httpx.Response(200, json={}), True),
+        (httpx.Response(202), True),
+        (httpx.Response(204), True),
+        (httpx.Response(200), False),
+        (httpx.Response(200, text="<html>Welcome to the hotel</html>"), False),
+        (httpx.Response(201, text="<html>Welcome to the hotel</html>"), False),
+    ],
+)
+def test_whatever_success_a_bundle_is_answered_with(answer: httpx.Response, taken: bool) -> None:
+    with client_for(answer) as client:
+        if taken:
+            client.create_bundle(b"")
+        else:
+            with pytest.raises(DeliveryError):
+                client.create_bundle(b"")
+
+
+@pytest.mark.parametrize(
+    ("archive", "kind"),
+    [(b"\x1f\x8b\x08", "application/gzip"), ([b"pay", memoryview(b"load")], "application/x-tar")],
+)
+def test_create_bundle(archive: Any, kind: str) -> None:
+    request, _ = recorded(lambda client: client.create_bundle(archive, use_case_id="u c"), 201, {})
+
+    assert (request.method, request.url.path) == ("POST", "/vision-events/bundle")
+    assert dict(request.url.params) == {"useCaseId": "u c"}
+    assert request.headers["content-type"] == kind
+    assert request.content in (b"\x1f\x8b\x08", b"payload")
+    assert request.headers["content-length"] == str(len(request.content))
+
+
 def test_list_use_cases() -> None:
     answer = {"useCases": [{"id": "u", "name": "n", "status": "active"}], "lookbackDays": 14}
     request, result = recorded(lambda c: c.list_use_cases(), 200, answer)

@@ -28,14 +28,15 @@ def site(tmp_path: Path) -> Site:
 class Crowd:
     """Counts the uploads under way, and holds each until `company` of them are there."""
 
-    def __init__(self, company: int) -> None:
+    def __init__(self, company: int, path: str = UPLOAD) -> None:
         self.company = company
+        self.path = path
         self.most = 0
         self._there = 0
         self._changed = threading.Condition()
 
     def __call__(self, request: httpx.Request) -> None:
-        if request.url.path != UPLOAD:
+        if request.url.path != self.path:
             return
         with self._changed:
             self._there += 1

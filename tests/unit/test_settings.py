@@ -98,6 +98,7 @@ def test_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("live_first = true", "VEVENTS_LIVE_FIRST", "1", "live_first", True),
         ("live_first = false", "VEVENTS_LIVE_FIRST", "No", "live_first", False),
         ("uploads = 8", "VEVENTS_UPLOADS", "8", "uploads", 8),
+        ("bundle = true", "VEVENTS_BUNDLE", "yes", "bundle", True),
         ('max_rate = "200kB/s"', "VEVENTS_MAX_RATE", "1.6Mbit", "bytes_per_s", 200_000.0),
         ('event_age_max = "30d"', "VEVENTS_EVENT_AGE_MAX", "720h", "event_age_max_s", 2_592_000.0),
         (

@@ -70,6 +70,7 @@ def test_flusher_gets_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         priorities=("custom",),
         live_first=True,
         uploads=3,
+        bundle=True,
         bytes_per_s=1000.0,
         event_age_max_s=86_400.0,
         loss_report_s=7.0,
@@ -84,6 +85,7 @@ def test_flusher_gets_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "priorities": ("custom",),
         "live_first": True,
         "uploads": 3,
+        "bundle": True,
         "bytes_per_s": 1000.0,
         "event_age_s_max": 86_400.0,
         "loss_report_s": 7.0,
@@ -94,7 +96,7 @@ def test_flusher_gets_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_defaults_are_the_flushers_own() -> None:
     parameters = inspect.signature(Flusher.__init__).parameters
 
-    for name in ("order", "live_first", "uploads", "bytes_per_s"):
+    for name in ("order", "live_first", "uploads", "bundle", "bytes_per_s"):
         assert getattr(Settings(), name) == parameters[name].default
 
 

@@ -160,9 +160,9 @@ class Gate:
 
 def test_one_upload_at_a_time_needs_no_thread() -> None:
     before = threading.active_count()
-    uploads = Uploads(1, lambda one: setattr(one, "source_id", threading.current_thread().name))
+    uploads = Uploads(1)
     one = upload(1)
-    uploads.add(one)
+    uploads.add(one, lambda job: setattr(job, "source_id", threading.current_thread().name))
 
     assert (one.done, one.source_id) == (True, threading.current_thread().name)
     assert threading.active_count() == before
@@ -170,10 +170,10 @@ def test_one_upload_at_a_time_needs_no_thread() -> None:
 
 def test_as_many_as_there_are_threads_run_side_by_side_in_order() -> None:
     gate = Gate()
-    uploads = Uploads(3, gate.run)
+    uploads = Uploads(3)
     several = [upload(number) for number in range(1, 6)]
     for one in several:
-        uploads.add(one)
+        uploads.add(one, gate.run)
     for _ in range(3):
         assert gate.waiting.acquire(timeout=WAIT_S)
 
@@ -187,10 +187,10 @@ def test_as_many_as_there_are_threads_run_side_by_side_in_order() -> None:
 
 def test_finish_begins_nothing_and_waits_for_what_is_under_way() -> None:
     gate = Gate()
-    uploads = Uploads(2, gate.run)
+    uploads = Uploads(2)
     several = [upload(number) for number in range(1, 5)]
     for one in several:
-        uploads.add(one)
+        uploads.add(one, gate.run)
     for _ in range(2):
         assert gate.waiting.acquire(timeout=WAIT_S)
     opener = threading.Timer(0.05, gate.open.set)
@@ -206,9 +206,9 @@ def test_trouble_with_the_log_is_raised_to_whoever_waits_and_by_finish() -> None
     def fail(_: Upload) -> None:
         raise LogDegradedError("EIO")
 
-    uploads = Uploads(2, fail)
+    uploads = Uploads(2)
     one = upload(1)
-    uploads.add(one)
+    uploads.add(one, fail)
 
     with pytest.raises(LogDegradedError):
         uploads.wait(one, WAIT_S)
@@ -220,9 +220,9 @@ def test_a_stop_found_by_an_upload_is_raised_to_whoever_waits() -> None:
     def stop(_: Upload) -> None:
         raise StopError(StopReason.OFFLINE, "gone")
 
-    uploads = Uploads(2, stop)
+    uploads = Uploads(2)
     one = upload(1)
-    uploads.add(one)
+    uploads.add(one, stop)
 
     with pytest.raises(StopError, match="gone"):
         uploads.wait(one, WAIT_S)
@@ -242,8 +242,8 @@ def test_abandoned_uploads_do_not_touch_the_log() -> None:
         with uploads.log_lock():
             touched.append(one.frame.seq)
 
-    uploads = Uploads(2, run)
-    uploads.add(upload(1))
+    uploads = Uploads(2)
+    uploads.add(upload(1), run)
     assert gate.waiting.acquire(timeout=WAIT_S)
 
     uploads.abandon()

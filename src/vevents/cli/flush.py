@@ -48,6 +48,7 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
             "priorities",
             "live_first",
             "uploads",
+            "bundle",
             "max_rate",
             "event_age_max",
             "now",
@@ -83,6 +84,11 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
     "--uploads",
     metavar="N",
     help="Upload at most so many images at the same time.  [env: VEVENTS_UPLOADS; default: 4]",
+)
+@click.option(
+    "--bundle/--no-bundle",
+    default=None,
+    help="Send an event together with its images in one request.  [env: VEVENTS_BUNDLE]",
 )
 @click.option(
     "--max-rate",
@@ -242,6 +248,7 @@ def describe(report: FlushReport) -> str:
         f"{count} {reason}" for reason, count in sorted(report.rejected_by_reason.items())
     )
     optional = (
+        (report.bundles, "of them together with their images"),
         (report.images_delivered, "images uploaded"),
         (report.rejected, f"events set aside ({reasons})"),
         (report.images_rejected, "images refused"),

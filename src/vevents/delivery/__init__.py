@@ -10,6 +10,7 @@ flusher     one pass from the log to the server; the rooms that it conducts, as 
   clock     when they were really seen
   items     records decoded, events as JSON
   images    their frames uploaded; `uploads` has the threads, `lanes` how many
+  bundles   where wanted, events together with their frames
   batches   posted; a bad event is found among the others
   verdicts  what becomes of each: delivered, set aside, left pending
   notes     written down in delivery.ring

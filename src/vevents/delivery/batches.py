@@ -118,6 +118,10 @@ class Batches:
         self._batch.add(item)
         self.post_if_old()
 
+    def holds(self, event_id: str) -> bool:
+        """Whether an event of this id is ready and not sent yet."""
+        return event_id in self._batch.event_ids
+
     def post_if_old(self) -> None:
         """Post the events that are ready if the first of them has waited long enough."""
         if self._monotonic() - self._batch.begun_s >= _BATCH_AGE_S_MAX:

@@ -6,8 +6,9 @@ through the rooms beside this one, and the pass in here conducts:
     backlog -> items (decode) -> images (upload) -> batches (post) -> verdicts (mark)
 
 For each event the frames that it names are uploaded, several at the same time if that helps, then
-the event joins a batch, and the batch is posted; there is one request with events at a time. What
-the server said is written down in an order that survives a crash at any point:
+the event joins a batch, and the batch is posted; there is one request with events at a time. Where
+that is wanted, an event goes together with its frames instead, as one of `bundles`, several at the
+same time. What the server said is written down in an order that survives a crash at any point:
 
     1. A frame:   upload it, note its `sourceId` in delivery.ring, mark it delivered. A crash
                   before the note uploads the frame once more; a crash after it does not.
@@ -20,7 +21,8 @@ So nothing is ever marked before the server spoke. `sender` says which requests 
 `batches` what refusals and failures of a batch do, and `verdicts` which refusals are believed.
 
 The events leave in the order of the backlog whatever the order in which their images arrive; only
-what is passed over falls behind.
+what is passed over falls behind. Bundles that are under way together may arrive in any order, but
+never two of one id.
 
 Threads: the one that called `flush` decides everything, posts the events and calls `progress`.
 Others upload frames (`Uploads`) and read ahead (`ReadAhead`). With `uploads=1` there are none.
@@ -50,6 +52,7 @@ from vevents.delivery.backlog import (
     parse_priorities,
 )
 from vevents.delivery.batches import Batches
+from vevents.delivery.bundles import Bundle, Bundles
 from vevents.delivery.clock import ClockRepair
 from vevents.delivery.images import Images, UploadedImages, Way
 from vevents.delivery.items import Item, ItemImages, Read, Reader
@@ -91,6 +94,7 @@ class Flusher:
         live_first: Send what is appended during a pass ahead of the rest of the backlog.
         uploads: At most so many images are uploaded at the same time. How many it really are
             follows from how well it goes.
+        bundle: Send an event together with its frames, in one request, where that is possible.
         bytes_per_s: Average bytes of request bodies per second over all requests; None for as
             fast as it goes. A request larger than that is sent, and the ones behind it wait.
         event_age_s_max: Older events are set aside as rejected; at most 364 days, since the
@@ -120,6 +124,7 @@ class Flusher:
         priorities: Sequence[EventType | str] = DEFAULT_PRIORITIES,
         live_first: bool = False,
         uploads: int = 4,
+        bundle: bool = False,
         bytes_per_s: float | None = None,
         event_age_s_max: float = EVENT_AGE_MAX_S,
         loss_report_s: float | None = None,
@@ -133,6 +138,7 @@ class Flusher:
         self._order = order
         self._live_first = live_first
         self._upload_count = uploads
+        self._bundles_wanted = bundle
         self._event_age_s_max = event_age_s_max
         self._loss_report_s = loss_report_s
         # What stays known from one pass to the next.
@@ -192,12 +198,18 @@ class Flusher:
             return _Pass(self, limits, max_events, progress).run()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """One event whose frames are under way, each with how it gets there."""
+    """One event whose frames are under way.
+
+    Attributes:
+        ways: Each frame with how it gets there.
+        bundle: What goes in place of them, the event included, or None.
+    """
 
     read: Read
     ways: list[tuple[FrameRef, Way]]
+    bundle: Bundle | None = None
 
 
 class _Pass:
@@ -226,6 +238,7 @@ class _Pass:
         self._threaded = flusher._upload_count > 1
         self._waiting: deque[_Waiting] = deque()
         self._waiting_size = 0
+        self._bundled: list[_Waiting] = []  # those of them that go as bundles
         # The rooms, from the server back to the log.
         self._sender = Sender(flusher._retry, limits, time, self._report_progress, flusher._pace)
         self._api = Api(flusher._client, self._sender)
@@ -252,6 +265,16 @@ class _Pass:
             count=flusher._upload_count,
             batch_size=lambda: self._batches.size,
             changed=self._report_progress,
+        )
+        self._bundles = Bundles(
+            log,
+            flusher._client,
+            self._sender,
+            self._images,
+            self._verdicts,
+            counts=self._counts,
+            use_case_id=flusher._default.id,
+            wanted=flusher._bundles_wanted,
         )
         self._batches = Batches(
             flusher._client,
@@ -296,6 +319,7 @@ class _Pass:
             rejected=rejected,
             rejected_by_reason=dict(counts.rejected),
             passed_over=counts.passed_over + self._verdicts.undecided,
+            bundles=counts.bundles,
             images_delivered=counts.images_delivered,
             images_rejected=counts.images_rejected,
             images_missing=counts.images_missing,
@@ -323,6 +347,7 @@ class _Pass:
             finally:
                 if not _is_final(sys.exception()):
                     self._images.finish()
+                    self._end_bundles(pass_is_over=True)
         except BaseException as error:
             if _is_final(error):
                 self._images.abandon()
@@ -359,6 +384,8 @@ class _Pass:
         if read.event is None:
             self._verdicts.reject(record, read.event_id, Rejection.UNREADABLE, read.fault or "")
             return
+        if self._may_overtake(read):
+            self._release_all()
         if self._verdicts.passes_over(read):
             return
         outside = self._verdicts.outside_window(read.wall_ns)
@@ -374,11 +401,23 @@ class _Pass:
         self._taken += 1
         if not self._waiting:
             self._batches.begin()
-        self._waiting.append(_Waiting(read, self._images.begin(read)))
+        bundle = self._bundles.begin(read)
+        ways = self._images.begin(read) if bundle is None else []
+        self._waiting.append(_Waiting(read, ways, bundle))
+        if bundle is not None:
+            self._bundled.append(self._waiting[-1])
         self._waiting_size += len(record.payload)
         self._release_ready()
         while len(self._waiting) >= _WAITING_COUNT_MAX or self._waiting_size >= _WAITING_SIZE_MAX:
             self._release_next()
+
+    def _may_overtake(self, read: Read) -> bool:
+        """Whether an event, going as a bundle, might arrive before an earlier one of its id."""
+        if not (self._bundles.wanted and read.frames):
+            return False
+        return self._batches.holds(read.event_id) or any(
+            waiting.read.event_id == read.event_id for waiting in self._waiting
+        )
 
     def _release_all(self) -> None:
         while self._waiting:
@@ -387,18 +426,27 @@ class _Pass:
 
     def _release_ready(self) -> None:
         """Pass on the events at the head of the line whose frames are there."""
-        while self._waiting and self._images.are_over(self._waiting[0].ways):
+        self._end_bundles()
+        while self._waiting and self._is_over(self._waiting[0]):
             self._release(self._waiting[0])
 
     def _release_next(self) -> None:
         """Wait for the frames of the event at the head of the line, and pass it on."""
         head = self._waiting[0]
-        for _, way in head.ways:
-            while not self._images.wait(way, _LOOK_S):
-                self._sender.check_stop()
-                self._report_progress()
-                self._batches.post_if_old()
-        self._release(head)
+        while not self._wait(head):
+            self._sender.check_stop()
+            self._report_progress()
+            self._batches.post_if_old()
+        self._release_ready()
+
+    def _wait(self, waiting: _Waiting) -> bool:
+        """Wait a moment for what an event needs. Returns whether all of it is over."""
+        if waiting.bundle is not None:
+            return self._images.uploads.wait(waiting.bundle, _LOOK_S)
+        return all(self._images.wait(way, _LOOK_S) for _, way in waiting.ways)
+
+    def _is_over(self, waiting: _Waiting) -> bool:
+        return waiting.bundle is None and self._images.are_over(waiting.ways)
 
     def _release(self, head: _Waiting) -> None:
         """Let the event at the head of the line join the batch; its uploads are over."""
@@ -422,6 +470,25 @@ class _Pass:
             )
         has_default = event.use_case_id is None
         self._batches.add(Item(read.record, read.event_id, body, has_default, images))
+
+    def _end_bundles(self, *, pass_is_over: bool = False) -> None:
+        """Take the bundles that are over out of the line, whatever is before them.
+
+        Events that did not arrive so keep their place, and go the ordinary way, unless the pass is
+        over.
+        """
+        under_way = []
+        for waiting in self._bundled:
+            bundle = waiting.bundle
+            assert bundle is not None
+            if not bundle.done:
+                under_way.append(waiting)
+            elif self._bundles.end(bundle):
+                self._waiting.remove(waiting)
+                self._waiting_size -= len(waiting.read.record.payload)
+            elif not pass_is_over:
+                waiting.bundle, waiting.ways = None, self._images.begin(waiting.read)
+        self._bundled = under_way
 
     def _add_to_total(self, count: int) -> None:
         self._total += count

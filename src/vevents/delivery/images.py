@@ -116,6 +116,10 @@ class Images:
         count: At most so many frames are uploaded at the same time.
         batch_size: Bytes of the events that are ready and not sent yet.
         changed: Called when an upload is over.
+
+    Attributes:
+        uploads: The threads.
+        lanes: How many of them may send at the same time; None when there are none.
     """
 
     def __init__(
@@ -147,8 +151,8 @@ class Images:
         self._refused = Digests()  # -> reason
         self._unnamed_images = 0
         self._unnamed: DeliveryError | None = None
-        self._uploads = Uploads(count, self._upload)
-        self._lanes = Lanes(count, time.monotonic) if count > 1 else None
+        self.uploads = Uploads(count)
+        self.lanes = Lanes(count, time.monotonic) if count > 1 else None
         self._under_way: dict[bytes, Upload] = {}
         # Bytes of the events, as JSON, whose frames were begun, and whose frames are over.
         self._json_size_begun = 0
@@ -164,6 +168,18 @@ class Images:
         self._json_size_begun += read.size
         return [(frame, self._way_of(frame)) for frame in read.frames]
 
+    def are_settled(self, frames: Sequence[FrameRef]) -> bool:
+        """Whether none of these would be uploaded: the server has them, or refused them."""
+        self._update()
+        return all(
+            frame.digest in self._uploaded or frame.digest in self._refused for frame in frames
+        )
+
+    def kept_free(self) -> Callable[[], int]:
+        """Return what tells the bytes that the events before a request need; it begins now."""
+        ahead = self._json_size_begun
+        return lambda: self._batch_size() + ahead - self._json_size_ended
+
     def are_over(self, ways: Sequence[tuple[FrameRef, Way]]) -> bool:
         """Whether nothing is under way any more."""
         return all(not isinstance(way, Upload) or way.done for _, way in ways)
@@ -175,7 +191,7 @@ class Images:
             StopError: An upload found that the pass is to end.
             Exception: The log failed under an upload.
         """
-        return not isinstance(way, Upload) or self._uploads.wait(way, timeout_s)
+        return not isinstance(way, Upload) or self.uploads.wait(way, timeout_s)
 
     def end(self, read: Read, ways: list[tuple[FrameRef, Way]]) -> Outcome | None:
         """Mark the frames of an event whose uploads are over.
@@ -256,15 +272,15 @@ class Images:
 
     def raise_failure(self) -> None:
         """Raise what ended an upload's thread, if anything did."""
-        self._uploads.raise_failure()
+        self.uploads.raise_failure()
 
     def finish(self) -> None:
         """Begin nothing more, and wait for what is under way; see `Uploads.finish()`."""
-        self._uploads.finish()
+        self.uploads.finish()
 
     def abandon(self) -> None:
         """Begin nothing more, and wait for nothing; see `Uploads.abandon()`."""
-        self._uploads.abandon()
+        self.uploads.abandon()
 
     def set_orphans_aside(self) -> None:
         """Mark the frames that no event names.
@@ -302,7 +318,7 @@ class Images:
         if upload is None:
             upload = Upload(frame, self._json_size_begun)
             self._under_way[frame.digest] = upload
-            self._uploads.add(upload)
+            self.uploads.add(upload, self._upload)
         return upload
 
     def _upload_again(self, frame: FrameRef, source_id: str) -> Upload | str:
@@ -312,7 +328,7 @@ class Images:
             return known
         self._uploaded.forget(frame.digest)
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
-        with self._uploads.log_lock():
+        with self.uploads.log_lock():
             self._notes.append({"kind": "upload-forgotten", "sourceId": source_id} | note)
         upload = Upload(frame, self._json_size_ended)
         self._under_way[frame.digest] = upload
@@ -328,7 +344,7 @@ class Images:
 
     def _upload(self, upload: Upload) -> None:
         """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
-        frame, log_lock = upload.frame, self._uploads.log_lock()
+        frame, log_lock = upload.frame, self.uploads.log_lock()
         if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
             upload.error = self._unnamed
             return
@@ -364,8 +380,8 @@ class Images:
             len(image),
             # The events whose images went already come before this image.
             kept_free=lambda: self._batch_size() + upload.ahead - self._json_size_ended,
-            lanes=self._lanes,
-            check=self._uploads.check,
+            lanes=self.lanes,
+            check=self.uploads.check,
         )
 
     def _settle(self, upload: Upload) -> None:

@@ -50,7 +50,8 @@ class FlushReport:
         rejected_by_reason: How many of these for which `Rejection`; without the ones that are 0.
         passed_over: Events that stay pending although the pass went on behind them: the server
             kept failing on them, or they have no use case.
-        images_delivered: Frames uploaded.
+        bundles: Of the delivered events, the ones that went together with their frames.
+        images_delivered: Frames that arrived.
         images_rejected: Frames that the server refused; their events went without them.
         images_missing: Frames that were not in the log any more; their events went without them.
         orphans: Frames without an event that were set aside.
@@ -68,6 +69,7 @@ class FlushReport:
     rejected: int
     rejected_by_reason: Mapping[str, int]
     passed_over: int
+    bundles: int
     images_delivered: int
     images_rejected: int
     images_missing: int
@@ -97,6 +99,7 @@ class Counts:
 
     delivered: int = 0
     passed_over: int = 0
+    bundles: int = 0
     images_delivered: int = 0
     images_rejected: int = 0
     images_missing: int = 0

@@ -76,6 +76,7 @@ def make_flusher(
         order=settings.order,
         live_first=settings.live_first,
         uploads=settings.uploads,
+        bundle=settings.bundle,
         bytes_per_s=settings.bytes_per_s,
         loss_report_s=settings.loss_report_s,
         **options,

@@ -2,7 +2,8 @@
 
 `Uploads` takes frames in the order in which they are wanted and hands each to a thread, as far as
 `Lanes` has room. A thread holds one frame, so memory is bounded by the number of threads. With one
-thread there is none: the frame is uploaded at once by whoever asks.
+thread there is none: the frame is uploaded at once by whoever asks. Bundles are sent in the same
+way, each with an event and all its frames.
 
 A pass that ends waits for the requests that are under way and lets them write down what they
 achieved; none begins any more. If there is no time even for that (a second Ctrl-C), `abandon` takes
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from vevents.delivery.sender import StopError, StopReason
 
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
     from vevents.event import FrameRef
 
 _Item = TypeVar("_Item")
+
+
+class Job(Protocol):
+    """What a thread has to do.
+
+    Attributes:
+        done: Whether it is over.
+    """
+
+    done: bool
+
+
+_Job = TypeVar("_Job", bound=Job)
 
 _CHUNK_COUNT: Final = 50
 _CHUNKS_AHEAD: Final = 2
@@ -52,19 +66,16 @@ class Upload:
 
 
 class Uploads:
-    """Uploads frames with up to so many threads.
+    """Uploads with up to so many threads.
 
     Args:
         count: Threads; with 1, everything is done in the caller's.
-        run: Uploads one frame and sets the result. What it raises ends everything, and is raised
-            to the caller of `wait`.
     """
 
-    def __init__(self, count: int, run: Callable[[Upload], None]) -> None:
+    def __init__(self, count: int) -> None:
         self._count = count
-        self._run = run
         self._changed = threading.Condition()
-        self._queue: deque[Upload] = deque()
+        self._queue: deque[tuple[Job, Callable[[], None]]] = deque()
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._ending = False
@@ -73,14 +84,20 @@ class Uploads:
         self._log_lock = threading.Lock()
         self._abandoned = False
 
-    def add(self, upload: Upload) -> None:
-        """Upload a frame as soon as there is room."""
+    def add(self, job: _Job, run: Callable[[_Job], None]) -> None:
+        """Do something as soon as there is room.
+
+        Args:
+            job: What.
+            run: Does it and sets the result. What it raises ends everything, and is raised to the
+                caller of `wait`.
+        """
         if self._count == 1:
-            self._run(upload)
-            upload.done = True
+            run(job)
+            job.done = True
             return
         with self._changed:
-            self._queue.append(upload)
+            self._queue.append((job, lambda: run(job)))
             if self._idle < len(self._queue) and len(self._threads) < self._count:
                 # A daemon: a process that is told to end does not wait for a slow upload.
                 thread = threading.Thread(target=self._work, name="vevents-upload", daemon=True)
@@ -88,18 +105,18 @@ class Uploads:
                 thread.start()
             self._changed.notify_all()
 
-    def wait(self, upload: Upload, timeout_s: float) -> bool:
-        """Wait until an upload is over, or so many seconds. Returns whether it is over.
+    def wait(self, job: Job, timeout_s: float) -> bool:
+        """Wait until something is over, or so many seconds. Returns whether it is over.
 
         Raises:
             StopError: An upload found that the pass is to end.
             Exception: The log failed under an upload.
         """
         with self._changed:
-            self._changed.wait_for(lambda: upload.done or self._failure is not None, timeout_s)
-            if not upload.done:
+            self._changed.wait_for(lambda: job.done or self._failure is not None, timeout_s)
+            if not job.done:
                 self.raise_failure()
-            return upload.done
+            return job.done
 
     def raise_failure(self) -> None:
         """Raise what ended an upload's thread, if anything did."""
@@ -138,9 +155,10 @@ class Uploads:
             self._abandoned = True
 
     def _work(self) -> None:
-        while (upload := self._next()) is not None:
+        while (next_ := self._next()) is not None:
+            job, run = next_
             try:
-                self._run(upload)
+                run()
             except BaseException as error:
                 # Nobody sees what ends a thread, so it is handed to the one that waits.
                 with self._changed:
@@ -151,10 +169,10 @@ class Uploads:
                     self._changed.notify_all()
                 return
             with self._changed:
-                upload.done = True
+                job.done = True
                 self._changed.notify_all()
 
-    def _next(self) -> Upload | None:
+    def _next(self) -> tuple[Job, Callable[[], None]] | None:
         with self._changed:
             self._idle += 1
             self._changed.wait_for(lambda: self._queue or self._ending)
