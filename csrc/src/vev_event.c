@@ -851,30 +851,42 @@ void vev_event_detection(vev_event *ev, const char *class_name, double x, double
         row_settle(e, SLOT_DETECTIONS);
 }
 
-/* Write row `i` behind the last slot. */
-static bool box_row(event *e, const vev_boxes *boxes, size_t i)
+/* Add the detection in a box given by its corners. */
+static void corners(event *e, const float box[4], float confidence, int64_t class_id,
+                    const char *const *class_names, size_t class_count)
 {
     slot s = SLOT_DETECTIONS;
-    if (boxes->class_id[i] < 0 || (uint64_t)boxes->class_id[i] >= boxes->class_count) {
+    if (class_id < 0 || (uint64_t)class_id >= class_count) {
         fail(e, VEV_E_INVALID, "%s: is %lld, but there are %zu names",
-             field_path(e, s, "class").text, (long long)boxes->class_id[i], boxes->class_count);
-        return false;
+             field_path(e, s, "class").text, (long long)class_id, class_count);
+        return;
     }
-    const char *name = boxes->class_names[boxes->class_id[i]];
-    const float *b = boxes->xyxy + 4 * i;
     /* In double, so that the middle of two floats is exact and no sum is infinite. */
-    double left = (double)b[0], top = (double)b[1], right = (double)b[2], bottom = (double)b[3];
-    return box_begin(e, s, name, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top,
-                     (double)boxes->confidence[i], 6);
+    double left = (double)box[0], top = (double)box[1];
+    double right = (double)box[2], bottom = (double)box[3];
+    if (box_begin(e, s, class_names[class_id], (left + right) / 2, (top + bottom) / 2, right - left,
+                  bottom - top, (double)confidence, 6))
+        row_settle(e, s);
 }
 
 void vev_event_boxes(vev_event *ev, const vev_boxes *boxes)
 {
     event *e = inside(ev);
-    slot s = SLOT_DETECTIONS;
-    for (size_t i = 0; i < boxes->count && e->status == VEV_OK; i++) {
-        if (box_row(e, boxes, i))
-            row_settle(e, s);
+    for (size_t i = 0; i < boxes->count && e->status == VEV_OK; i++)
+        corners(e, boxes->xyxy + 4 * i, boxes->confidence[i], boxes->class_id[i],
+                boxes->class_names, boxes->class_count);
+}
+
+void vev_event_rows(vev_event *ev, const float *rows, size_t count, const char *const *class_names,
+                    size_t class_count)
+{
+    event *e = inside(ev);
+    for (size_t i = 0; i < count && e->status == VEV_OK; i++) {
+        const float *row = rows + 6 * i;
+        if (!(row[5] >= -WHOLE_MAX && row[5] <= WHOLE_MAX) || row[5] != (float)(int32_t)row[5])
+            fail_field(e, SLOT_DETECTIONS, "class", "must be a whole number");
+        else
+            corners(e, row, row[4], (int64_t)row[5], class_names, class_count);
     }
 }
 

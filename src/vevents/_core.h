@@ -35,11 +35,15 @@ typedef struct py_frame {
 } py_frame;
 
 /* Complete an event with detections and a frame (NULL: without), and append it. The arrays are those
- * of vev_boxes: 4 * count and count floats, count int64_t, at any address. Whatever is wrong with the
- * event stands in vev_event_error(&scratch->event). */
+ * of vev_boxes: 4 * count and count floats, count int64_t; VEV_E_BUFFER when one is not aligned.
+ * Whatever is wrong with the event stands in vev_event_error(&scratch->event). */
 int64_t py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scratch,
                         const void *xyxy, const void *confidence, const void *class_id,
                         size_t count, const py_frame *frame, uint32_t flags);
+
+/* The same with the array of vev_event_rows: 6 * count floats. */
+int64_t py_append_rows(vev_log *log, const py_writer *writer, py_scratch *scratch, const void *rows,
+                       size_t count, const py_frame *frame, uint32_t flags);
 
 /* cdef-end */
 

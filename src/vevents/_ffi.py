@@ -46,6 +46,7 @@ FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
 # Looked up once: what is called for every event counts its nanoseconds.
 _py_append: Final[Any] = lib.py_append
 _py_append_boxes: Final[Any] = lib.py_append_boxes
+_py_append_rows: Final[Any] = lib.py_append_rows
 _from_buffer: Final[Any] = ffi.from_buffer
 _NULL: Final[Any] = ffi.NULL
 
@@ -523,14 +524,13 @@ class BoxWriter:
             The sequence number.
 
         Raises:
-            ValueError: A buffer is not C-contiguous.
+            ValueError: A buffer is not C-contiguous, or not aligned.
         """
         handle = self._handle
-        scratch = self._scratch
         answer: int = _py_append_boxes(
             handle._log or handle._open_log(),
             self._writer,
-            scratch.struct,
+            self._scratch.struct,
             _from_buffer(xyxy),
             _from_buffer(confidence),
             _from_buffer(class_id),
@@ -539,16 +539,45 @@ class BoxWriter:
             flags,
         )
         if answer < 0:
-            status = lib.py_status(answer)
-            struct = scratch.struct
-            event = ffi.addressof(struct, "event")
-            built = lib.vev_event_error(event)[0] == b"\0"
-            if status == lib.VEV_E_TOO_BIG and not built and struct.buffer_size < _SCRATCH_SIZE_MAX:
-                scratch.resize(4 * struct.buffer_size)
-                return self.append(xyxy, confidence, class_id, count, frame, flags)
-            _raise_for_event(event)
-            check(status, "event")
+            self._make_room_or_raise(answer)
+            return self.append(xyxy, confidence, class_id, count, frame, flags)
         return answer
+
+    def append_rows(
+        self, rows: Any, count: int, frame: tuple[int, bytes, int] | None, flags: int
+    ) -> int:
+        """Append one event with the detections of one array: a buffer of 6 * count float32.
+
+        The rest is as for `append`.
+        """
+        handle = self._handle
+        answer: int = _py_append_rows(
+            handle._log or handle._open_log(),
+            self._writer,
+            self._scratch.struct,
+            _from_buffer(rows),
+            count,
+            _NULL if frame is None else ffi.new("py_frame *", frame),
+            flags,
+        )
+        if answer < 0:
+            self._make_room_or_raise(answer)
+            return self.append_rows(rows, count, frame, flags)
+        return answer
+
+    def _make_room_or_raise(self, answer: int) -> None:
+        """Grow the buffer if that is what an event needs; else raise what is wrong with it."""
+        status = lib.py_status(answer)
+        if status == lib.VEV_E_BUFFER:
+            raise ValueError("an array is not aligned")
+        struct = self._scratch.struct
+        event = ffi.addressof(struct, "event")
+        built = lib.vev_event_error(event)[0] == b"\0"
+        if status == lib.VEV_E_TOO_BIG and not built and struct.buffer_size < _SCRATCH_SIZE_MAX:
+            self._scratch.resize(4 * struct.buffer_size)
+            return
+        _raise_for_event(event)
+        check(status, "event")
 
 
 def _c_text(field: str, text: str) -> bytes:

@@ -78,13 +78,14 @@ class DetectionWriter:
             "workflow_id": event.workflow_id,
             "label": label,
         }
-        self._append = log.box_writer(
+        writer = log.box_writer(
             codec.KIND_OF[event.event_type],
             texts,
             event.data or {},
             event.metadata or {},
             _by_id(class_names),
-        ).append
+        )
+        self._append, self._append_rows = writer.append, writer.append_rows
 
     def append(
         self,
@@ -115,11 +116,7 @@ class DetectionWriter:
                 appended.
             EventTooLargeError, LogFullError, LogDegradedError, OSError: As for `EventLog.append`.
         """
-        if frame is None:
-            reference = None
-        else:
-            ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
-            reference = (ref.seq, ref.digest, ref.size)
+        reference = None if frame is None else self._keep(frame)
         flags = _ffi.APPEND_SYNC if sync else 0
         # The short way for what detectors return: an attribute that Python looks up costs as much
         # as a box costs C.
@@ -139,8 +136,61 @@ class DetectionWriter:
         except EventValidationError:
             raise
         except (AttributeError, ValueError):
-            pass  # no array, or one that is not contiguous
+            pass  # no array, or one that is not contiguous or not aligned
         return self._append(*self._converted(xyxy, confidence, class_id), reference, flags)
+
+    def append_rows(
+        self,
+        rows: ArrayLike,
+        *,
+        frame: bytes | FrameRef | None = None,
+        sync: bool = False,
+    ) -> int:
+        """Append one event with the detections of one array: faster than three.
+
+        Ultralytics has it as `Results.boxes.data`, and models that suppress overlaps themselves
+        put it out.
+
+        Args:
+            rows: Shape (n, 6), n at most 1000: left, top, right, bottom in absolute pixels,
+                confidence from 0 to 1, class id. Fastest as C-contiguous float32.
+            frame: As for `append`.
+            sync: As for `append`.
+
+        Returns:
+            The sequence number.
+
+        Raises:
+            EventValidationError: The shape, a box, a confidence or a class is wrong (a tracker's
+                rows have 7 columns); nothing is appended.
+            EventTooLargeError, LogFullError, LogDegradedError, OSError: As for `append`.
+
+        Example:
+            >>> with EventLog(directory) as log:
+            ...     writer = DetectionWriter(log, Event.custom(value="seen"), ["burr", "scratch"])
+            ...     writer.append_rows([[794.0, 392.0, 831.0, 414.0, 0.913, 0]])
+            1
+        """
+        reference = None if frame is None else self._keep(frame)
+        flags = _ffi.APPEND_SYNC if sync else 0
+        array: Any = rows
+        try:
+            if array.dtype is self._float32:
+                count, columns = array.shape
+                if columns == 6:
+                    return self._append_rows(array, count, reference, flags)
+        except EventValidationError:
+            raise
+        except (AttributeError, ValueError):
+            pass  # as in append
+        array = self._array(rows, self._float32, "rows")
+        if array.size and (array.ndim != 2 or array.shape[1] != 6):
+            raise EventValidationError("rows", f"must have shape (n, 6); has {array.shape}")
+        return self._append_rows(array, array.size // 6, reference, flags)
+
+    def _keep(self, frame: bytes | FrameRef) -> tuple[int, bytes, int]:
+        ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
+        return ref.seq, ref.digest, ref.size
 
     def _converted(
         self, xyxy: ArrayLike, confidence: ArrayLike, class_id: ArrayLike
@@ -166,7 +216,7 @@ class DetectionWriter:
             array = np.asarray(given)
             if array.dtype.kind not in "fiu":
                 raise EventValidationError(name, f"must be numbers, is {array.dtype}")
-            converted = np.ascontiguousarray(array, dtype).reshape(array.shape)
+            converted = np.require(array, dtype, ["C", "A"]).reshape(array.shape)
         except (TypeError, ValueError) as error:
             raise EventValidationError(name, f"must be an array of numbers: {error}") from error
         if dtype is self._int64 and not np.array_equal(converted, array):

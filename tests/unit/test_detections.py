@@ -106,8 +106,9 @@ def test_a_frame_is_stored_once_and_referred_to(log):
         lambda x, c, i: (x.tolist(), c.tolist(), i.tolist()),
         lambda x, c, i: (x.astype(">f4"), c.astype(">f8"), i.astype(">i8")),
         lambda x, c, i: (_readonly(x), _readonly(c), _readonly(i)),
+        lambda x, c, i: (_unaligned(x), _unaligned(c), _unaligned(i)),
     ],
-    ids=["wide", "fortran", "strided", "lists", "big-endian", "read-only"],
+    ids=["wide", "fortran", "strided", "lists", "big-endian", "read-only", "unaligned"],
 )
 def test_any_layout_of_the_same_numbers_gives_the_same_event(log, convert):
     given = arrays(7)
@@ -124,6 +125,78 @@ def _readonly(array):
     array = array.copy()
     array.flags.writeable = False
     return array
+
+
+def _unaligned(array):
+    bytes_ = bytearray(b"." + array.tobytes())
+    return np.frombuffer(bytes_, array.dtype, offset=1).reshape(array.shape)
+
+
+def as_rows(xyxy, confidence, class_id):
+    return np.column_stack([xyxy, confidence, class_id]).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300])
+def test_rows_give_the_event_of_their_columns(log, count):
+    given = arrays(count)
+    writer = DetectionWriter(log, constants(), NAMES)
+
+    writer.append(*given)
+    writer.append_rows(as_rows(*given))
+
+    one, other = payloads(log)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.float64,
+        lambda rows: rows.tolist(),
+        np.asfortranarray,
+        lambda rows: np.repeat(rows, 2, axis=0)[::2],
+        _unaligned,
+        _readonly,
+    ],
+    ids=["wide", "list", "fortran", "strided", "unaligned", "read-only"],
+)
+def test_any_layout_of_rows_gives_the_same_event(log, convert):
+    rows = as_rows(*arrays(7))
+    writer = DetectionWriter(log, constants(), NAMES)
+
+    writer.append_rows(rows, frame=PNG)
+    writer.append_rows(convert(rows), frame=PNG)
+
+    one, other = payloads(log)
+    assert one == other
+    assert log.stats("media").appended == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.zeros((2, 7), np.float32), r"rows: must have shape \(n, 6\)"),
+        (np.zeros(6, np.float32), r"rows: must have shape \(n, 6\)"),
+        (np.zeros((1, 2, 6), np.float32), r"rows: must have shape \(n, 6\)"),
+        ([[0, 0, 1, 1, 0.5, 1.5]], r"\[0\].class: must be a whole number"),
+        ([[0, 0, 1, 1, 0.5, np.nan]], r"\[0\].class: must be a whole number"),
+        ([[0, 0, 1, 1, 0.5, 4]], r"\[0\].class: is 4, but there are 4 names"),
+        ([[0, 0, 1, 1, 1.5, 0]], r"\[0\].confidence: must be 0 to 1"),
+        ([["a"] * 6], "rows: must be numbers"),
+    ],
+)
+def test_what_is_wrong_with_rows_is_named(log, rows, message):
+    with pytest.raises(EventValidationError, match=message):
+        DetectionWriter(log, constants(), NAMES).append_rows(rows)
+    assert log.stats().appended == 0
+
+
+def test_rows_with_long_names_grow_the_buffer(tmp_path):
+    with EventLog(tmp_path / "log", events_size=8 << 20, segment_size=1 << 20) as log:
+        writer = DetectionWriter(log, constants(), ["x" * 100])
+
+        assert writer.append_rows(as_rows(*_of_class(0, 1000))) == 1
+        assert len(log.decode(next(log.read())).images[0].object_detections) == 1000
 
 
 def test_class_names_may_be_a_mapping_with_gaps(log):

@@ -164,6 +164,16 @@ typedef struct vev_boxes {
  *  Right and bottom are not less than left and top; a class_id is from 0 to class_count - 1. */
 VEV_API void vev_event_boxes(vev_event *event, const vev_boxes *boxes);
 
+/** Add detections from the one array that models with suppression inside put out: six floats a row, left,
+ *  top, right, bottom in absolute pixels, confidence, class id.
+ *
+ *  @param rows         6 * count floats.
+ *  @param count        rows. Pad rows, as models with a fixed size of output add them, are to be cut off.
+ *  @param class_names  UTF-8, each ends with a NUL byte; a class id is a whole number from 0 to
+ *                      class_count - 1. */
+VEV_API void vev_event_rows(vev_event *event, const float *rows, size_t count,
+                            const char *const *class_names, size_t class_count);
+
 /** End the image. */
 VEV_API void vev_event_image_end(vev_event *event);
 

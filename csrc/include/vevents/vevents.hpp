@@ -150,6 +150,11 @@ template <std::size_t Capacity> class BasicEvent
     {
         return vev_event_boxes(&event_, &boxes), *this;
     }
+    BasicEvent &rows(const float *rows, std::size_t count, const char *const *class_names,
+                     std::size_t class_count) noexcept
+    {
+        return vev_event_rows(&event_, rows, count, class_names, class_count), *this;
+    }
     BasicEvent &classification(const char *class_name, double confidence) noexcept
     {
         return vev_event_classification(&event_, class_name, confidence), *this;

@@ -910,6 +910,21 @@ static void boxes_are_detections(void)
             vev_event_image_end(&copy);
             CHECK_INT(vev_event_finish(&copy, &actual, &actual_size, NULL), VEV_OK);
             CHECK_BYTES(actual, actual_size, expected, expected_size);
+
+            float rows[6 * COUNT];
+            for (size_t i = 0; i < count; i++) {
+                memcpy(rows + 6 * i, xyxy + 4 * i, 4 * sizeof *rows);
+                rows[6 * i + 4] = confidence[i];
+                rows[6 * i + 5] = (float)class_id[i];
+            }
+            vev_event_begin(&ev, buffer, sizeof buffer, VEV_KIND_CUSTOM, "uc");
+            vev_event_data_str(&ev, "value", "v");
+            vev_event_image_begin(&ev, "cam");
+            vev_event_rows(&ev, rows, first, names, 3);
+            vev_event_rows(&ev, rows + 6 * first, count - first, names, 3);
+            vev_event_image_end(&ev);
+            CHECK_INT(vev_event_finish(&ev, &actual, &actual_size, NULL), VEV_OK);
+            CHECK_BYTES(actual, actual_size, expected, expected_size);
         }
     }
     vev_event ev;
@@ -921,6 +936,19 @@ static void boxes_are_detections(void)
     vev_event_image_begin(&ev, NULL);
     vev_event_boxes(&ev, &boxes);
     check_bad(&ev, "images[0].objectDetections[2].class: is 2, but there are 2 names");
+    static const float no_classes[] = {0.5f, -1, 2, 3e30f, INFINITY, NAN};
+    static const char *const reasons[] = {
+        "must be a whole number", "is -1, but there are 2 names", "is 2, but there are 2 names",
+        "must be a whole number", "must be a whole number",       "must be a whole number"};
+    for (size_t i = 0; i < 6; i++) {
+        float rows[] = {1, 2, 3, 4, 0.5f, 1, 1, 2, 3, 4, 0.5f, no_classes[i]};
+        char expected[100];
+        snprintf(expected, sizeof expected, "images[0].objectDetections[1].class: %s", reasons[i]);
+        begin_custom(&ev);
+        vev_event_image_begin(&ev, NULL);
+        vev_event_rows(&ev, rows, 2, names, 2);
+        check_bad(&ev, expected);
+    }
     class_id[1] = INT64_MIN;
     begin_custom(&ev);
     vev_event_image_begin(&ev, NULL);
