@@ -1,8 +1,10 @@
 """How long does an append take, and how many bytes does it leave, beside other ways to keep it?
 
-    pytest benchmarks/test_append.py
+    ./dev bench benchmarks/test_append.py
 
-All in one process run, on the same events. Slow peers get fewer events; figures are per event.
+All in one process, by turns of a few milliseconds, on the same events; that every peer keeps them
+through SIGKILL is what test_peers.py shows. Peers get what they take (msgpack, or for those that
+want text JSON) made beforehand.
 """
 
 from __future__ import annotations
@@ -10,52 +12,65 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from peers import PEERS, disk_bytes
+from peers import PEERS
 from vevents import EventLog
-from workload import latencies_ns, summary, typical_payloads
+from workload import by_turns, disk_bytes, ring_bytes_per_event, told, typical_payloads
 
-FAST = {"vevents": 100_000, "write(2) append, length + CRC": 100_000, "SQLite WAL, NORMAL": 20_000}
+LEVELS = (1, -1, -3, 100)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_append_beside_peers(benchmark: Any, tmp_path: Path, name: str) -> None:
-    payloads = typical_payloads(FAST.get(name, 5_000))
-    try:
-        peer = PEERS[name](tmp_path)
-    except ImportError as error:
-        pytest.skip(f"{error.name} is not installed")
-    taken = benchmark.pedantic(latencies_ns, args=(peer.append, payloads), rounds=1)
-    benchmark.extra_info |= summary(taken) | {
-        "payload_bytes": sum(map(len, payloads)) / len(payloads)
+def test_append_beside_peers(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    payloads = typical_payloads(20_000)
+    opened, given = {}, {}
+    for number, (name, peer) in enumerate(PEERS.items()):
+        if peer.installed:
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            opened[name] = peer.open(folder)
+            given[name] = [(peer.prepare(payload),) for payload in payloads]
+
+    taken = benchmark.pedantic(
+        by_turns,
+        args=({name: each.append for name, each in opened.items()}, given),
+        kwargs={"rounds": max(2, int(400 * scale))},
+    )
+
+    figures = {name: told(durations) for name, durations in taken.items()}
+    for number, name in enumerate(PEERS):
+        if name not in opened:
+            continue
+        if name == "vevents":
+            with EventLog(tmp_path / str(number) / "log", read_only=True) as log:
+                each = ring_bytes_per_event(log.stats())
+        else:
+            # Some of the last ones are still in memory; with this many that is nothing.
+            each = disk_bytes(tmp_path / str(number)) / (figures[name]["calls"] + 50)
+        figures[name]["bytes_per_event"] = each
+        opened[name].close()
+    benchmark.extra_info |= {
+        "payload_bytes": sum(map(len, payloads)) / len(payloads),
+        "left_out": sorted(set(PEERS) - set(opened)),
+        "figures": figures,
     }
-    if name != "vevents":  # its file is preallocated: see test_bytes_per_event
-        benchmark.extra_info["bytes_per_event"] = disk_bytes(tmp_path) / len(payloads)
-    peer.close()
 
 
-@pytest.mark.parametrize("level", [1, -1, -3, 100])
-def test_append_by_level(benchmark: Any, tmp_path: Path, level: int) -> None:
-    payloads = typical_payloads(100_000)
-    with EventLog(tmp_path / "log", level=level) as log:
-        taken = benchmark.pedantic(latencies_ns, args=(log.append_encoded, payloads), rounds=1)
+def test_append_by_level(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    payloads = [(payload,) for payload in typical_payloads(20_000)]
+    logs = {str(level): EventLog(tmp_path / str(level), level=level) for level in LEVELS}
+
+    taken = benchmark.pedantic(
+        by_turns,
+        args=(
+            {level: log.append_encoded for level, log in logs.items()},
+            dict.fromkeys(logs, payloads),
+        ),
+        kwargs={"rounds": max(2, int(400 * scale))},
+    )
+
+    figures = {}
+    for level, log in logs.items():
         stats = log.stats()
-        # Fixed parts (heads, dictionaries, state maps) are shared out over the events.
-        segments = stats.segment_count * stats.bytes_used / stats.bytes_on_disk
-        fixed = stats.bytes_on_disk - stats.segment_count * stats.max_payload
-        per_segment = fixed / stats.segment_count
-        benchmark.extra_info |= summary(taken) | {
-            "bytes_per_event": (stats.bytes_used + segments * per_segment) / stats.pending
-        }
-
-
-@pytest.mark.parametrize("detections", [1, 5, 20, 100])
-def test_append_by_detections(benchmark: Any, tmp_path: Path, detections: int) -> None:
-    payloads = typical_payloads(5_000, detections=detections)
-    with EventLog(tmp_path / "log") as log:
-        taken = benchmark.pedantic(latencies_ns, args=(log.append_encoded, payloads), rounds=1)
-        stats = log.stats()
-        benchmark.extra_info |= summary(taken) | {
-            "bytes_per_event": stats.bytes_used / stats.pending
-        }
+        assert stats.conserved
+        figures[level] = told(taken[level]) | {"bytes_per_event": ring_bytes_per_event(stats)}
+        log.close()
+    benchmark.extra_info["figures"] = figures

@@ -1,36 +1,39 @@
 """From a detector's arrays to the log: the array path beside what a program would write by hand.
 
-By hand means: a dict of the event, an id and a time for it, msgpack, CRC and write(2), which is the
-cheapest that keeps an event through SIGKILL. Run with `./dev bench benchmarks/test_detections.py`.
+By hand means: a dict of the event, an id and a time for it, msgpack (or JSON), and one of the ways
+to keep it of peers.py; with write(2) that is the cheapest that keeps an event through SIGKILL.
+
+    ./dev bench benchmarks/test_detections.py
 """
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import msgpack
-import numpy as np
 import pytest
 
+from peers import PEERS
 from vevents import DetectionWriter, Event, EventLog
+from vevents.adapters import from_arrays
+from workload import arrays_of, by_turns, told
 
 NAMES = ["person", "forklift", "pallet"]
+COMMON = {"use_case_id": "press-line", "device_id": "press-03", "metadata": {"shift": "night"}}
+BY_HAND = [
+    "write(2) append, length + CRC",
+    "LMDB, writemap, nosync",
+    "RocksDB, WAL",
+    "MCAP, no chunks",
+    "SQLite WAL, NORMAL",
+    "logging to JSON lines",
+]
 
 
-def frames(count, total=1000):
-    rng = np.random.default_rng(1)
-    made = []
-    for _ in range(total):
-        xyxy = rng.random((count, 4), dtype=np.float32) * 500
-        xyxy[:, 2:] += xyxy[:, :2]
-        made.append((xyxy, rng.random(count, dtype=np.float32), rng.integers(0, 3, count)))
-    return made
-
-
-def by_hand(descriptor, xyxy, confidence, class_id):
+def as_dict(xyxy: Any, confidence: Any, class_id: Any) -> dict[str, Any]:
     detections = [
         {
             "class": NAMES[i],
@@ -44,8 +47,8 @@ def by_hand(descriptor, xyxy, confidence, class_id):
             xyxy.tolist(), confidence.tolist(), class_id.tolist(), strict=True
         )
     ]
-    event = {
-        "eventId": uuid.uuid4().bytes,
+    return {
+        "eventId": uuid.uuid4().hex,
         "timestamp": time.time_ns(),
         "eventType": "quality_check",
         "useCaseId": "press-line",
@@ -54,35 +57,44 @@ def by_hand(descriptor, xyxy, confidence, class_id):
         "customMetadata": {"shift": "night"},
         "images": [{"label": "top camera", "objectDetections": detections}],
     }
-    body = msgpack.packb(event)
-    os.write(descriptor, zlib.crc32(body).to_bytes(4, "little") + body)
+
+
+def by_hand(encode: Callable[[Any], Any], append: Callable[[Any], object]) -> Any:
+    return lambda *arrays: append(encode(as_dict(*arrays)))
 
 
 @pytest.mark.parametrize("count", [5, 50])
-@pytest.mark.parametrize("path", ["arrays", "by hand"])
-def test_detections(benchmark, tmp_path, count, path):
-    given = frames(count)
-    at = 0
+def test_detections(benchmark: Any, tmp_path: Path, count: int, scale: float) -> None:
+    common = Event.quality_check(result="fail", **COMMON)
+    with EventLog(tmp_path / "arrays") as arrays, EventLog(tmp_path / "objects") as objects:
 
-    def following():
-        nonlocal at
-        at += 1
-        return given[at % len(given)], {}
+        def as_objects(*found: Any) -> object:
+            images = [from_arrays(*found, NAMES, label="top camera").image]
+            return objects.append(Event.quality_check(result="fail", images=images, **COMMON))
 
-    if path == "arrays":
-        with EventLog(tmp_path / "log") as log:
-            event = Event.quality_check(
-                result="fail",
-                use_case_id="press-line",
-                device_id="press-03",
-                metadata={"shift": "night"},
-            )
-            writer = DetectionWriter(log, event, NAMES, label="top camera")
-            benchmark.pedantic(writer.append, setup=following, rounds=20_000)
-            assert log.stats().conserved
-    else:
-        descriptor = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        benchmark.pedantic(
-            lambda *arrays: by_hand(descriptor, *arrays), setup=following, rounds=20_000
+        calls = {
+            "DetectionWriter": DetectionWriter(arrays, common, NAMES, label="top camera").append,
+            "Event objects": as_objects,
+        }
+        closing = []
+        for number, name in enumerate(BY_HAND):
+            if PEERS[name].installed:
+                folder = tmp_path / str(number)
+                folder.mkdir()
+                opened = PEERS[name].open(folder)
+                closing.append(opened.close)
+                calls[name] = by_hand(PEERS[name].encode, opened.append)
+
+        taken = benchmark.pedantic(
+            by_turns,
+            args=(calls, dict.fromkeys(calls, arrays_of(count))),
+            kwargs={"rounds": max(2, int(300 * scale))},
         )
-        os.close(descriptor)
+
+        for close in closing:
+            close()
+        assert arrays.stats().conserved and objects.stats().conserved
+    benchmark.extra_info |= {
+        "left_out": sorted(set(BY_HAND) - set(taken)),
+        "figures": {name: told(durations) for name, durations in taken.items()},
+    }

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vevents import EventLog, codec
-from workload import summary, typical_event
+from workload import latencies_ns, summary, typical_event
 
 
 def test_append_event(benchmark: Any, tmp_path: Path) -> None:
     rng = random.Random(1)
     events = [typical_event(rng) for _ in range(20_000)]
     with EventLog(tmp_path / "log") as log:
-        taken = benchmark.pedantic(_timed, args=(log.append, events), rounds=1)
+        taken = benchmark.pedantic(latencies_ns, args=(log.append, events), rounds=1)
     benchmark.extra_info |= summary(taken)
 
 
@@ -26,9 +26,3 @@ def test_encode(benchmark: Any) -> None:
 def test_validate(benchmark: Any) -> None:
     event = typical_event(random.Random(1))
     benchmark(event.validate)
-
-
-def _timed(call: Any, events: list[Any]) -> list[int]:
-    from workload import latencies_ns
-
-    return latencies_ns(call, events)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from workload import append_bench
+
 APPEND = """
 import json, os, sys
 from vevents import EventLog
@@ -71,6 +73,33 @@ with EventLog(sys.argv[1]) as log, Client(sys.argv[3], api_url=sys.argv[2]) as c
         "mb_per_s": report.bytes_sent / took / 1e6, "seconds": took,
     }))
 """
+
+
+def test_memory_of_the_encoder(benchmark: Any, tmp_path: Path) -> None:
+    """What malloc hands out for opening a log, and for the first thread that appends.
+
+    1,000 events of one size; a thread that appends several sizes holds a part for each class of
+    sizes (up to 2, 8 and 32 KiB, and larger).
+    """
+    kinds = {
+        f"level {level}, {count} detections": ("--level", level, "--detections", count)
+        for level in (1, -1)
+        for count in (5, 50, 500)
+    }
+
+    def measured() -> dict[str, dict[str, float]]:
+        figures = {}
+        for number, (kind, options) in enumerate(kinds.items()):
+            short = ("--events", 1000, "--sync-ms", 0, "--megabytes", 64)
+            told = append_bench(tmp_path / str(number), *options, *short)
+            figures[kind] = {
+                "payload_bytes": told["payload_bytes"],
+                "thread_kib": told["append_memory_bytes"] / 1024,
+                "log_kib": told["log_memory_bytes"] / 1024,
+            }
+        return figures
+
+    benchmark.extra_info["figures"] = benchmark.pedantic(measured)
 
 
 def test_append_for_ever(benchmark: Any, tmp_path: Path) -> None:

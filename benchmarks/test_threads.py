@@ -1,0 +1,107 @@
+"""Do more threads append more, up to the cores there are?
+
+    ./dev bench benchmarks/test_threads.py
+
+From C every measurement is a process of its own, by turns; `control` is the same loop without the
+log, so what it gains is all that the machine has to give just then. From Python all happens in one
+process, each count of threads by turns.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peers import PEERS
+from vevents import DetectionWriter, Event, EventLog
+from workload import append_bench, arrays_of, typical_payloads
+
+THREADS = (1, 2, 4)
+WAYS_IN_C = {
+    "append": (),
+    "append, level 100": ("--level", 100),
+    "arrays": ("--build",),
+    "control": ("--control",),
+}
+
+
+def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    events = max(2_000, int(400_000 * scale))
+    rates: dict[tuple[str, int], list[float]] = {}
+
+    def by_turns() -> None:
+        for turn in range(max(1, round(7 * min(1, 3 * scale)))):
+            for way, options in WAYS_IN_C.items():
+                for threads in THREADS:
+                    share = ("--threads", threads, "--events", events // threads)
+                    told = append_bench(tmp_path / f"{turn}", *options, *share)
+                    rates.setdefault((way, threads), []).append(told["events_per_s"])
+
+    benchmark.pedantic(by_turns)
+    benchmark.extra_info |= _figures(rates)
+
+
+def test_threads_from_python(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    payloads = [(payload,) for payload in typical_payloads(5_000)]
+    arrays = arrays_of(5)
+    common = Event.quality_check(result="fail", use_case_id="press-line")
+    (tmp_path / "file").mkdir()
+    write = PEERS["write(2) append, length + CRC"].open(tmp_path / "file")
+    with EventLog(tmp_path / "log", events_size=256 << 20) as log:
+        writer = DetectionWriter(log, common, ["person", "forklift", "pallet"])
+        ways: dict[str, tuple[Callable[..., object], Sequence[tuple[Any, ...]]]] = {
+            "append_encoded": (log.append_encoded, payloads),
+            "DetectionWriter": (writer.append, arrays),
+            "write(2) append, length + CRC": (write.append, payloads),
+        }
+        rates: dict[tuple[str, int], list[float]] = {}
+
+        def by_turns() -> None:
+            for _ in range(max(2, int(30 * scale))):
+                for way, (call, given) in ways.items():
+                    for threads in THREADS:
+                        rate = _rate(call, given, threads, 12_000 // threads)
+                        rates.setdefault((way, threads), []).append(rate)
+
+        benchmark.pedantic(by_turns)
+        assert log.stats().conserved
+    write.close()
+    benchmark.extra_info |= _figures(rates)
+
+
+def _rate(
+    call: Callable[..., object], given: Sequence[tuple[Any, ...]], threads: int, calls: int
+) -> float:
+    """Return how many calls a second all threads make together, once all of them are there."""
+    ready = threading.Barrier(threads + 1)
+
+    def work(first: int) -> None:
+        ready.wait()
+        for i in range(first, first + calls):
+            call(*given[i % len(given)])
+
+    workers = [threading.Thread(target=work, args=(n * 1237,)) for n in range(threads)]
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    began = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    return threads * calls / (time.perf_counter() - began)
+
+
+def _figures(rates: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
+    """Medians, and the median over all turns of what more threads gained in that turn."""
+    figures: dict[str, dict[str, float]] = {}
+    for (way, threads), found in rates.items():
+        row = figures.setdefault(way, {})
+        row[f"{threads}_per_s"] = statistics.median(found)
+        if threads > 1:
+            gains = [more / one for more, one in zip(found, rates[way, 1], strict=True)]
+            row[f"{threads}_gain"] = statistics.median(gains)
+    return {"cores": os.cpu_count(), "figures": figures}
