@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from peers import PEERS
-from vevents import _ffi
 
 # What the figures depend on besides the peers.
 _PACKAGES = ("numpy", "msgpack", "cffi", "zstandard")
@@ -68,11 +67,8 @@ def _file_system(path: Path) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {
-        "Python": platform.python_version(),
-        "vevents": _ffi.version(),
-        "SQLite": sqlite3.sqlite_version,
-    }
+    # Ours is named by the commit: what is measured is mostly between two versions.
+    found = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version}
     for package in (*_PACKAGES, *(peer.package for peer in PEERS.values() if peer.package)):
         try:
             found.setdefault(package, metadata.version(package))

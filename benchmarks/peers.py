@@ -309,7 +309,7 @@ def _logging_read(directory: Path) -> list[Any]:
 
 
 PEERS: dict[str, Peer] = {
-    "vevents": Peer(_vevents_open, _vevents_read, package="vevents"),
+    "vevents": Peer(_vevents_open, _vevents_read),
     "write(2) append, length + CRC": Peer(_write_open, _write_read),
     "LMDB, writemap, nosync": Peer(_lmdb_open, _lmdb_read, package="lmdb"),
     "RocksDB, WAL": Peer(_rocksdb_open, _rocksdb_read, package="rocksdict"),

@@ -564,9 +564,9 @@ def _machine(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = machine["load"][0]
     return (
-        f"Measured on {results['date']}: {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory_gib']} GiB, {machine['system']}, {machine['file_system']}, load {load} "
-        f"at the start; {versions}."
+        f"Measured on {results['date']} at commit {results['commit']}: {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}, "
+        f"{machine['file_system']}, load {load} at the start; {versions}."
     )
 
 
