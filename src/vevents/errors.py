@@ -15,7 +15,8 @@ VeventsError
 ├─ FlushLockedError                    another flush of the same log is running
 └─ DeliveryError                       the way to the server; `retryable` says it all
    ├─ UnreachableError                 no network, or not the API; retryable, costs no attempt
-   │  └─ NoAnswerError                 the request went out, no usable answer came back
+   │  ├─ NoAnswerError                 the request went out, no usable answer came back
+   │  └─ BlockedError                  an answer that is not the API's: a login page, a firewall
    ├─ ThrottledError                   429 and 529; retryable, see `retry_after_s`
    ├─ ServerError                      408, 425 and 5xx; retryable
    ├─ AuthorizationError               401, 402, 403, 423: stop and tell the operator
@@ -120,6 +121,10 @@ class NoAnswerError(UnreachableError):
     """The request went out and no usable answer came back; the server may have acted on it."""
 
 
+class BlockedError(UnreachableError):
+    """Something answered in place of the API: a guest network to all, or a firewall to this one."""
+
+
 class ThrottledError(DeliveryError):
     """The server asked to slow down."""
 
@@ -135,6 +140,24 @@ class AuthorizationError(DeliveryError):
 
 
 class RefusedError(DeliveryError):
-    """The server refuses this request for good."""
+    """The server refuses this request for good.
+
+    Attributes:
+        from_api: Whether the answer has the form of the API's own; else something before the
+            server may have given it.
+        blocked: Whether it was a `BlockedError`, of this request only.
+    """
 
     retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        from_api: bool = True,
+        blocked: bool = False,
+    ) -> None:
+        super().__init__(message, status_code=status_code)
+        self.from_api = from_api and not blocked
+        self.blocked = blocked

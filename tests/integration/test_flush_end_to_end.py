@@ -105,7 +105,6 @@ def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int, bun
     faults = (
         Fault(status=503),
         Fault(status=429, headers={"Retry-After": "0"}),
-        Fault(status=200, body="<html>Welcome to the hotel</html>"),
         Fault(status=201, headers={"Content-Type": "application/json"}, body='{"eve', stored=True),
         Fault(drop=True),
         Fault(drop=True, stored=True),
@@ -113,6 +112,9 @@ def test_a_bad_network(tmp_path: Path, emulator: RunningEmulator, seed: int, bun
     )
     for index, fault in enumerate(faults):
         emulator.faults.at_random(0.06, fault, path="/vision-events*", seed=100 * seed + index)
+    # Seldom, as what is blocked time and again while others pass is taken for a firewall's work.
+    hotel = Fault(status=200, body="<html>Welcome to the hotel</html>")
+    emulator.faults.at_random(0.02, hotel, path="/vision-events*", seed=100 * seed + 99)
 
     with open_log(tmp_path / "log") as log:
         fill(log, 400, frames=60)

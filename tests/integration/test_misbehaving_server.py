@@ -292,7 +292,7 @@ STALLS = replace(
 )
 REFUSES_ALL = Outcome(stops=(None,), rejected=EVENT_COUNT)
 # Says nothing of the events, and hits them all: something else is the matter.
-NOT_BELIEVED = Outcome(stops=(StopReason.SERVER,), images_rejected=FRAME_COUNT)
+NOT_BELIEVED = Outcome(stops=(StopReason.SERVER,))
 
 OUTCOMES = {
     "server-error": KEEPS_FAILING,

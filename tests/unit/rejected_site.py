@@ -12,7 +12,7 @@ import httpx
 from fake_log import FakeServer
 
 from vevents import Event, EventLog, Image
-from vevents.delivery import verdicts as verdicts_module
+from vevents.delivery import doubts as doubts_module
 from vevents.delivery.client import Client
 from vevents.delivery.flusher import Flusher
 from vevents.delivery.notes import Notes
@@ -66,7 +66,7 @@ class Site:
         transport = httpx.MockTransport(self.server.handle)
         retry = RetryPolicy(attempts=1, first_wait_s=0.0, wait_s_max=0.0)
         # A pass of nothing but refusals ends early; here many dead letters are wanted.
-        believed = patch.object(verdicts_module, "_REFUSED_ALONE_MAX", 10**9)
+        believed = patch.object(doubts_module, "_REFUSED_ALONE_MAX", 10**9)
         with believed, Client("rf_key", api_url="https://api.test", transport=transport) as client:
             return Flusher(self.log, client, retry=retry, **options).flush()
 

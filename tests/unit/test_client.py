@@ -29,6 +29,7 @@ from vevents.delivery.client import (
 from vevents.delivery.tls import Tls
 from vevents.errors import (
     AuthorizationError,
+    BlockedError,
     ConfigurationError,
     DeliveryError,
     NoAnswerError,
@@ -462,20 +463,11 @@ LOGIN = "<html><form>Room number?</form></html>"
 @pytest.mark.parametrize(
     "response",
     [
-        httpx.Response(200, html=LOGIN),
         httpx.Response(201, html=LOGIN),
         httpx.Response(201, content=b'{"created": 1, "eventIds": ["a"]}'),
         httpx.Response(200, json={"created": 1, "eventIds": ["a"]}),
         httpx.Response(202, json={"created": 1, "eventIds": ["a"]}),
         httpx.Response(204),
-        httpx.Response(302, headers={"location": "https://login.test/"}),
-        httpx.Response(307, headers={"location": "https://login.test/"}),
-        httpx.Response(400, html=LOGIN),
-        httpx.Response(401, html=LOGIN),
-        httpx.Response(403, html=LOGIN),
-        httpx.Response(404, html=LOGIN),
-        httpx.Response(404, json=["not", "an", "object"]),
-        httpx.Response(404, headers={"content-type": "application/json"}, content=b"{"),
         httpx.Response(407, json={"error": "proxy login"}),
         httpx.Response(511, json={"error": "log in first"}),
         httpx.Response(
@@ -490,6 +482,48 @@ LOGIN = "<html><form>Room number?</form></html>"
 )
 def test_what_is_not_the_api_is_unreachable(response: httpx.Response) -> None:
     assert type(caught(response)) is UnreachableError
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, html=LOGIN),
+        httpx.Response(302, headers={"location": "https://login.test/"}),
+        httpx.Response(307, headers={"location": "https://login.test/"}),
+        httpx.Response(400, html=LOGIN),
+        httpx.Response(401, html=LOGIN),
+        httpx.Response(403, html=LOGIN),
+        httpx.Response(403, json={"message": "Forbidden"}),
+        httpx.Response(404, html=LOGIN),
+        httpx.Response(404, json=["not", "an", "object"]),
+        httpx.Response(404, headers={"content-type": "application/json"}, content=b"{"),
+    ],
+)
+def test_what_answers_in_place_of_the_api_may_have_blocked_this_request_only(
+    response: httpx.Response,
+) -> None:
+    result = caught(response)
+
+    assert type(result) is BlockedError
+    assert isinstance(result, UnreachableError)
+    assert result.status_code == response.status_code
+
+
+@pytest.mark.parametrize(
+    ("answer", "from_api"),
+    [
+        ({"json": {"error": "no"}}, True),
+        ({"json": {"message": "no Route matched"}}, False),
+        ({"json": {"error": {"code": 404}}}, False),
+    ],
+)
+def test_a_refusal_says_whether_it_has_the_form_of_the_apis_own(
+    answer: dict[str, Any], from_api: bool
+) -> None:
+    result = caught(httpx.Response(404, **answer))
+
+    assert isinstance(result, RefusedError)
+    assert (result.from_api, result.blocked) == (from_api, False)
 
 
 def test_redirect_is_not_followed() -> None:

@@ -700,8 +700,6 @@ def test_events_without_a_use_case_wait_and_the_others_go(site: Site) -> None:
     "answer",
     [
         httpx.ConnectError("no route to host"),
-        httpx.Response(200, html="<html>Welcome to the hotel</html>"),
-        httpx.Response(302, headers={"location": "https://login.test"}),
         httpx.Response(511),
     ],
 )
@@ -721,6 +719,35 @@ def test_offline_stops_at_once_and_changes_nothing(
     assert site.time.slept == []
     assert set(site.log.states() + site.log.states("media")) == {"pending"}
     assert site.log.written_notes == []
+    assert site.flush().delivered == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, html="<html>Welcome to the hotel</html>"),
+        httpx.Response(302, headers={"location": "https://login.test"}),
+        httpx.Response(403, html="<html>Log in first</html>"),
+        httpx.Response(403, json={"message": "Forbidden"}),
+    ],
+)
+@pytest.mark.parametrize("with_image", [False, True])
+def test_a_login_page_is_offline_and_changes_nothing(
+    site: Site, answer: httpx.Response, with_image: bool
+) -> None:
+    site.append(jpeg("a")) if with_image else site.append()
+    site.append()
+    site.server.interfere = lambda _: answer
+
+    report = site.flush()
+
+    assert report.stopped_reason is StopReason.OFFLINE
+    # The second one asks whether the API is there at all.
+    assert (report.requests, report.retries) == (2, 0)
+    assert site.time.slept == []
+    assert set(site.log.states() + site.log.states("media")) == {"pending"}
+    assert site.log.written_notes == []
+    site.server.interfere = lambda _: None
     assert site.flush().delivered == 2
 
 

@@ -1,23 +1,33 @@
-"""What a pass learns of the server itself: whether it is the API, its use cases and its time."""
+"""The server of a pass: is it the API, which use cases does it know, what time is it there?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from vevents.delivery.clock import SERVER_TOLERANCE_S, ClockRepair
 from vevents.delivery.sender import StopError, StopReason
-from vevents.errors import AuthorizationError, NoAnswerError, RefusedError, ServerError
+from vevents.errors import (
+    AuthorizationError,
+    BlockedError,
+    NoAnswerError,
+    RefusedError,
+    ServerError,
+)
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
+    from vevents.delivery.lanes import Lanes
     from vevents.delivery.sender import Sender
+
+_Answer = TypeVar("_Answer")
 
 # Requests of one pass for nothing but the server's time.
 _TIMES_ASKED_MAX = 4
 
 
 class Api:
-    """The server of one pass. For the thread that flushes.
+    """The server of one pass. `send` is for any thread, all else for the one that flushes.
 
     Args:
         client: The way to it.
@@ -34,6 +44,35 @@ class Api:
         self._confirmed = False
         self._times_asked = 0
         self.use_cases: set[str] | None = None
+
+    def send(
+        self,
+        call: Callable[[float | None], _Answer],
+        size: int,
+        *,
+        attempts: int | None = None,
+        kept_free: Callable[[], int] = lambda: 0,
+        lanes: Lanes | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> _Answer:
+        """Make one request; see `Sender.send()`.
+
+        What is answered in place of the API may be for everybody: a guest network's login page.
+        Or a firewall dislikes what is in this request, and would stop the pass at it for ever. So
+        the API is asked for something harmless: if that gets through, it is the request.
+
+        Raises:
+            RefusedError: The server refuses it for good, or something before the server does.
+            ServerError, NoAnswerError: It still fails at the last attempt.
+            StopError: The pass is over.
+        """
+        try:
+            return self._sender.send(
+                call, size, attempts=attempts, kept_free=kept_free, lanes=lanes, check=check
+            )
+        except BlockedError as error:
+            self._ask()
+            raise RefusedError(str(error), status_code=error.status_code, blocked=True) from error
 
     def confirm(self) -> None:
         """Make sure, once per pass, that the API is where we think it is.
@@ -90,7 +129,7 @@ class Api:
                 raise StopError(
                     StopReason.OFFLINE, f"the API is not at this address, check API_URL: {error}"
                 ) from error
-        except (ServerError, NoAnswerError) as error:
+        except (BlockedError, ServerError, NoAnswerError) as error:
             raise StopError.because_of(error) from error
         self._confirmed = True
 

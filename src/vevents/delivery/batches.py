@@ -19,6 +19,7 @@ from vevents.delivery.client import batch_body
 from vevents.errors import NoAnswerError, RefusedError, ServerError
 
 if TYPE_CHECKING:
+    from vevents.delivery.api import Api
     from vevents.delivery.client import Client
     from vevents.delivery.images import Images
     from vevents.delivery.items import Item, Reader
@@ -65,7 +66,8 @@ class Batches:
 
     Args:
         client: The way to the server.
-        sender: Makes the requests.
+        api: The server.
+        sender: Knows the limits of the pass.
         verdicts: Hears what the server said of which event.
         images: Uploads those again that the server knows no more.
         reader: Encodes events whose images became others.
@@ -76,6 +78,7 @@ class Batches:
     def __init__(
         self,
         client: Client,
+        api: Api,
         sender: Sender,
         verdicts: Verdicts,
         images: Images,
@@ -85,6 +88,7 @@ class Batches:
         monotonic: Callable[[], float],
     ) -> None:
         self._client = client
+        self._api = api
         self._sender = sender
         self._verdicts = verdicts
         self._images = images
@@ -144,6 +148,17 @@ class Batches:
         self._sender.check_room(self._batch.size)
         items, self._batch = self._batch.items, _Batch(self._monotonic())
         self._post(items, self._attempts)
+        self._post_blocked()
+
+    def conclude(self) -> None:
+        """Post the last events, and judge those whose refusal was not believed."""
+        self.post()
+        while self._verdicts.conclude():
+            self._post_blocked()
+
+    def _post_blocked(self) -> None:
+        for item in self._verdicts.take_blocked():
+            self._post_alone(item, self._attempts)
 
     # --- requests --------------------------------------------------------------------------
 
@@ -158,7 +173,7 @@ class Batches:
         size = len(batch_body(bodies))
         try:
             accepted = set(
-                self._sender.send(
+                self._api.send(
                     lambda within_s: self._client.create_batch(bodies, within_s=within_s),
                     size,
                     attempts=attempts,
@@ -207,7 +222,7 @@ class Batches:
 
     def _post_alone(self, item: Item, attempts: int) -> bool:
         try:
-            accepted = self._sender.send(
+            accepted = self._api.send(
                 lambda within_s: self._client.create_event(item.body, within_s=within_s),
                 len(item.body),
                 attempts=attempts,
@@ -238,7 +253,7 @@ class Batches:
         long ago.
         """
         images = item.images
-        if images is None or error.status_code not in _MAY_MEAN_IMAGE:
+        if images is None or error.blocked or error.status_code not in _MAY_MEAN_IMAGE:
             return []
         words = str(error)
         return [

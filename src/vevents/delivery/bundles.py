@@ -26,11 +26,11 @@ from vevents.delivery.items import Item
 from vevents.errors import NoAnswerError, RefusedError, ServerError
 
 if TYPE_CHECKING:
+    from vevents.delivery.api import Api
     from vevents.delivery.client import Client
     from vevents.delivery.images import Images
     from vevents.delivery.items import Read
     from vevents.delivery.report import Counts
-    from vevents.delivery.sender import Sender
     from vevents.delivery.verdicts import Verdicts
     from vevents.log import EventLog
 
@@ -60,7 +60,7 @@ class Bundles:
     Args:
         log: The log, open for writing.
         client: The way to the server.
-        sender: Makes the requests.
+        api: Makes the requests.
         images: Has the threads, and knows which frames the server has.
         verdicts: Hears what was delivered.
         counts: Where events and frames are counted.
@@ -75,7 +75,7 @@ class Bundles:
         self,
         log: EventLog,
         client: Client,
-        sender: Sender,
+        api: Api,
         images: Images,
         verdicts: Verdicts,
         *,
@@ -85,7 +85,7 @@ class Bundles:
     ) -> None:
         self._log = log
         self._client = client
-        self._sender = sender
+        self._api = api
         self._images = images
         self._verdicts = verdicts
         self._counts = counts
@@ -150,7 +150,7 @@ class Bundles:
             if size > BUNDLE_SIZE_MAX:
                 return
             try:
-                self._sender.send(
+                self._api.send(
                     lambda within_s: self._client.create_bundle(archive, within_s=within_s),
                     size,
                     kept_free=bundle.kept_free,

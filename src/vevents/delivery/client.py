@@ -4,7 +4,7 @@ Every call either returns what a success carries or raises one of the `DeliveryE
 `vevents.errors`. Only the documented status is a success: 201 where something is created, 200 for
 reads. Everything that does not look like the API's own answer (a login page of a guest network, a
 redirect, a proxy's error page) counts as "not reached", so that it can never be taken for a
-refusal of the events.
+refusal of the events; whether all requests meet it is for the caller to find out.
 
 The key travels in the `Authorization` header alone, never in an address, and no redirect is
 followed with it. What a proxy asks for is its own: user and password are never shown.
@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from vevents.delivery.tls import Tls, utc_text
 from vevents.errors import (
     AuthorizationError,
+    BlockedError,
     ConfigurationError,
     DeliveryError,
     NoAnswerError,
@@ -536,10 +537,8 @@ class Client:
     def _success(self, response: httpx.Response, body: bytes) -> dict[str, Any]:
         status = response.status_code
         if not _is_json(response):
-            raise UnreachableError(
-                f"{self._api_url} answered {status} with {_content_type(response)} where the API "
-                "answers JSON; is this a guest network's login page, or a wrong API_URL?",
-                status_code=status,
+            raise self._blocked(
+                f"{status} with {_content_type(response)} where the API answers JSON", status
             )
         answer = _object(body)
         if answer is None:
@@ -567,24 +566,41 @@ class Client:
             return ServerError(
                 f"the server failed ({status}): {words}", status_code=status, retry_after_s=wait_s
             )
-        # Proxies in front of the API refuse a large body with a page of their own.
-        if status == 413 or (400 <= status < 500 and answer is not None and status != 407):
-            if status in _WHAT_TO_DO:
+        if 400 <= status < 500 and answer is not None and status != 407:
+            # The API's own errors have this form; what stands before it may speak JSON as well.
+            from_api = isinstance(answer.get("error"), str)
+            if status in _WHAT_TO_DO and (from_api or status != 403):
                 return AuthorizationError(
                     f"{_WHAT_TO_DO[status]} ({status}: {words})", status_code=status
                 )
-            return RefusedError(words, status_code=status)
-        if 300 <= status < 400:
-            what = "a redirect, which is not followed with the key"
-        elif status == 407:
+            if status != 403:
+                return RefusedError(words, status_code=status, from_api=from_api)
+        # Proxies in front of the API refuse a large body with a page of their own.
+        if status == 413:
+            return RefusedError(words, status_code=status, from_api=False)
+        if status == 407:
             what = "a proxy that wants a login"
-        elif 200 <= status < 300:
-            what = f"{status} where the API answers {success}"
+        elif 300 <= status < 400:
+            what = "a redirect, which is not followed with the key"
+        elif 200 <= status < 300 and (status != 200 or _is_json(response)):
+            return UnreachableError(
+                f"{self._api_url} answered {status} where the API answers {success}; is API_URL "
+                "right, or is this vevents too old for it?",
+                status_code=status,
+            )
+        elif answer is not None:
+            what = f"{status} ({words}), and not in the API's form"
         else:
             what = f"{status} with {_content_type(response)}"
-        return UnreachableError(
-            f"{self._api_url} answered {what}; is this a guest network's login page, or a wrong "
-            "API_URL?",
+        return self._blocked(what, status)
+
+    def _blocked(self, what: str, status: int) -> UnreachableError:
+        # 407 and 511 are asked of every request, and with another 2xx it may have been done.
+        one_only = status == 200 or (300 <= status < 500 and status != 407)
+        kind = BlockedError if one_only else UnreachableError
+        return kind(
+            f"{self._api_url} answered {what}; is this a guest network's login page, a firewall, "
+            "or a wrong API_URL?",
             status_code=status,
         )
 

@@ -54,7 +54,7 @@ from vevents.delivery.backlog import (
 from vevents.delivery.batches import Batches
 from vevents.delivery.bundles import Bundle, Bundles
 from vevents.delivery.clock import ClockRepair
-from vevents.delivery.images import Images, UploadedImages, Way
+from vevents.delivery.images import Images, Outcome, UploadedImages, Way
 from vevents.delivery.items import Item, ItemImages, Read, Reader
 from vevents.delivery.lock import flush_lock
 from vevents.delivery.losses import append_loss_report
@@ -76,6 +76,8 @@ if TYPE_CHECKING:
 _WAITING_COUNT_MAX = 100
 _WAITING_SIZE_MAX = 4 << 20
 _READ_AHEAD_SIZE_MAX = 1 << 20
+# Events with an image that was refused, until it is known whether that is to be believed.
+_DOUBTFUL_MAX = 100
 _LOOK_S = 0.2
 
 
@@ -205,11 +207,13 @@ class _Waiting:
     Attributes:
         ways: Each frame with how it gets there.
         bundle: What goes in place of them, the event included, or None.
+        outcome: What became of them, or None as long as that is not known.
     """
 
     read: Read
     ways: list[tuple[FrameRef, Way]]
     bundle: Bundle | None = None
+    outcome: Outcome | None = None
 
 
 class _Pass:
@@ -239,6 +243,7 @@ class _Pass:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_size = 0
         self._bundled: list[_Waiting] = []  # those of them that go as bundles
+        self._doubtful: list[_Waiting] = []
         # The rooms, from the server back to the log.
         self._sender = Sender(flusher._retry, limits, time, self._report_progress, flusher._pace)
         self._api = Api(flusher._client, self._sender)
@@ -269,7 +274,7 @@ class _Pass:
         self._bundles = Bundles(
             log,
             flusher._client,
-            self._sender,
+            self._api,
             self._images,
             self._verdicts,
             counts=self._counts,
@@ -278,6 +283,7 @@ class _Pass:
         )
         self._batches = Batches(
             flusher._client,
+            self._api,
             self._sender,
             self._verdicts,
             self._images,
@@ -385,7 +391,8 @@ class _Pass:
             self._verdicts.reject(record, read.event_id, Rejection.UNREADABLE, read.fault or "")
             return
         if self._may_overtake(read):
-            self._release_all()
+            self._release_line()
+            self._batches.post()
         if self._verdicts.passes_over(read):
             return
         outside = self._verdicts.outside_window(read.wall_ns)
@@ -401,7 +408,8 @@ class _Pass:
         self._taken += 1
         if not self._waiting:
             self._batches.begin()
-        bundle = self._bundles.begin(read)
+        # Nothing overtakes an event of its id, and those wait for the verdict on an image.
+        bundle = None if self._is_behind_doubtful(read) else self._bundles.begin(read)
         ways = self._images.begin(read) if bundle is None else []
         self._waiting.append(_Waiting(read, ways, bundle))
         if bundle is not None:
@@ -420,9 +428,19 @@ class _Pass:
         )
 
     def _release_all(self) -> None:
+        while self._waiting or self._images.are_doubted:
+            self._release_line()
+            if not self._images.conclude():
+                break
+            self._release_doubtful()
+        for waiting in self._doubtful:
+            self._taken -= 1
+            self._verdicts.pass_over(waiting.read.event_id)
+        self._batches.conclude()
+
+    def _release_line(self) -> None:
         while self._waiting:
             self._release_next()
-        self._batches.post()
 
     def _release_ready(self) -> None:
         """Pass on the events at the head of the line whose frames are there."""
@@ -449,19 +467,45 @@ class _Pass:
         return waiting.bundle is None and self._images.are_over(waiting.ways)
 
     def _release(self, head: _Waiting) -> None:
-        """Let the event at the head of the line join the batch; its uploads are over."""
-        read = head.read
-        outcome = self._images.end(read, head.ways)
-        if outcome is None:
+        """Pass on the event at the head of the line; its uploads are over."""
+        if not self._end(head):
             return
         self._waiting.popleft()
-        self._waiting_size -= len(read.record.payload)
-        if outcome.failed or self._verdicts.is_held(read.event_id):
+        self._waiting_size -= len(head.read.record.payload)
+        self._pass_on(head)
+        if not self._images.are_doubted:
+            self._release_doubtful()
+
+    def _release_doubtful(self) -> None:
+        """Pass on the events that wait for a verdict on their images, as far as there is one."""
+        doubtful, self._doubtful = self._doubtful, []
+        for index, waiting in enumerate(doubtful):
+            if not self._end(waiting):
+                # Back into the line, and all behind it, since one may have the same id.
+                self._waiting.extendleft(reversed(doubtful[index:]))
+                self._waiting_size += sum(len(w.read.record.payload) for w in doubtful[index:])
+                break
+            self._pass_on(waiting)
+
+    def _end(self, waiting: _Waiting) -> bool:
+        """Find out what became of the frames of an event. Returns whether that is known."""
+        if waiting.outcome is None or waiting.outcome.doubted:
+            waiting.outcome = self._images.end(waiting.read, waiting.ways)
+        return waiting.outcome is not None
+
+    def _pass_on(self, waiting: _Waiting) -> None:
+        """Let an event join the batch, or wait for the verdict on an image."""
+        read, outcome, event = waiting.read, waiting.outcome, waiting.read.event
+        assert outcome is not None
+        assert event is not None
+        doubtful = outcome.doubted or self._is_behind_doubtful(read)
+        if doubtful and len(self._doubtful) < _DOUBTFUL_MAX:
+            self._doubtful.append(waiting)
+            return
+        if doubtful or outcome.failed or self._verdicts.is_held(read.event_id):
             self._taken -= 1
             self._verdicts.pass_over(read.event_id)
             return
-        event = read.event
-        assert event is not None
         body = read.body or self._reader.encode(event, outcome.source_ids, outcome.missing)
         images = None
         if outcome.source_ids:
@@ -489,6 +533,9 @@ class _Pass:
             elif not pass_is_over:
                 waiting.bundle, waiting.ways = None, self._images.begin(waiting.read)
         self._bundled = under_way
+
+    def _is_behind_doubtful(self, read: Read) -> bool:
+        return any(waiting.read.event_id == read.event_id for waiting in self._doubtful)
 
     def _add_to_total(self, count: int) -> None:
         self._total += count

@@ -2,16 +2,24 @@
 
 A frame is uploaded once, whatever number of events name it: by its content it is known again, and
 the notes in delivery.ring tell under which id the server has it.
+
+A refused image is marked rejected, and its event goes without it and says so. That is final, so a
+refusal is believed as one of an event is (`verdicts`): at once if the API says what is wrong with
+the image, else when it takes another one. Until then the event waits. If all meet it, no more
+images are tried in this pass; the events that have none go on.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from vevents.delivery.doubts import BLOCKED_TRIES, Doubts
 from vevents.delivery.lanes import Lanes
+from vevents.delivery.sender import StopError
 from vevents.delivery.uploads import Upload, Uploads
 from vevents.errors import DeliveryError, NoAnswerError, RefusedError, ServerError
 from vevents.frames import sniff
@@ -28,6 +36,10 @@ if TYPE_CHECKING:
 
 # The server takes images and does not say under which id: every try leaves one there.
 _UNNAMED_IMAGES_MAX = 3
+# These judge an image, if the API says so; any other may come from something before the server.
+_MEANS_IMAGE = frozenset((400, 415, 422))
+# And no server takes more than that.
+_SURELY_TOO_LARGE = 20_000_000
 # A frame is written before its event; a process that dies in between leaves a frame for nobody.
 _ORPHAN_AGE_S = 3_600
 _ORPHANS_PER_NOTE = 100
@@ -48,12 +60,15 @@ class Outcome:
         missing: Why others are left out.
         reused: Sequence numbers of those that were uploaded for something else.
         failed: Whether one may still be uploaded by a later pass.
+        doubted: Whether one was refused and it is not known yet if that is to be believed; the
+            other attributes are not valid then.
     """
 
     source_ids: dict[int, str] = field(default_factory=dict)
     missing: dict[int, str] = field(default_factory=dict)
     reused: set[int] = field(default_factory=set)
     failed: bool = False
+    doubted: bool = False
 
 
 class Digests:
@@ -149,8 +164,12 @@ class Images:
         self._batch_size = batch_size
         self._changed = changed
         self._refused = Digests()  # -> reason
+        self._doubts: Doubts[Upload] = Doubts("images", "their events stay pending", self._believe)
+        self._doubted: set[bytes] = set()
         self._unnamed_images = 0
-        self._unnamed: DeliveryError | None = None
+        self._moments = itertools.count(1)
+        # Why no more images are uploaded in this pass, or None.
+        self._given_up: DeliveryError | None = None
         self.uploads = Uploads(count)
         self.lanes = Lanes(count, time.monotonic) if count > 1 else None
         self._under_way: dict[bytes, Upload] = {}
@@ -200,13 +219,19 @@ class Images:
             What became of them. None if another copy of one is under way now, as the copy that
             was wanted first is gone; `ways` has it.
         """
+        for _, way in ways:
+            if isinstance(way, Upload):
+                self._settle(way)
+        if any(frame.digest in self._doubted for frame, _ in ways):
+            return Outcome(doubted=True)
         outcome = Outcome()
         outcome.reused = {frame.seq for frame, way in ways if isinstance(way, str)}
         for index, (frame, way) in enumerate(ways):
             if isinstance(way, Upload):
-                self._settle(way)
-                if way.missing and way.frame.seq != frame.seq:
-                    # The copy that was wanted first is gone; this one may still be there.
+                follower = self._under_way.get(frame.digest)
+                if (way.missing and way.frame.seq != frame.seq) or follower is not None:
+                    # The copy that was wanted first is gone, and this one may still be there; or
+                    # what was blocked is tried again.
                     ways[index] = (frame, self._way_of(frame))
                     return self.end(read, ways) if self.are_over(ways) else None
                 if way.error is not None and frame.digest not in self._refused:
@@ -269,6 +294,23 @@ class Images:
             self._log.mark(seqs, "rejected", stream="media")
 
     # --- the pass ends ---------------------------------------------------------------------
+
+    @property
+    def are_doubted(self) -> bool:
+        """Whether events wait for a verdict on their images."""
+        return bool(self._doubted)
+
+    def conclude(self) -> bool:
+        """No more images come: believe what was refused if the server took any.
+
+        Returns:
+            Whether nothing is doubted any more.
+        """
+        if self._doubts and self._given_up is None and self._counts.images_delivered:
+            self._doubts.accepted()
+        elif self._doubts:
+            self._give_up_all(self._doubts.disbelief())
+        return not self._doubts
 
     def raise_failure(self) -> None:
         """Raise what ended an upload's thread, if anything did."""
@@ -345,11 +387,12 @@ class Images:
     def _upload(self, upload: Upload) -> None:
         """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
         frame, log_lock = upload.frame, self.uploads.log_lock()
-        if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
-            upload.error = self._unnamed
+        if self._given_up is not None:
+            upload.error = self._given_up
             return
         with log_lock:
             image = self._log.frame_view(frame)
+            upload.begun = next(self._moments)
         if image is None:
             upload.missing = True
             return
@@ -358,10 +401,12 @@ class Images:
                 source_id = self._send(upload, image)
         except (RefusedError, ServerError, NoAnswerError) as error:
             upload.error = error
-            if error.status_code == 201:
-                with log_lock:
+            with log_lock:
+                upload.answered = next(self._moments)
+                if error.status_code == 201:
                     self._unnamed_images += 1
-                    self._unnamed = error
+                    if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
+                        self._given_up = error
             return
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with log_lock:
@@ -373,7 +418,7 @@ class Images:
     def _send(self, upload: Upload, image: memoryview) -> str:
         mime = sniff(bytes(image[:_SNIFF_SIZE])) or "application/octet-stream"
         name = f"{upload.frame.digest.hex()}.{mime.rpartition('/')[2]}"
-        return self._sender.send(
+        return self._api.send(
             lambda within_s: self._client.upload_image(
                 image, name=name, mime=mime, within_s=within_s
             ),
@@ -387,21 +432,57 @@ class Images:
     def _settle(self, upload: Upload) -> None:
         """Remember what became of an upload, once."""
         frame = upload.frame
-        if self._under_way.get(frame.digest) is not upload:
+        if self._under_way.get(frame.digest) is not upload or frame.digest in self._doubted:
+            return
+        self._changed()
+        error = upload.error
+        if isinstance(error, RefusedError):
+            self._judge(upload, error)
             return
         del self._under_way[frame.digest]
-        self._changed()
         if upload.source_id is not None:
             self._uploaded.put(frame.digest, upload.source_id)
-        elif isinstance(upload.error, RefusedError):
-            error = upload.error
-            if error.status_code == 404:
-                self._api.confirm()
-            note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
-            note |= {"status": error.status_code, "reason": str(error)}
-            self._notes.append({"kind": "image-rejected"} | note)
-            self._refused.put(frame.digest, str(error))
-            self._counts.images_rejected += 1
+            # They are settled in the order of the events; the answers may have come in another.
+            self._doubts.accepted(lambda doubted: doubted.answered < upload.begun)
+
+    def _judge(self, upload: Upload, error: RefusedError) -> None:
+        """Believe a refusal, or wait for what the server says of other images."""
+        digest, status = upload.frame.digest, error.status_code
+        upload.blocked += error.blocked
+        if status == 404:
+            self._api.confirm()
+        means_image = error.from_api and status in _MEANS_IMAGE
+        try:
+            if means_image or (status == 413 and upload.frame.size > _SURELY_TOO_LARGE):
+                del self._under_way[digest]
+                self._doubts.count(error)
+                self._believe(upload, error)
+            else:
+                self._doubted.add(digest)
+                self._doubts.add(upload, error)
+        except StopError as stop:
+            self._give_up_all(stop)
+
+    def _believe(self, upload: Upload, error: RefusedError) -> None:
+        """Let the events go without an image; one that was blocked is tried again before."""
+        frame = upload.frame
+        self._doubted.discard(frame.digest)
+        self._under_way.pop(frame.digest, None)
+        if 0 < upload.blocked < BLOCKED_TRIES:
+            follower = Upload(frame, upload.ahead)
+            follower.blocked = upload.blocked
+            self._under_way[frame.digest] = follower
+            self.uploads.add(follower, self._upload)
+            return
+        note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
+        note |= {"status": error.status_code, "reason": str(error)}
+        self._notes.append({"kind": "image-rejected"} | note)
+        self._refused.put(frame.digest, str(error))
+        self._counts.images_rejected += 1
+
+    def _give_up_all(self, stop: StopError) -> None:
+        """Upload no more in this pass; what failed so may go in the next one."""
+        self._given_up = self._sender.last_failure = ServerError(str(stop))
 
     def _now_ns(self) -> int:
         return int(self._time.clock() * 1e9)

@@ -66,13 +66,18 @@ class ItemImages:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One event that is ready to be posted."""
+    """One event that is ready to be posted.
+
+    Attributes:
+        blocked: How often something before the server blocked it.
+    """
 
     record: Record
     event_id: str
     body: bytes
     has_default_use_case: bool
     images: ItemImages | None = None
+    blocked: int = 0
 
 
 class Reader:

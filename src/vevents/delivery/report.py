@@ -14,6 +14,7 @@ class Rejection(StrEnum):
     """Why an event was set aside: the `code` in its note."""
 
     REFUSED = "refused"
+    BLOCKED = "blocked"
     TOO_LARGE = "too-large"
     UNKNOWN_USE_CASE = "unknown-use-case"
     TOO_OLD = "too-old"

@@ -1,10 +1,10 @@
 """Makes requests: within limits, repeated when that may help, given up when not.
 
-    no network, not the API          the pass ends at once
+    no network                       the pass ends at once
     401/402/403/423                  the pass ends at once
     no complete answer, 408/425/5xx  repeated with growing random waits, then raised
     429/529                          repeated after the wait asked for, then the pass ends
-    any other 4xx                    raised
+    any other 4xx, not the API       raised
 
 A server that asks for a longer wait than the policy allows ends the pass, and so do too many
 failures in a row without one success. A wait that the server asks for holds up every thread's next
@@ -26,6 +26,7 @@ from vevents.delivery.lanes import Lanes
 from vevents.delivery.pace import Pace
 from vevents.errors import (
     AuthorizationError,
+    BlockedError,
     DeliveryError,
     NoAnswerError,
     RefusedError,
@@ -210,6 +211,7 @@ class Sender:
 
         Raises:
             RefusedError: The server refuses it for good.
+            BlockedError: Something answered in place of the server.
             ServerError, NoAnswerError: It still fails at the last attempt.
             StopError: The pass is over.
         """
@@ -254,7 +256,7 @@ class Sender:
                 try:
                     answer = call(self._within_s(size))
                     good = went = True
-                except RefusedError:
+                except (RefusedError, BlockedError):
                     good = went = True
                     raise
                 except (NoAnswerError, ThrottledError, ServerError):

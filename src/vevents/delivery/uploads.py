@@ -52,9 +52,22 @@ class Upload:
         source_id: The id that the server gave it, or None.
         missing: The frame was not in the log any more.
         error: Why the server did not take it, or None.
+        begun: When its request began, and
+        answered: when it was answered, on a count of these moments of all uploads.
+        blocked: How often something before the server blocked it, in this upload and those before.
     """
 
-    __slots__ = ("ahead", "done", "error", "frame", "missing", "source_id")
+    __slots__ = (
+        "ahead",
+        "answered",
+        "begun",
+        "blocked",
+        "done",
+        "error",
+        "frame",
+        "missing",
+        "source_id",
+    )
 
     def __init__(self, frame: FrameRef, ahead: int) -> None:
         self.frame = frame
@@ -63,6 +76,7 @@ class Upload:
         self.source_id: str | None = None
         self.missing = False
         self.error: DeliveryError | None = None
+        self.begun = self.answered = self.blocked = 0
 
 
 class Uploads:

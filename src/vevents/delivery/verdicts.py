@@ -4,8 +4,9 @@ The server's refusals are believed with care, since what is set aside does not c
 
     a default use case that the server does not know is a wrong setting and no fault of the events:
                        they stay pending
-    a refusal that says nothing of an event (409, 413 for a small one, ...) is believed once the
-                       server accepts another; if all meet it, it is the fault of something else
+    a refusal that says nothing of an event (409, 413 for a small one, what is not the API's, ...)
+                       is believed once the server accepts another; if all meet it, it is the
+                       fault of something else
     nothing but refusals end the pass after some events were set aside
 
 Of events with the same id the later one never overtakes: what waits holds back what follows.
@@ -14,10 +15,11 @@ Of events with the same id the later one never overtakes: what waits holds back 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vevents.delivery.backlog import IdFilter
+from vevents.delivery.doubts import BLOCKED_TRIES, Doubts
 from vevents.delivery.report import Counts, Rejection
 from vevents.delivery.sender import StopError, StopReason
 from vevents.errors import DeliveryError, EventTooLargeError, RefusedError
@@ -32,14 +34,9 @@ if TYPE_CHECKING:
 _EVENT_AHEAD_S_MAX = 23 * 3_600
 # So many events that name no use case are refused, and none is accepted: the default is wrong.
 _DEFAULT_REFUSED_MAX = 3
-# A pass that sees nothing but refusals sets so many events aside and ends: a wrong key, a bad
-# release or a middlebox must not empty a backlog.
-_REFUSED_ALONE_MAX = 20
 # What a server may say of an event whose use case it does not know. These judge what is in an
 # event; any other status may come from something that stands before the server.
 _MAY_MEAN_USE_CASE = frozenset((400, 404, 422))
-# So many events in a row meet such a status: it has nothing to do with them.
-_DOUBTED_MAX = 20
 # No server takes events and finds this too large.
 _SURELY_SMALL = 65_536
 
@@ -93,10 +90,10 @@ class Verdicts:
         self._changed = changed
         self._held_ids: IdFilter | None = None
         self._without_use_case = 0
-        self._refused_alone = 0  # since one was accepted
-        self._default_refusals = 0  # likewise
+        self._doubts: Doubts[Item] = Doubts("events", "they stay pending", self._believe)
+        self._blocked: list[Item] = []
+        self._default_refusals = 0  # since one was accepted
         self._default_refused: list[tuple[Item, RefusedError]] = []
-        self._doubted: list[tuple[Item, RefusedError]] = []
 
     # --- before the server is asked --------------------------------------------------------
 
@@ -162,19 +159,16 @@ class Verdicts:
         self._notes.settle({item.record.seq: item.event_id for item in items})
         self._log.ack([item.record.seq for item in items])
         self._counts.delivered += len(items)
-        self._refused_alone = 0
         default_accepted = any(item.has_default_use_case for item in items)
         if default_accepted:
             self._default_refusals = 0
-        self._believe_doubted()
+        self._doubts.accepted()
         if default_accepted and not self._default.accepted:
             # So it was not the use case that the server refused before.
             self._default.accepted = True
             refused, self._default_refused = self._default_refused, []
             for item, error in refused:
-                self.reject(
-                    item.record, item.event_id, Rejection.REFUSED, str(error), error.status_code
-                )
+                self._set_aside(item, error)
         self._changed()
 
     def refuse(self, item: Item, error: RefusedError) -> None:
@@ -184,14 +178,14 @@ class Verdicts:
             StopError: The server refuses one event after the other.
         """
         status = error.status_code
-        if status not in _MAY_MEAN_USE_CASE:
-            self._doubted.append((item, error))
-            if status == 413 and len(item.body) > _SURELY_SMALL:
-                self._believe_doubted(len(self._doubted) - 1)
-                return
+        if status == 413 and len(item.body) > _SURELY_SMALL:
+            self._set_aside(item, error)
+            return
+        if error.blocked:
+            item = replace(item, blocked=item.blocked + 1)
+        if status not in _MAY_MEAN_USE_CASE or not error.from_api:
             self._hold(item.event_id)
-            if len(self._doubted) >= _DOUBTED_MAX:
-                raise self._refused_for_nothing()
+            self._doubts.add(item, error)
             return
         if item.has_default_use_case:
             self._default_refusals += 1
@@ -200,45 +194,47 @@ class Verdicts:
                 self._default.accepted = False
         if status == 404 or (item.has_default_use_case and not self._default.accepted):
             self._api.confirm()
-        self._believe_one_more(error)
+        self._doubts.count(error)
         known = self._api.use_cases
         if not item.has_default_use_case:
             use_case_id = self._log.decode(item.record).use_case_id
             unknown = status == 404 and known is not None and use_case_id not in known
-            code = Rejection.UNKNOWN_USE_CASE if unknown else Rejection.REFUSED
-            self.reject(item.record, item.event_id, code, str(error), status)
+            self._set_aside(item, error, Rejection.UNKNOWN_USE_CASE if unknown else None)
         elif self._default.accepted or self._default.id in (known or ()):
-            self.reject(item.record, item.event_id, Rejection.REFUSED, str(error), status)
+            self._set_aside(item, error)
         else:
             # Not judged yet: the list may not show all of them.
             self._default_refused.append((item, error))
             self._hold(item.event_id)
 
-    def _believe_one_more(self, error: RefusedError) -> None:
-        """End the pass if the server refuses one event after the other and accepts none."""
-        self._refused_alone += 1
-        if self._refused_alone > _REFUSED_ALONE_MAX:
-            raise StopError(
-                StopReason.SERVER,
-                f"{_REFUSED_ALONE_MAX} events were refused and none accepted, so it may not be "
-                f"their fault; the others stay pending: {error}",
-            )
+    def take_blocked(self) -> list[Item]:
+        """Return the events to be posted once more, as what blocked them may be gone."""
+        blocked, self._blocked = self._blocked, []
+        return blocked
 
-    def _believe_doubted(self, start: int = 0) -> None:
-        """Set the events aside whose refusal was not believed until the server took another."""
-        doubted, self._doubted = self._doubted[start:], self._doubted[:start]
-        for item, error in doubted:
+    def conclude(self) -> bool:
+        """No more events come: believe what was refused if the server took any.
+
+        Returns:
+            Whether some are to be posted once more.
+        """
+        if self._doubts and self._counts.delivered:
+            self._doubts.accepted()
+        return bool(self._blocked)
+
+    def _believe(self, item: Item, error: RefusedError) -> None:
+        if 0 < item.blocked < BLOCKED_TRIES:
+            self._blocked.append(item)
+        else:
+            self._set_aside(item, error)
+
+    def _set_aside(self, item: Item, error: RefusedError, code: Rejection | None = None) -> None:
+        """Set an event aside whose refusal is believed."""
+        if code is None and error.blocked:
+            code = Rejection.BLOCKED
+        elif code is None:
             code = Rejection.TOO_LARGE if error.status_code == 413 else Rejection.REFUSED
-            self.reject(item.record, item.event_id, code, str(error), error.status_code)
-
-    def _refused_for_nothing(self) -> StopError:
-        _, error = self._doubted[-1]
-        return StopError(
-            StopReason.SERVER,
-            f"{len(self._doubted)} events were refused with {error.status_code} ({error}) and "
-            "none was accepted since, so it is not believed; they stay pending: is there a proxy "
-            "or firewall that does not let them through?",
-        )
+        self.reject(item.record, item.event_id, code, str(error), error.status_code)
 
     def _default_is_unknown(self) -> bool:
         return len(self._default_refused) >= _DEFAULT_REFUSED_MAX
@@ -295,7 +291,7 @@ class Verdicts:
     @property
     def undecided(self) -> int:
         """How many events were refused and not judged; they stay pending."""
-        return len(self._default_refused) + len(self._doubted)
+        return len(self._default_refused) + len(self._doubts)
 
     def left_behind(self, last_failure: DeliveryError | None) -> StopError | None:
         """What to say of the events that stay pending behind a pass, if there are any.
@@ -303,10 +299,8 @@ class Verdicts:
         Args:
             last_failure: The last error that repetition did not cure.
         """
-        if self._doubted:
-            if not self._counts.delivered:
-                return self._refused_for_nothing()
-            self._believe_doubted()
+        if self._doubts:
+            return self._doubts.disbelief()
         if self._without_use_case:
             return StopError(
                 StopReason.NO_USE_CASE,
