@@ -313,3 +313,29 @@ def test_a_key_without_the_right_ends_the_pass_also_for_one_event(site: Site) ->
 
 def test_the_limits_are_those_that_are_documented() -> None:
     assert doubts_module._DOUBTED_MAX == doubts_module._REFUSED_ALONE_MAX == 20
+
+
+def test_a_bundle_that_a_firewall_blocks_goes_the_ordinary_way(
+    site: Site, options: dict[str, Any]
+) -> None:
+    site.append(jpeg("naughty"))
+    site.append(jpeg("good"))
+    site.server.interfere = to_those_with(b"naughty", NOT_THE_API[0])
+
+    report = site.flush(options=options | {"bundle": True})
+
+    assert (report.delivered, report.bundles, report.images_rejected) == (2, 1, 1)
+
+
+def test_no_bundle_overtakes_an_event_of_its_id_that_waits_for_a_verdict(
+    site: Site, options: dict[str, Any]
+) -> None:
+    site.append(jpeg("naughty"), event_id="shared")
+    last = site.append(jpeg("good"), event_id="shared")
+    site.append(jpeg("better"))
+    site.server.interfere = to_those_with(b"naughty", refused(409))
+
+    report = site.flush(options=options | {"bundle": True})
+
+    assert (report.delivered, report.stopped_reason) == (3, None)
+    assert site.server.events["shared"]["eventData"]["value"] == f"event {last.seq}"
