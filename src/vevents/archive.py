@@ -80,6 +80,9 @@ def pack(
     frames = dict(frames)
     reasons = dict(missing or {})
     wanted = required_frames(event)
+    if event.images and event.display_image_position is None:
+        # As the official block has it.
+        event = replace(event, display_image_position=0)
     while True:
         archive = _gzip(pieces(event, frames, missing=reasons, use_case_id=use_case_id))
         if len(archive) <= size_max or not frames:
@@ -125,8 +128,6 @@ def pieces(
         del payload["useCaseId"]
     if not payload["eventData"]:
         del payload["eventData"]
-    if payload["images"]:
-        payload.setdefault("displayImagePosition", 0)
     members: dict[str, bytes | memoryview] = {
         PAYLOAD: json.dumps(payload, indent=2, allow_nan=False).encode()
     }

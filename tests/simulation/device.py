@@ -60,7 +60,7 @@ class Habits:
         # The pictures are none: of the steps, only this one changes them.
         ladder = Ladder([Step(0.5, "none")])
         shares_ids = dice.random() < 0.3
-        return cls(
+        drawn = cls(
             events_per_day=dice.choice((10, 30, 60, 120)),
             frame_share=dice.choice((0, 0.1, 0.3, 0.8)),
             frame_size_max=dice.choice((2_000, 10_000, 40_000)),
@@ -87,6 +87,8 @@ class Habits:
             # What is sent again after something later under its id would overwrite it.
             retries=not shares_ids and dice.random() < 0.5,
         )
+        drawn.flusher["bundle"] = dice.random() < 0.25
+        return drawn
 
 
 class Device:

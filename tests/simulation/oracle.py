@@ -117,8 +117,12 @@ class Book:
             entry.seq == len(self.entries) + 1,
             f"append gave number {entry.seq} to event {len(self.entries) + 1}",
         )
+        chain = self.by_id.setdefault(entry.event_id, [])
+        if chain and chain[-1].sighting is entry.sighting:
+            # What was set aside is appended once more, as the ladder has left it.
+            entry.shed = entry.shed or chain[-1].shed
         self.entries.append(entry)
-        self.by_id.setdefault(entry.event_id, []).append(entry)
+        chain.append(entry)
         self.states["pending"] += 1
         self.appended += 1
         if not entry.time_given:

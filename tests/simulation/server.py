@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +24,8 @@ from vevents.emulator.routes import Emulator
 
 API_KEY = "rf-simulated"
 _SINGLE, _BATCH, _UPLOAD = "/vision-events", "/vision-events/batch", "/vision-events/upload"
-_EVENT_PATHS = (_SINGLE, _BATCH)
+_BUNDLE = "/vision-events/bundle"
+_EVENT_PATHS = (_SINGLE, _BATCH, _BUNDLE)
 # These are about the key, the moment or the server, and say nothing of an event.
 _NOT_THE_EVENTS = frozenset((401, 402, 403, 408, 423, 425, 429))
 _MOODS = (
@@ -253,6 +256,11 @@ class Server:
     def _events_in(path: str, body: bytes) -> list[dict[str, Any]]:
         if path == _SINGLE:
             return [json.loads(body)]
+        if path == _BUNDLE:
+            with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                payload = tar.extractfile("payload.json")
+                assert payload is not None
+                return [json.load(payload)]
         return json.loads(body)["events"] if path == _BATCH else []
 
     def _ask_emulator(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
