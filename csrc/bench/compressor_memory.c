@@ -8,7 +8,7 @@
 #include "vev_zstd.h"
 
 static const size_t sizes[] = {2u << 10, 8u << 10, 32u << 10, 64u << 10};
-static const int levels[] = {-7, -3, 1, 3, 9};
+static const int levels[] = {-7, -2, 1, 3, 9};
 
 static size_t after(const vev_zdict *dict, int level, size_t size)
 {
