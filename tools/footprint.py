@@ -5,8 +5,8 @@
 
 The memory of a process is what /proc/PID/smaps calls Rss, pages of the rings left out: those are
 the log itself, belong to the kernel's cache and go back when it needs them. Shared libraries count
-in full, although other processes share them. Of the times the fastest of 15 runs is what a
-quiet machine takes. Runs in an environment with vevents[emulate], which plays the server.
+in full, although other processes share them. Times are medians and the fastest of 15 runs;
+on a busy machine only the CPU time means much, and that is what the target is about. Runs in an environment with vevents[emulate], which plays the server.
 
 Exit code 1 if a target is missed.
 """
@@ -35,7 +35,7 @@ STARTS = 15
 TARGETS = {
     "append_adds_mib": 8.0,
     "append_frames_adds_mib": 8.0,
-    "flush_idle_fastest_s": 0.3,
+    "flush_idle_cpu_s": 0.3,
     "agent_peak_mib": 60.0,
 }
 

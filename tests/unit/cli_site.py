@@ -12,6 +12,8 @@ from vevents.log import EventLog
 
 KEY = "rf_secret_0123456789"
 USE_CASE = "uc-1"
+# After so long a process hangs; under qemu and on a busy machine a start takes half a minute.
+PATIENCE_S = 180.0
 
 
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
-from cli_site import clean_environment
+from cli_site import PATIENCE_S, clean_environment
 
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
@@ -75,7 +75,7 @@ def test_prints_what_a_shell_needs_and_stops_on_a_signal(number: signal.Signals)
             assert client.create_event(event()) == "evt-1"
 
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
 
     assert (process.returncode, err) == (ExitCode.OK, "")
 
@@ -118,7 +118,7 @@ def test_rate_limit_and_access_log() -> None:
             with pytest.raises(ThrottledError):
                 client.list_use_cases()
         process.terminate()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
 
     assert err.count("/vision-events/use-cases") == 2
 
@@ -136,7 +136,7 @@ def test_chaos_says_its_seed_and_what_it_did() -> None:
                         client.get(url)
                 faults = client.get(f"{shown['API_URL']}/__emulator__/faults").json()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=PATIENCE_S)
         assert faults["chaos"] == "7:high"
         return faults["history"], err
 

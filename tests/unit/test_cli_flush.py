@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_site import KEY, USE_CASE, clean_environment, small_log
+from cli_site import KEY, PATIENCE_S, USE_CASE, clean_environment, small_log
 
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
@@ -280,7 +280,7 @@ def test_pause_ends_a_running_pass_after_its_request(
     process = start("--json")
     wait_for_request(emulator)
     assert main(["pause", "--for", "1h"]) == ExitCode.OK
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == ExitCode.HELD
     report = json.loads(out)
@@ -418,7 +418,8 @@ def start(*options: str, **streams: Any) -> subprocess.Popen[str]:
 
 
 def wait_for_request(emulator: RunningEmulator) -> None:
-    for _ in range(1000):
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
         if emulator.counts()["injected"]:
             return
         time.sleep(0.01)
@@ -442,7 +443,7 @@ def test_signal_lets_the_current_request_finish(
     process = start()
     wait_for_request(emulator)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == code
     assert out.startswith("100 events delivered, 50 pending")
@@ -460,7 +461,7 @@ def test_ignored_signal_stays_ignored(tmp_path: Path, emulator: RunningEmulator)
     process = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     wait_for_request(emulator)
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == ExitCode.OK
     assert pending(log) == 0
@@ -530,7 +531,7 @@ def test_second_ctrl_c_does_not_wait(log: Path, emulator: RunningEmulator) -> No
     assert process.poll() is None
     began_s = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == ExitCode.INTERRUPTED
     assert time.monotonic() - began_s < 20
@@ -543,7 +544,7 @@ def test_killed_at_once_loses_nothing(log: Path, emulator: RunningEmulator) -> N
     process = start()
     wait_for_request(emulator)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
 
     assert pending(log) == 3
     assert main(["flush"]) == ExitCode.OK
@@ -558,7 +559,7 @@ def test_progress_on_a_terminal() -> None:
         pytest.skip(f"no terminal to be had here: {error}")
     process = start(stderr=other_end)
     os.close(other_end)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     shown = b""
     # The system reports the end of a terminal whose other end is closed as an error.
     while True:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cli_site import clean_environment
+from cli_site import PATIENCE_S, clean_environment
 
 from vevents import EventLog
 from vevents.cli import main
@@ -64,7 +64,7 @@ def test_serves_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
         assert post(shown["url"]).status_code == 201
 
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
 
     assert (process.returncode, out, err) == (ExitCode.OK, "", "")
     with EventLog(tmp_path / "log", read_only=True) as log:
@@ -96,7 +96,7 @@ def test_options_reach_the_store(tmp_path: Path) -> None:
             f"{url}/v2/events", json=BODY | {"x": "x" * 200}, headers=headers, trust_env=False
         )
         process.terminate()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
 
     assert len(ids) == 2
     assert health["durable_seq"] == 2
@@ -120,7 +120,7 @@ def test_the_key_comes_from_environment_or_file(
         assert post(url).status_code == 401
         assert post(url, headers={"X-API-Key": KEY}).status_code == 201
         process.terminate()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
 
     assert KEY not in line + err
 

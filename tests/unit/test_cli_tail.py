@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_site import USE_CASE, clean_environment, small_log
+from cli_site import PATIENCE_S, USE_CASE, clean_environment, small_log
 
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
@@ -151,5 +151,5 @@ def test_reader_that_has_seen_enough(tmp_path: Path) -> None:
     with process:
         assert json.loads(process.stdout.readline())["seq"] == 1
         process.stdout.close()
-        assert process.wait(timeout=30) == ExitCode.OK
+        assert process.wait(timeout=PATIENCE_S) == ExitCode.OK
         assert process.stderr.read() == ""
