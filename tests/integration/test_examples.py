@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -75,10 +77,16 @@ def fill(directory, count):
 def test_every_example_has_a_test():
     source = Path(__file__).read_text(encoding="utf-8")
 
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in EXAMPLES.iterdir():
+        if path.name == "README.md":
+            continue
+        assert f"]({path.name}" in listed, path.name
         if path.name == "workflow":
             continue  # needs the engine: tests/interop
         assert f'run("{path.name}"' in source, path.name
+    for path in re.findall(r"\]\(([^)]+)\)", listed):
+        assert (EXAMPLES / path).exists(), path
 
 
 def test_the_camera_loop(run, tmp_path):
@@ -96,6 +104,51 @@ def test_the_camera_loop(run, tmp_path):
             assert (box.class_name, box.width, box.height, box.confidence) == ("burr", 30, 20, 1)
             assert log.frame(event.images[0].frame).startswith(b"\xff\xd8\xff")
     assert stats(tmp_path / "log", "media").pending == 5
+
+
+def test_the_supervision_sink(run, tmp_path):
+    pytest.importorskip("cv2")
+    pytest.importorskip("supervision")
+
+    said = run("supervision_sink.py", tmp_path / "log")
+
+    found = re.fullmatch(r"(\d+) alerts, (\d+) frames with nothing to report\n", said)
+    assert found is not None
+    assert int(found[1]) + int(found[2]) == 40
+    assert stats(tmp_path / "log").pending == int(found[1]) > 0
+    with EventLog(tmp_path / "log", read_only=True) as log:
+        for event in map(log.decode, log.read()):
+            names = [box.class_name for box in event.images[0].object_detections]
+            assert names.count("head") == event.metadata["heads"] >= 1
+            assert log.frame(event.images[0].frame).startswith(b"\xff\xd8\xff")
+
+
+def test_a_producer_without_vevents(run, tmp_path):
+    picture = tmp_path / "frame.jpg"
+    picture.write_bytes(b"\xff\xd8\xff\xe0 pixels")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    assert "not taken" in run("post_event.py", picture, "--url", url, "--patience", "0", expected=1)
+
+    serve = [sys.executable, "-m", "vevents", "serve", "--dir", tmp_path / "log", "--port", port]
+    store = subprocess.Popen(list(map(str, serve)), stdout=subprocess.DEVNULL)
+    try:
+        # It starts while the producer is trying already.
+        said = run("post_event.py", picture, "--url", url, "--result", "fail")
+        (tmp_path / "text").write_text("no picture")
+        refused = run("post_event.py", tmp_path / "text", "--url", url, expected=1)
+        assert "refused with 422" in refused
+        assert "images[0].base64Image: must be a JPEG" in refused
+    finally:
+        store.terminate()
+        assert store.wait(30) == 0
+    with EventLog(tmp_path / "log", read_only=True) as log:
+        [record] = log.read()
+        event = log.decode(record)
+        assert said.strip() == event.event_id
+        assert (event.data, event.device_id) == ({"result": "fail"}, "press-03")
+        assert log.frame(event.images[0].frame) == picture.read_bytes()
 
 
 def test_the_reconnect_hook(run, tmp_path, emulator):
