@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,23 @@ def test_serves_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     with EventLog(tmp_path / "log", read_only=True) as log:
         assert log.stats().appended == 1
         assert log.durable_seq == 1  # closing the log syncs it
+
+
+def test_systemd_is_told_when_it_listens_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with serve("--port", "0", "--json") as (process, line):
+            url = json.loads(line)["url"]
+            assert manager.recv(1_000).decode() == f"STATUS=listening on {url}"
+            assert manager.recv(1_000) == b"READY=1"
+            assert post(url).status_code == 201
+            process.terminate()
+            assert manager.recv(1_000) == b"STOPPING=1"
+            assert process.wait(PATIENCE_S) == 0
 
 
 def test_says_where_it_listens() -> None:

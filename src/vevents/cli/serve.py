@@ -77,6 +77,7 @@ def command(
     `pip install "vevents[serve]"`.
     """
     from vevents import store
+    from vevents.delivery.sdnotify import ServiceManager
 
     settings = load_settings(dir_, config, log_level)
     store.require_packages()
@@ -92,6 +93,7 @@ def command(
         held_size_max=2 * max_body,
         connection_count_max=max_connections,
     )
+    manager = ServiceManager()
     bound = store.bind(chosen)
     url = store.describe(bound)
 
@@ -102,10 +104,13 @@ def command(
                 click.echo(json.dumps({"url": url, "dir": str(log.directory)}))
             else:
                 click.echo(f"listening on {url}, writing to {log.directory}")
+            manager.status(f"listening on {url}")
+            manager.ready()
 
         try:
             store.serve(log, chosen, bound, show)
         finally:
+            manager.stopping()
             if unix is not None:
                 unix.unlink(missing_ok=True)
     return ExitCode.OK
