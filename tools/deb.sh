@@ -125,7 +125,7 @@ within sh -euc '
     cc -static $warnings $source $(pkg-config --static --cflags --libs vevents) -o static
     for program in shared own static; do
         printf "deb: %s, %s: " "$(dpkg --print-architecture)" $program
-        ./$program log-$program image.jpg image.jpg image.jpg | tail -1
+        timeout 300 ./$program log-$program image.jpg image.jpg image.jpg | tail -1
     done
     ldd shared | grep -q libvevents.so.0
     if ldd own | grep libvevents; then exit 1; fi'
