@@ -713,13 +713,16 @@ class EventLog:
         )
         return seq
 
-    def notes(self, from_seq: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    def notes(
+        self, from_seq: int = 0, states: Sequence[State] = READABLE
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Iterate over the notes that are still there, oldest first, with sequence numbers.
 
         Args:
             from_seq: First sequence number wanted.
+            states: Notes in other states are passed over.
         """
-        for record in self.read("delivery", from_seq=from_seq, states=READABLE):
+        for record in self.read("delivery", from_seq=from_seq, states=states):
             note = msgpack.unpackb(record.payload, strict_map_key=False)
             if not isinstance(note, dict):
                 raise LogCorruptError(f"{self.directory}: note {record.seq} is not a map")

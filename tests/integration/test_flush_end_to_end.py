@@ -184,6 +184,8 @@ def test_killed_again_and_again(
         assert_everything_arrived(log, emulator)
         different = {row["sha256"] for row in emulator.images()}
         assert len(different) == 200
+        noted = [note["digest"] for _, note in log.notes() if note["kind"] == "upload"]
+        assert len(noted) == len(set(noted))
         # A kill between the server's answer and the note is the only way to upload twice, and at
         # most four uploads are under way.
         assert len(emulator.images()) - len(different) <= 4 * kills

@@ -25,6 +25,7 @@ from vevents._ffi import Moment
 from vevents.errors import EventTooLargeError
 from vevents.event import Event, FrameRef
 from vevents.frames import digest
+from vevents.log import READABLE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +103,7 @@ class FakeLog:
         default_factory=lambda: {"events": [], "media": []}
     )
     written_notes: list[dict[str, Any]] = field(default_factory=list)
+    marked_notes: set[int] = field(default_factory=set)
     evicted: set[tuple[str, int]] = field(default_factory=set)
     window_sizes: list[int] = field(default_factory=list)
     sync_count: int = 0
@@ -199,6 +201,9 @@ class FakeLog:
     def mark(self, seqs: Sequence[int], state: str, stream: str = "events") -> int:
         self.tripwire.step(f"before mark {stream} {state}")
         changed = 0
+        if stream == "delivery":
+            self.marked_notes.update(seqs)
+            return len(seqs)
         for seq in seqs:
             record = self.streams[stream][seq - 1]
             changed += record.state != state
@@ -222,12 +227,19 @@ class FakeLog:
     def now(self) -> Moment:
         return Moment(int(self.clock() * 1e9), 0, 1, synced=True)
 
-    def notes(self, from_seq: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    def notes(
+        self, from_seq: int = 0, states: Sequence[str] = READABLE
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         self.tripwire.step("read notes")
         first = max(1, from_seq)
-        yield from enumerate(self.written_notes[first - 1 :], start=first)
+        for seq, note in enumerate(self.written_notes[first - 1 :], start=first):
+            if ("delivered" if seq in self.marked_notes else "pending") in states:
+                yield seq, note
 
     def stats(self, stream: str = "events") -> FakeStats:
+        if stream == "delivery":
+            count = len(self.written_notes)
+            return FakeStats(count, 0, count, 0, 0, 0, 1, count)
         counts = Counter(
             "evicted" if (stream, record.seq) in self.evicted else record.state
             for record in self.streams.get(stream, [])

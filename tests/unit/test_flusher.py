@@ -25,7 +25,7 @@ from flush_site import (
     refuse,
 )
 
-from vevents.delivery import images as images_module
+from vevents.delivery import digests as digests_module
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.errors import FlushLockedError, LogDegradedError
 from vevents.event import Classification, Event, Image
@@ -303,7 +303,7 @@ def test_notes_of_others_and_broken_ones_are_passed_over(site: Site) -> None:
 def test_digests_that_are_not_used_are_forgotten(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "_DIGESTS_REMEMBERED_MAX", 2)
+    monkeypatch.setattr(digests_module, "_REMEMBERED_MAX", 2)
     for name in ("a", "b", "a", "c", "a", "b"):
         site.append(jpeg(name))
 

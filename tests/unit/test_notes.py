@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from vevents import EventLog
@@ -20,7 +21,10 @@ class NotesOnly:
     def __init__(self, *notes: Note) -> None:
         self.written = list(notes)
 
-    def notes(self, from_seq: int = 0) -> Iterator[tuple[int, Note]]:
+    def stats(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(last_seq=len(self.written))
+
+    def notes(self, from_seq: int = 0, _: object = None) -> Iterator[tuple[int, Note]]:
         for seq, note in enumerate(self.written, start=1):
             if seq >= from_seq:
                 yield seq, note
@@ -158,3 +162,58 @@ def test_of_the_clocks_the_newest_boots_stay() -> None:
 
 def test_a_clock_note_that_makes_no_sense_is_left_out() -> None:
     assert read({"kind": "clock", "boot": "x", "base_ns": None}, clock_note(1, 5)).clocks == {1: 5}
+
+
+def count_reads(log: EventLog) -> list[int]:
+    """Note from now on which notes are read."""
+    read: list[int] = []
+    notes = log.notes
+
+    def counted(*arguments: Any) -> Iterator[tuple[int, Note]]:
+        for seq, note in notes(*arguments):
+            read.append(seq)
+            yield seq, note
+
+    log.notes = counted  # type: ignore[method-assign]
+    return read
+
+
+def test_uploads_are_read_only_when_an_image_is_asked_for_and_each_note_once(
+    tmp_path: Path,
+) -> None:
+    with EventLog(tmp_path, events_size=1 << 20, media_size=1 << 20) as log:
+        writer = Notes(log)
+        for number in range(50):
+            image = {"media": number + 1, "digest": bytes([number]) * 16, "at": 0}
+            writer.append({"kind": "upload", "sourceId": f"ve-{number}", **image})
+        writer.append(rejected(1))
+        forgotten = {"media": 3, "digest": bytes([2]) * 16, "at": 0, "sourceId": "ve-2"}
+        writer.append({"kind": "upload-forgotten"} | forgotten)
+        writer.append({"kind": "upload"} | forgotten | {"sourceId": "ve-new"})
+        writer.append({"kind": "upload-forgotten"} | forgotten | {"digest": bytes([4]) * 16})
+        read = count_reads(log)
+
+        notes = Notes(log).update()
+
+        assert read == [51, 52, 54]
+        assert notes.counts == {REFUSED: 1}
+        ids = [notes.source_id(bytes([number]) * 16) for number in range(51)]
+        assert ids[:6] == ["ve-0", "ve-1", "ve-new", "ve-3", None, "ve-5"]
+        assert ids[50] is None
+        assert sorted(read) == list(range(1, 55))
+        assert log.stats("delivery").conserved
+        assert log.stats("delivery").pending == 3
+
+
+def test_an_upload_that_takes_an_image_off_the_list_is_not_passed_over(tmp_path: Path) -> None:
+    image = {"media": 1, "digest": b"d" * 16, "at": 0}
+    with EventLog(tmp_path, events_size=1 << 20, media_size=1 << 20) as log:
+        writer = Notes(log)
+        writer.append({"kind": "image-rejected", "status": 400, "reason": "no"} | image)
+        writer.append({"kind": "upload", "sourceId": "ve-1"} | image)
+
+        notes = Notes(log).update()
+
+        assert not notes.letters
+        assert notes.counts.total() == 0
+        assert notes.source_id(b"d" * 16) == "ve-1"

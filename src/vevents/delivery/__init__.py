@@ -13,7 +13,7 @@ flusher     one pass from the log to the server; the rooms that it conducts, as 
   bundles   where wanted, events together with their frames
   batches   posted; a bad event is found among the others
   verdicts  what becomes of each: delivered, set aside, left pending
-  notes     written down in delivery.ring
+  notes     written down in delivery.ring; `digests` for what is known of images
   report    what a pass did
 api         what a pass learns of the server: is it the API, its use cases, its time
 pace        the cap on bytes per second

@@ -54,7 +54,7 @@ from vevents.delivery.backlog import (
 from vevents.delivery.batches import Batches
 from vevents.delivery.bundles import Bundle, Bundles
 from vevents.delivery.clock import ClockRepair
-from vevents.delivery.images import Images, Outcome, UploadedImages, Way
+from vevents.delivery.images import Images, Outcome, Way
 from vevents.delivery.items import Item, ItemImages, Read, Reader
 from vevents.delivery.lock import flush_lock
 from vevents.delivery.losses import append_loss_report
@@ -147,7 +147,6 @@ class Flusher:
         self._pace = Pace(bytes_per_s)
         self._notes = Notes(log)
         self._clock = ClockRepair(log, self._notes)
-        self._uploaded = UploadedImages(log)
         self._shared = SharedIds(log)
         self._default = DefaultUseCase(use_case_id)
 
@@ -264,7 +263,6 @@ class _Pass:
             flusher._client,
             self._sender,
             self._api,
-            flusher._uploaded,
             counts=self._counts,
             time=time,
             count=flusher._upload_count,

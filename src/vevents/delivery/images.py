@@ -12,11 +12,11 @@ images are tried in this pass; the events that have none go on.
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from vevents.delivery.digests import Digests
 from vevents.delivery.doubts import BLOCKED_TRIES, Doubts
 from vevents.delivery.lanes import Lanes
 from vevents.delivery.sender import StopError
@@ -43,7 +43,6 @@ _SURELY_TOO_LARGE = 20_000_000
 # A frame is written before its event; a process that dies in between leaves a frame for nobody.
 _ORPHAN_AGE_S = 3_600
 _ORPHANS_PER_NOTE = 100
-_DIGESTS_REMEMBERED_MAX = 65_536
 # So many bytes of an image tell its format.
 _SNIFF_SIZE = 64
 
@@ -71,49 +70,6 @@ class Outcome:
     doubted: bool = False
 
 
-class Digests:
-    """What is known of frames by their content; the ones not used for longest are forgotten."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[bytes, str] = OrderedDict()
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._known
-
-    def get(self, digest: bytes) -> str | None:
-        value = self._known.get(digest)
-        if value is not None:
-            self._known.move_to_end(digest)
-        return value
-
-    def forget(self, digest: bytes) -> None:
-        self._known.pop(digest, None)
-
-    def put(self, digest: bytes, value: str) -> None:
-        self._known[digest] = value
-        if len(self._known) > _DIGESTS_REMEMBERED_MAX:
-            self._known.popitem(last=False)
-
-
-class UploadedImages(Digests):
-    """The `sourceId`s of frames by content, as the notes in delivery.ring tell of them."""
-
-    def __init__(self, log: EventLog) -> None:
-        super().__init__()
-        self._log = log
-        self._next_seq = 0
-
-    def update(self) -> None:
-        """Read the notes that were written since the last time."""
-        for seq, note in self._log.notes(self._next_seq):
-            self._next_seq = seq + 1
-            digest, source_id = note.get("digest"), note.get("sourceId")
-            if note.get("kind") == "upload" and digest and source_id:
-                self.put(bytes(digest), str(source_id))
-            elif note.get("kind") == "upload-forgotten" and digest:
-                self.forget(bytes(digest))
-
-
 class Images:
     """Uploads the frames of one pass. Make it before the backlog.
 
@@ -121,11 +77,10 @@ class Images:
 
     Args:
         log: The log, open for writing.
-        notes: Its notes.
+        notes: Its notes; they know what was uploaded before.
         client: The way to the server.
         sender: Makes the requests.
         api: The server.
-        uploaded: What was uploaded before; what is learned of it is kept there.
         counts: Where the frames are counted.
         time: Where time comes from.
         count: At most so many frames are uploaded at the same time.
@@ -144,7 +99,6 @@ class Images:
         client: Client,
         sender: Sender,
         api: Api,
-        uploaded: UploadedImages,
         *,
         counts: Counts,
         time: Time,
@@ -157,8 +111,6 @@ class Images:
         self._client = client
         self._sender = sender
         self._api = api
-        self._uploaded = uploaded
-        self._uploaded_is_current = False
         self._counts = counts
         self._time = time
         self._batch_size = batch_size
@@ -189,9 +141,9 @@ class Images:
 
     def are_settled(self, frames: Sequence[FrameRef]) -> bool:
         """Whether none of these would be uploaded: the server has them, or refused them."""
-        self._update()
         return all(
-            frame.digest in self._uploaded or frame.digest in self._refused for frame in frames
+            frame.digest in self._refused or self._notes.source_id(frame.digest) is not None
+            for frame in frames
         )
 
     def kept_free(self) -> Callable[[], int]:
@@ -283,12 +235,10 @@ class Images:
 
     def give_up(self, frames: Sequence[FrameRef]) -> None:
         """Mark the frames of a rejected event, but not those that go for another."""
-        if frames:
-            self._update()
         seqs = [
             frame.seq
             for frame in frames
-            if frame.digest not in self._uploaded and frame.digest not in self._under_way
+            if frame.digest not in self._under_way and self._notes.source_id(frame.digest) is None
         ]
         if seqs:
             self._log.mark(seqs, "rejected", stream="media")
@@ -352,8 +302,7 @@ class Images:
 
         None means that the server refused it before.
         """
-        self._update()
-        source_id = self._uploaded.get(frame.digest)
+        source_id = self._notes.source_id(frame.digest)
         if source_id is not None or frame.digest in self._refused:
             return source_id
         upload = self._under_way.get(frame.digest)
@@ -365,10 +314,9 @@ class Images:
 
     def _upload_again(self, frame: FrameRef, source_id: str) -> Upload | str:
         """Return another id for a frame than this one, or the upload that came to nothing."""
-        known = self._uploaded.get(frame.digest)
+        known = self._notes.source_id(frame.digest)
         if known is not None and known != source_id:
             return known
-        self._uploaded.forget(frame.digest)
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with self.uploads.log_lock():
             self._notes.append({"kind": "upload-forgotten", "sourceId": source_id} | note)
@@ -378,11 +326,6 @@ class Images:
         upload.done = True
         self._settle(upload)
         return upload if upload.source_id is None else upload.source_id
-
-    def _update(self) -> None:
-        if not self._uploaded_is_current:
-            self._uploaded.update()
-            self._uploaded_is_current = True
 
     def _upload(self, upload: Upload) -> None:
         """Upload one frame; if the server takes it, note that and mark it. Runs in any thread."""
@@ -441,7 +384,6 @@ class Images:
             return
         del self._under_way[frame.digest]
         if upload.source_id is not None:
-            self._uploaded.put(frame.digest, upload.source_id)
             # They are settled in the order of the events; the answers may have come in another.
             self._doubts.accepted(lambda doubted: doubted.answered < upload.begun)
 

@@ -13,6 +13,10 @@ So whoever writes notes writes through `Notes`: before the ring comes round to o
 written again at the ring's end (`kept`). Dead letters may take half of the ring, uncompressed, and
 number 65,536; beyond that the oldest are no longer kept. They are counted as rejected all the same.
 
+Those that say under which id an image was uploaded tell nothing else, as a rule. They are marked
+delivered, so that whoever wants to know the rest passes them over at no cost: a flush with nothing
+to send, `vevents status`. They are read when the first image is asked for, each once.
+
 The totals are a checkpoint of this very reading: everything before such a note is in it, everything
 behind it is counted on top. So the figures are those of the notes, and a crash cannot part the two.
 """
@@ -20,16 +24,17 @@ behind it is counted on top. So the figures are those of the notes, and a crash 
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from vevents.delivery.digests import Digests
 from vevents.errors import EventTooLargeError
 from vevents.log import READABLE, note_size
 
 if TYPE_CHECKING:
-    from vevents.log import EventLog
+    from vevents.log import EventLog, State
 
 Stream = Literal["events", "media"]
 Note = dict[str, Any]
@@ -37,6 +42,9 @@ Note = dict[str, Any]
 LETTERS_MAX: Final = 65_536
 CLOCKS_MAX: Final = 64
 SEQS_PER_NOTE: Final = 100
+# The state of notes that only tell the id of an image, and those of all others.
+_IMAGE_ONLY: Final[State] = "delivered"
+_TELLING: Final[tuple[State, ...]] = tuple(state for state in READABLE if state != _IMAGE_ONLY)
 IMAGE: Final = "image"
 """Stands in place of an event type where an image was refused."""
 UNKNOWN: Final = "unknown"
@@ -99,6 +107,10 @@ class Notes:
         self._room = 0
         self._next_seq = 0
         self._current = False
+        # The ids of images, as far as they are read; and until then, what was learned on the way.
+        self._images = Digests()
+        self._images_passed_over_to = 0
+        self._images_learned: list[tuple[int, bytes, str | None]] = []
 
     def update(self) -> Notes:
         """Read the notes that are new since the last time, at first all. Returns itself."""
@@ -111,9 +123,53 @@ class Notes:
         self._current = False
 
     def _update(self) -> None:
-        for seq, note in self._log.notes(self._next_seq):
-            self._fold(seq, note)
+        if self._next_seq:
+            for seq, note in self._log.notes(self._next_seq):
+                self._fold(seq, note)
+        else:
+            self._images_passed_over_to = self._log.stats("delivery").last_seq
+            for seq, note in self._log.notes(0, _TELLING):
+                self._fold(seq, note)
+            self._next_seq = max(self._next_seq, self._images_passed_over_to + 1)
         self._current = True
+
+    def source_id(self, digest: bytes) -> str | None:
+        """Return the id under which the server has a frame, or None."""
+        with self._lock:
+            if not self._current:
+                self._update()
+            if self._images_passed_over_to:
+                self._read_images()
+            return self._images.get(digest)
+
+    def _read_images(self) -> None:
+        """Read the notes that were passed over, in their place among those that were not."""
+        last_seq, self._images_passed_over_to = self._images_passed_over_to, 0
+        learned, self._images_learned = deque(self._images_learned), []
+        for seq, note in self._log.notes(0, (_IMAGE_ONLY,)):
+            if seq > last_seq:
+                break
+            while learned and learned[0][0] < seq:
+                self._learn_image(*learned.popleft())
+            with suppress(KeyError, TypeError, ValueError):
+                self._take_image(seq, note)
+        for image in learned:
+            self._learn_image(*image)
+
+    def _take_image(self, seq: int, note: Note) -> None:
+        digest, source_id = bytes(note["digest"]), note.get("sourceId")
+        if digest and note["kind"] == "upload-forgotten":
+            self._learn_image(seq, digest, None)
+        elif digest and source_id:
+            self._learn_image(seq, digest, str(source_id))
+
+    def _learn_image(self, seq: int, digest: bytes, source_id: str | None) -> None:
+        if self._images_passed_over_to:
+            self._images_learned.append((seq, digest, source_id))
+        elif source_id is None:
+            self._images.forget(digest)
+        else:
+            self._images.put(digest, source_id)
 
     def append(self, note: Note, *, sync: bool = False) -> int:
         """Write a note, and again those that would be overwritten and must not be.
@@ -133,7 +189,10 @@ class Notes:
         with self._lock:
             if not self._current:
                 self._update()
+            letters = len(self.letters)
             seq = self._write(note, sync)
+            if note["kind"] == "upload" and len(self.letters) == letters:
+                self._log.mark([seq], _IMAGE_ONLY, stream="delivery")
             self._room -= _size_of(note)
             if self._room < 0:
                 self._keep()
@@ -206,7 +265,10 @@ class Notes:
             case "image-rejected":
                 key = ("media", note["media"])
                 self._take_letter(seq, note, key, bytes(note["digest"]).hex(), IMAGE)
+            case "upload-forgotten":
+                self._take_image(seq, note)
             case "upload":
+                self._take_image(seq, note)
                 # It was refused once, and another event brought it again.
                 image = self.letters.get(("media", note["media"]))
                 if image is not None and image.id == bytes(note["digest"]).hex():
