@@ -59,12 +59,17 @@ def replaced(
 
 
 @contextmanager
-def held_lock(path: Path, refusal: Callable[[], Exception]) -> Iterator[None]:
+def held_lock(
+    path: Path,
+    refusal: Callable[[], Exception],
+    try_again: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Hold a lock file. The system takes the lock back when the process dies.
 
     Args:
         path: The file; made if absent, and it stays.
         refusal: Makes what is raised when another process holds it.
+        try_again: Called when it does: waits a moment and returns True, or False to give up.
 
     Raises:
         Exception: What `refusal` made.
@@ -72,13 +77,20 @@ def held_lock(path: Path, refusal: Callable[[], Exception]) -> Iterator[None]:
     """
     descriptor = open_lock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refusal() from None
+        while not _locked(descriptor):
+            if not try_again():
+                raise refusal()
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def open_lock(path: Path) -> int:

@@ -54,7 +54,7 @@ COUNT_KEY: Final = "vevents_frames_shed"
 ORIGINAL_KEY: Final = "vevents_frame_original"
 
 # From the mildest to the harshest.
-_ACTIONS: Final[tuple[Action, ...]] = ("quality", "smaller", "crops", "none")
+ACTIONS: Final[tuple[Action, ...]] = ("quality", "smaller", "crops", "none")
 _KEYS: Final = (STEP_KEY, COUNT_KEY, ORIGINAL_KEY)
 # How old the figure may get before it is measured again, beside the caller.
 _REFRESH_S: Final = 2.0
@@ -88,9 +88,9 @@ class Step:
     def __post_init__(self) -> None:
         if not 0 <= self.above <= 1:
             raise ConfigurationError(f"pressure: a step begins above {self.above}; from 0 to 1")
-        if self.action not in _ACTIONS:
+        if self.action not in ACTIONS:
             raise ConfigurationError(
-                f"pressure: {self.action!r} is no action; there are {', '.join(_ACTIONS)}"
+                f"pressure: {self.action!r} is no action; there are {', '.join(ACTIONS)}"
             )
         if not 1 <= self.quality <= 100:
             raise ConfigurationError(f"pressure: quality={self.quality}; from 1 to 100")
@@ -352,7 +352,7 @@ class Shedder:
         self._jpeg_quality = jpeg_quality
         self._lock = threading.Lock()
         self._level = 0
-        self._counts: dict[Action, int] = dict.fromkeys(_ACTIONS, 0)
+        self._counts: dict[Action, int] = dict.fromkeys(ACTIONS, 0)
         self._warned = False
 
     def look(self) -> Pressure:
@@ -405,7 +405,7 @@ class Shedder:
             return event, None
         if position is not None:
             position = min(position, len(images) - 1) if images else None
-        harshest = max((one.action for one in done), key=_ACTIONS.index)
+        harshest = max((one.action for one in done), key=ACTIONS.index)
         with self._lock:
             for one in done:
                 self._counts[one.action] += 1

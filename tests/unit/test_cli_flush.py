@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from cli_site import KEY, PATIENCE_S, USE_CASE, clean_environment, small_log
 from vevents.cli import main
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.flush import describe, exit_code
+from vevents.delivery import flusher as flusher_module
+from vevents.delivery import sender as sender_module
 from vevents.delivery.flusher import Flusher
 from vevents.delivery.pause import pause, resume
 from vevents.delivery.report import FlushReport
@@ -210,6 +213,45 @@ def test_another_flush_is_running(log: Path, capsys: pytest.CaptureFixture[str])
         assert main(["flush"]) == ExitCode.LOCKED
     assert "another flush of" in capsys.readouterr().err
     assert pending(log) == 3
+
+
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize("option", ["--wait", "--wait=1min"])
+def test_wait_for_another_flush(log: Path, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (log / "flush.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        looks = iter(range(3))
+
+        def end_the_other(_: float) -> None:
+            if next(looks) == 2:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(sender_module, "Time", partial(sender_module.Time, sleep=end_the_other))
+        monkeypatch.setattr(flusher_module, "Time", sender_module.Time)
+
+        assert main(["flush", option]) == ExitCode.OK
+
+    assert next(looks, None) is None
+    assert pending(log) == 0
+
+
+def test_the_wait_for_another_flush_is_bounded(log: Path) -> None:
+    with (log / "flush.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        assert main(["flush", "--wait=10ms"]) == ExitCode.LOCKED
+
+
+def test_ctrl_c_ends_the_wait_for_another_flush(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        flusher_module,
+        "Time",
+        partial(sender_module.Time, sleep=lambda _: signal.raise_signal(signal.SIGINT)),
+    )
+    with (log / "flush.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        assert main(["flush", "--wait"]) == ExitCode.INTERRUPTED
 
 
 def test_flush_works_while_a_writer_has_the_log_open(log: Path) -> None:

@@ -343,3 +343,39 @@ def test_prometheus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 <= samples["vevents_oldest_pending_seconds", ""] < 3600
     typed = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(set(typed)) == len(typed)
+
+
+@pytest.fixture
+def shed_log(tmp_path: Path) -> Path:
+    directory = small_log(tmp_path / "log", events=2)
+    with EventLog(directory) as log:
+        for step, count in (("none", 2), ("quality", 1), ("none", 1)):
+            told = {"vevents_frame_step": step, "vevents_frames_shed": count}
+            log.append(Event.custom(value="v", use_case_id=USE_CASE, metadata=told))
+        log.append(Event.custom(value="my own vevents_frame_step", use_case_id=USE_CASE))
+        log.ack([3])
+    return directory
+
+
+def test_frames_that_the_ladder_shed(
+    shed_log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VEVENTS_PRESSURE", "0.5:quality=50,0.9:none")
+    monkeypatch.setenv("VEVENTS_DIR", str(shed_log))
+
+    assert main(["status"]) == ExitCode.OK
+    assert "frames shed for want of room: 1 quality, 3 none\n" in capsys.readouterr().out
+    assert main(["status", "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["frames_shed"] == {"quality": 1, "none": 3}
+    assert main(["status", "--prometheus"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert f'vevents_frames_shed{{dir="{shed_log}",step="none"}} 3' in lines
+
+
+def test_without_a_ladder_nobody_looks_for_its_traces(
+    shed_log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vevents.delivery.figures.frames_shed", lambda _: 1 / 0)
+
+    assert main(["status", "--json", "--dir", str(shed_log)]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["frames_shed"] is None

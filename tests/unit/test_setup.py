@@ -110,6 +110,22 @@ def test_wrong_priority_is_named(tmp_path: Path) -> None:
         make_flusher(settings, log, client)
 
 
+def test_no_loss_is_reported_during_a_pause(tmp_path: Path) -> None:
+    directory = small_log(tmp_path / "log", events=2)
+    settings = changed(loss_report_s=0.0, use_case_id="uc")
+    with EventLog(directory) as log, make_client(settings) as client:
+        make_flusher(settings, log, client).flush()
+        log.mark([1], "rejected")
+        pause(directory, for_s=3600)
+
+        report = make_flusher(settings, log, client).flush()
+
+        assert (report.stopped_reason, log.stats().appended) == (StopReason.PAUSED, 2)
+        resume(directory)
+        make_flusher(settings, log, client).flush()
+        assert log.stats().appended == 3
+
+
 @pytest.mark.parametrize("events", [0, 3])
 def test_flusher_keeps_to_the_switch_at_any_time(tmp_path: Path, events: int) -> None:
     directory = small_log(tmp_path / "log", events=events)

@@ -25,6 +25,7 @@ from vevents.cli.common import (
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
+from vevents.errors import FlushLockedError
 
 if TYPE_CHECKING:
     from vevents.delivery.report import FlushReport
@@ -34,6 +35,8 @@ _SIGNAL_CODES = {
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGHUP: ExitCode.HUNG_UP,
 }
+# How long `--wait` waits that says no more.
+_WAIT = "10min"
 # What somebody has to do something about, also when nothing else is to be printed.
 _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
 
@@ -53,7 +56,7 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
             "event_age_max",
             "now",
         ),
-        "Limits of this pass": ("timeout", "max_events", "max_bytes"),
+        "Limits of this pass": ("wait", "timeout", "max_events", "max_bytes"),
         "Output": ("as_json", "quiet", "log_level"),
     },
 )
@@ -109,6 +112,15 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
     "a pause).",
 )
 @click.option(
+    "--wait",
+    type=DURATION,
+    is_flag=False,
+    flag_value=_WAIT,
+    metavar="TIME",
+    help=f"Wait until another flush has ended, at most so long, instead of leaving with 6; without "
+    f"a value {_WAIT}. Give the value with an equals sign: --wait=90s.",
+)
+@click.option(
     "--timeout",
     type=DURATION,
     metavar="TIME",
@@ -134,6 +146,7 @@ def command(
     dir_: str | None,
     config: str | None,
     log_level: str | None,
+    wait: float | None,
     timeout: float | None,
     max_events: int | None,
     max_bytes: int | None,
@@ -157,7 +170,7 @@ def command(
       3    the API is not reachable or in trouble: try later
       4    the API does not accept the key
       5    some events were set aside
-      6    another flush is running
+      6    another flush is running (see --wait)
       7    a limit was reached and events are left
       10   not now: paused, or outside the time windows
       129, 130, 143  hung up, Ctrl-C, SIGTERM; nothing is lost
@@ -176,19 +189,26 @@ def command(
             nullcontext() if quiet else progress_line() as show,
         ):
             oldest_age_s = oldest_pending_age_s(log, time.time())
-            report = make_flusher(settings, log, client, any_time=now).flush(
-                progress=None
-                if show is None
-                else lambda step: show(
-                    f"{step.images_delivered} images, events",
-                    step.delivered + step.rejected,
-                    step.total,
-                ),
-                should_stop=lambda: bool(received),
-                timeout_s=timeout,
-                max_events=max_events,
-                max_bytes=max_bytes,
-            )
+            flusher = make_flusher(settings, log, client, any_time=now)
+            try:
+                report = flusher.flush(
+                    progress=None
+                    if show is None
+                    else lambda step: show(
+                        f"{step.images_delivered} images, events",
+                        step.delivered + step.rejected,
+                        step.total,
+                    ),
+                    should_stop=lambda: bool(received),
+                    timeout_s=timeout,
+                    max_events=max_events,
+                    max_bytes=max_bytes,
+                    wait_s=wait or 0.0,
+                )
+            except FlushLockedError:
+                if received:
+                    return _SIGNAL_CODES[signal.Signals(received[0])]
+                raise
             # One more request; only the server that has just taken events, and wants no rest or
             # was given no limit, is asked.
             asks = report.delivered and report.stopped_reason is None and not received

@@ -53,6 +53,7 @@ class Report:
         set_aside: Names of the files into which something damaged was moved, now or earlier.
         held: Why no delivery may run now, or None.
         copy: The copy of a RAM-first log, or None.
+        frames_shed: Frames that the pressure ladder shed, by its step; None without a ladder.
     """
 
     directory: Path
@@ -62,6 +63,7 @@ class Report:
     set_aside: Sequence[str] = ()
     held: StopError | None = None
     copy: CopyInfo | None = None
+    frames_shed: Mapping[str, int] | None = None
 
     @property
     def conserved(self) -> bool:
@@ -84,6 +86,7 @@ class Report:
                 "retry_after_s": self.held.retry_after_s,
             },
             "set_aside_files": list(self.set_aside),
+            "frames_shed": None if self.frames_shed is None else dict(self.frames_shed),
             "copy": None
             if self.copy is None
             else dataclasses.asdict(self.copy) | {"directory": str(self.copy.directory)},
@@ -147,7 +150,12 @@ def command(
     settings = load_settings(dir_, config, log_level)
     directory = require_log(settings)
     with open_log(settings, read_only=True) as log:
-        report = look(log, directory, Gate(directory, settings.windows).closed())
+        report = look(
+            log,
+            directory,
+            Gate(directory, settings.windows).closed(),
+            has_ladder=bool(settings.pressure.steps),
+        )
     problems: list[str] = []
     if check:
         problems = list(problems_of(report, max_age_s=max_age))
@@ -162,6 +170,9 @@ def command(
         click.echo(summary(report))
         for stream, stats in report.figures.items():
             click.echo(describe(stream, stats, stats.conserved, report.rejected_by[stream]))
+        if report.frames_shed:
+            steps = ", ".join(f"{count} {step}" for step, count in _by_step(report.frames_shed))
+            click.echo(f"frames shed for want of room: {steps}")
         if report.set_aside:
             click.echo(f"damaged and set aside: {', '.join(report.set_aside)}")
         if report.copy is not None:
@@ -175,8 +186,19 @@ def command(
     return ExitCode.ATTENTION if problems else ExitCode.OK
 
 
-def look(log: EventLog, directory: Path, held: StopError | None = None) -> Report:
-    """Take all figures of a log."""
+def look(
+    log: EventLog, directory: Path, held: StopError | None = None, *, has_ladder: bool = False
+) -> Report:
+    """Take all figures of a log.
+
+    Args:
+        log: The log.
+        directory: Where it is.
+        held: Why no delivery may run now, or None.
+        has_ladder: Whether the settings name a pressure ladder; looking for its traces takes time.
+    """
+    from vevents.delivery.figures import frames_shed
+
     figures = {stream: _look(log, stream) for stream in _STREAMS}
     set_aside = sorted(path.name for path in directory.glob("*.ring.damaged-*"))
     return Report(
@@ -187,6 +209,7 @@ def look(log: EventLog, directory: Path, held: StopError | None = None) -> Repor
         set_aside,
         held,
         log.copy,
+        frames_shed(log) if has_ladder else None,
     )
 
 
@@ -361,6 +384,11 @@ def prometheus_lines(report: Report) -> Iterator[str]:
         ("degraded", "disk_errno", "The error that stopped appends, or 0."),
     ):
         yield from metric(name, "gauge", text, each(field))
+    if report.frames_shed is not None:
+        yield from metric(
+            "frames_shed", "gauge", "Frames of the events in the log that the ladder shed.",
+            [({"step": step}, count) for step, count in _by_step(report.frames_shed)],
+        )  # fmt: skip
     yield from metric(
         "set_aside_files", "gauge", "Files into which something damaged was moved.",
         [({}, len(report.set_aside))],
@@ -368,6 +396,14 @@ def prometheus_lines(report: Report) -> Iterator[str]:
     yield from metric(
         "conserved", "gauge", "1 if the figures add up.", [({}, int(report.conserved))]
     )
+
+
+def _by_step(frames_shed: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the counts of the ladder's steps, the mildest first."""
+    from vevents.pressure import ACTIONS
+
+    steps = [*ACTIONS, *sorted(frames_shed.keys() - set(ACTIONS))]
+    return [(step, frames_shed[step]) for step in steps if step in frames_shed]
 
 
 def _escaped(text: str) -> str:

@@ -158,6 +158,7 @@ class Flusher:
         timeout_s: float | None = None,
         max_events: int | None = None,
         max_bytes: int | None = None,
+        wait_s: float = 0.0,
     ) -> FlushReport:
         """Hand over what is pending now.
 
@@ -172,23 +173,28 @@ class Flusher:
             max_events: At most so many events are handed over.
             max_bytes: No request begins that would send more bytes than this in total; a first
                 request larger than the limit is sent all the same, else it could never be sent.
+            wait_s: How long to wait for another flush of the log to end. `timeout_s` counts from
+                the end of the wait.
 
         Returns:
             What happened. Trouble with the delivery is reported there and never raised.
 
         Raises:
-            FlushLockedError: Another flush of this log is running.
+            FlushLockedError: Another flush of this log is running, and still was after `wait_s` or
+                when `should_stop` said so.
             LogError: The log cannot be read or marked.
             OSError: The log's disk fails.
         """
+        should_stop = should_stop or (lambda: False)
         limits = Limits(
-            should_stop=(lambda: False) if should_stop is None else should_stop,
+            should_stop=should_stop,
             timeout_s=timeout_s,
             max_bytes=max_bytes,
         )
-        with flush_lock(self._log.directory):
+        with flush_lock(self._log.directory, self._patience(wait_s, should_stop)):
             self._notes.expire()
-            if self._loss_report_s is not None:
+            # While delivery is paused a report would only lie there, and not know what comes.
+            if self._loss_report_s is not None and not _is_stopped(should_stop):
                 append_loss_report(
                     self._log,
                     self._notes,
@@ -197,6 +203,20 @@ class Flusher:
                     now_ns=int(self._time.clock() * 1e9),
                 )
             return _Pass(self, limits, max_events, progress).run()
+
+    def _patience(self, wait_s: float, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return what waits for the lock a little, and tells whether to try again."""
+        until_s = self._time.monotonic() + wait_s
+
+        def wait() -> bool:
+            if _is_stopped(should_stop):
+                return False
+            left_s = until_s - self._time.monotonic()
+            if left_s > 0:
+                self._time.sleep(min(left_s, _LOOK_S))
+            return left_s > 0
+
+        return wait
 
 
 @dataclass(slots=True, eq=False)
@@ -570,6 +590,13 @@ def _check_options(
             f"event_age_s_max: {event_age_s_max}; more than 0, at most {EVENT_AGE_MAX_S:.0f} "
             "(364 days)"
         )
+
+
+def _is_stopped(should_stop: Callable[[], bool]) -> bool:
+    try:
+        return should_stop()
+    except StopError:
+        return True
 
 
 def _is_final(error: BaseException | None) -> bool:
