@@ -42,6 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "frames",
             "files",
             "event",
+            "pressure",
             "settings",
             "errors",
             "",

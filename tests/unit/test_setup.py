@@ -13,7 +13,7 @@ from cli_site import small_log
 from vevents import Event
 from vevents.delivery.client import Client
 from vevents.delivery.flusher import Flusher
-from vevents.delivery.pause import pause
+from vevents.delivery.pause import pause, resume
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.delivery.setup import make_client, make_flusher
 from vevents.errors import ConfigurationError, UnreachableError

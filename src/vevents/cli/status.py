@@ -53,7 +53,8 @@ class Report:
         set_aside: Names of the files into which something damaged was moved, now or earlier.
         held: Why no delivery may run now, or None.
         copy: The copy of a RAM-first log, or None.
-        frames_shed: Frames that the pressure ladder shed, by its step; None without a ladder.
+        frames_shed: Frames that the pressure ladder shed, by its step, the mildest first; None without
+            a ladder.
     """
 
     directory: Path
@@ -171,7 +172,7 @@ def command(
         for stream, stats in report.figures.items():
             click.echo(describe(stream, stats, stats.conserved, report.rejected_by[stream]))
         if report.frames_shed:
-            steps = ", ".join(f"{count} {step}" for step, count in _by_step(report.frames_shed))
+            steps = ", ".join(f"{count} {step}" for step, count in report.frames_shed.items())
             click.echo(f"frames shed for want of room: {steps}")
         if report.set_aside:
             click.echo(f"damaged and set aside: {', '.join(report.set_aside)}")
@@ -387,7 +388,7 @@ def prometheus_lines(report: Report) -> Iterator[str]:
     if report.frames_shed is not None:
         yield from metric(
             "frames_shed", "gauge", "Frames of the events in the log that the ladder shed.",
-            [({"step": step}, count) for step, count in _by_step(report.frames_shed)],
+            [({"step": step}, count) for step, count in report.frames_shed.items()],
         )  # fmt: skip
     yield from metric(
         "set_aside_files", "gauge", "Files into which something damaged was moved.",
@@ -396,14 +397,6 @@ def prometheus_lines(report: Report) -> Iterator[str]:
     yield from metric(
         "conserved", "gauge", "1 if the figures add up.", [({}, int(report.conserved))]
     )
-
-
-def _by_step(frames_shed: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return the counts of the ladder's steps, the mildest first."""
-    from vevents.pressure import ACTIONS
-
-    steps = [*ACTIONS, *sorted(frames_shed.keys() - set(ACTIONS))]
-    return [(step, frames_shed[step]) for step in steps if step in frames_shed]
 
 
 def _escaped(text: str) -> str:
