@@ -11,9 +11,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from peers import PEERS
@@ -66,34 +68,42 @@ def by_hand(encode: Callable[[Any], Any], append: Callable[[Any], object]) -> An
 @pytest.mark.parametrize("count", [5, 50])
 def test_detections(benchmark: Any, tmp_path: Path, count: int, scale: float) -> None:
     common = Event.quality_check(result="fail", **COMMON)
-    with EventLog(tmp_path / "arrays") as arrays, EventLog(tmp_path / "objects") as objects:
+    arrays = arrays_of(count)
+    rows = [(np.column_stack(each).astype(np.float32),) for each in arrays]
+    calls: dict[str, Callable[..., object]] = {}
+    with ExitStack() as closing:
+
+        def log(name: str, level: int = 1) -> EventLog:
+            return closing.enter_context(EventLog(tmp_path / name, level=level))
+
+        def writer(log: EventLog) -> DetectionWriter:
+            return DetectionWriter(log, common, NAMES, label="top camera")
 
         def as_objects(*found: Any) -> object:
             images = [from_arrays(*found, NAMES, label="top camera").image]
             return objects.append(Event.quality_check(result="fail", images=images, **COMMON))
 
-        calls = {
-            "DetectionWriter": DetectionWriter(arrays, common, NAMES, label="top camera").append,
-            "Event objects": as_objects,
-        }
-        closing = []
+        logs = [log("arrays"), log("rows"), log("raw", level=100), objects := log("objects")]
+        calls["DetectionWriter"] = writer(logs[0]).append
+        calls["DetectionWriter, append_rows"] = writer(logs[1]).append_rows
+        calls["DetectionWriter, level 100"] = writer(logs[2]).append
+        calls["Event objects"] = as_objects
         for number, name in enumerate(BY_HAND):
             if PEERS[name].installed:
                 folder = tmp_path / str(number)
                 folder.mkdir()
                 opened = PEERS[name].open(folder)
-                closing.append(opened.close)
+                closing.callback(opened.close)
                 calls[name] = by_hand(PEERS[name].encode, opened.append)
 
         taken = benchmark.pedantic(
             by_turns,
-            args=(calls, dict.fromkeys(calls, arrays_of(count))),
+            args=(calls, {name: rows if "rows" in name else arrays for name in calls}),
             kwargs={"rounds": max(2, int(300 * scale))},
         )
 
-        for close in closing:
-            close()
-        assert arrays.stats().conserved and objects.stats().conserved
+        for each in logs:
+            assert each.stats().conserved
     benchmark.extra_info |= {
         "left_out": sorted(set(BY_HAND) - set(taken)),
         "figures": {name: told(durations) for name, durations in taken.items()},
