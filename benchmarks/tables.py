@@ -220,8 +220,9 @@ def render_readme(results: Results) -> str:
 
 def _readme_closing(results: Results) -> str:
     said = ["Of these, vevents alone has compressed the event when append returns."]
+    rows = "DetectionWriter, append_rows"
     gains = {
-        count: f"{_gain(figures):.1f} and {_gain(figures, 'DetectionWriter, append_rows'):.1f} times"
+        count: f"{_gain(figures):.1f} and {_gain(figures, rows):.1f} times"
         for count in (5, 50)
         if (figures := _figures(results, f"test_detections[{count}]")) is not None
     }

@@ -67,7 +67,7 @@ static const char usage[] =
     "  --threads N     threads that append, 1 to 64 (1)\n"
     "  --detections N  boxes in each event, 0 to 1000 (5)\n"
     "  --build         make each event from arrays within the time measured, not beforehand\n"
-    "  --level N       zstd level, -7 to 9, or 100 for no compression (1)\n"
+    "  --level N       zstd level, -7 to 9, or 100 for no compression (-2)\n"
     "  --megabytes N   size of the ring of events (64)\n"
     "  --sync-ms N     time between background syncs; 0 turns them off (5000)\n"
     "  --busy-disk     another thread writes 1 MiB blocks to a file in DIRECTORY and syncs it\n"
