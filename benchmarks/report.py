@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a minute instead of ten, into build/report: for a look, not for the documents",
+        help="two minutes instead of ten, into build/report: for a look, not for the documents",
     )
     parser.add_argument(
         "--from",
