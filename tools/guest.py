@@ -42,7 +42,7 @@ STATES_HERE = 3
 
 # Of a recording, as the kernel's dm-log-writes makes it.
 LOG_MAGIC = 0x6A736677736872
-LOG_FLUSH = 1
+LOG_FLUSH, LOG_FUA, LOG_DISCARD = 1, 2, 4
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -55,7 +55,7 @@ for word in $(cat /proc/cmdline); do
 done
 echo /bin/modprobe >/proc/sys/kernel/modprobe
 for module in virtio_mmio virtio_blk "$vev_fs"; do modprobe "$module"; done
-fail() { dmesg | tail -n 5; ls /dev/vd* ; lsmod; echo "FAILED: $*"; poweroff -f; }
+fail() { dmesg | tail -n 5; echo "FAILED: $*"; poweroff -f; }
 mount -t "$vev_fs" /dev/vda /mnt || fail "mount"
 dir=/mnt/log copy=-
 [ "$vev_mode" = disk ] || { dir=/run/log; copy=/mnt/copy; }
@@ -257,6 +257,7 @@ class Write:
     offset: int
     data_at: int
     size: int
+    forced: bool  # it bypassed the disk's cache
 
 
 def read_record(record: Path) -> tuple[list[Write], int]:
@@ -277,10 +278,11 @@ def read_record(record: Path) -> tuple[list[Write], int]:
                 break  # behind the last
             if flags & LOG_FLUSH:
                 flushed = len(writes)
-            if count:
+            if count and not flags & LOG_DISCARD:  # what is discarded may as well still be there
                 if at + count * sector > size:
                     break
-                writes.append(Write(start * sector, at, count * sector))
+                forced = bool(flags & LOG_FUA)
+                writes.append(Write(start * sector, at, count * sector, forced))
                 at += count * sector
     return writes, flushed
 
@@ -299,7 +301,7 @@ def cut_disk(before: Path, record: Path, after: Path, chance: random.Random) -> 
         for number, write in enumerate(writes):
             source.seek(write.data_at)
             data = source.read(write.size)
-            if number < flushed:
+            if number < flushed or write.forced:
                 target.seek(write.offset)
                 target.write(data)
                 continue
@@ -382,7 +384,10 @@ def one_cut(
             cut_disk(before, record, folder / "state.img", chance)
             check_here(device, folder / "state.img", folder, native)
     if chance.random() < 0.5:
-        device.torn += cut_disk(before, record, device.disk, chance) > 0
+        copy_sparse(device.disk, folder / "whole.img")
+        gone = cut_disk(before, record, device.disk, chance)
+        device.torn += gone > 0
+        device.checks[-1] += f"; then {gone} unflushed sectors lost"
 
 
 def final_check(device: Device, folder: Path, kernel: Path) -> None:
@@ -447,7 +452,8 @@ def main() -> int:
         except GuestError as error:
             print(f"guest: {device.name}, cut {device.cuts}: {error}", file=sys.stderr)
             if options.keep:
-                for image in (device.disk, folder / "before.img", folder / "state.img"):
+                names = ("before.img", "record", "whole.img", "state.img")
+                for image in (device.disk, *(folder / name for name in names)):
                     if image.exists():
                         copy_sparse(image, options.keep / f"guest-{image.name}")
             return 1

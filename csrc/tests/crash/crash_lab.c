@@ -321,12 +321,10 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps, bool syncs)
     for (unsigned step = 0; step < steps; step++) {
         unsigned choice = (unsigned)(lab_random(disk) % 100);
         vev_status status = VEV_OK;
-        if (!syncs && (choice < 3 || (choice >= 90 && choice < 93)))
-            continue;
         if (choice < 80) {
             uint64_t content = ++content_count;
             vev_entry entry = {.kind = (uint32_t)(content % 6),
-                               .flags = choice < 3 ? VEV_APPEND_SYNC : 0};
+                               .flags = syncs && choice < 3 ? VEV_APPEND_SYNC : 0};
             size_t size = make_payload(payload, content);
             /* Known before it returns: others append behind it while it waits for the copy. */
             uint64_t expected = ++last_seq;
@@ -360,7 +358,7 @@ static void work(lab_disk *disk, vev_log *log, unsigned steps, bool syncs)
                     seen[seqs[i]].maybe_acked = true;
                     seen[seqs[i]].acked |= status == VEV_OK;
                 }
-        } else if (choice < 93) {
+        } else if (choice < 93 && syncs) {
             uint64_t reached = last_seq;
             note_sync_begins();
             status = vev_log_sync(log, NULL);

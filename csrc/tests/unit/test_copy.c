@@ -340,6 +340,122 @@ static void restore_begins_again(void)
     vev_log_close(log);
 }
 
+/* What was written to events.copy and not synced yet. */
+static struct {
+    int fd;
+    vev_geometry geometry;
+    bool ledger, front[64]; /* front: by segment, its head and state map */
+    unsigned ledgers, fronts, pieces;
+} unsynced;
+
+static vev_status watched_open(void *ctx, const char *path, int mode, int *fd_out)
+{
+    vev_status status = vev_io_posix.open(ctx, path, mode, fd_out);
+    if (!status && strstr(path, "/events.copy"))
+        unsynced.fd = *fd_out;
+    return status;
+}
+
+static void watched_close(void *ctx, int fd)
+{
+    if (fd == unsynced.fd)
+        unsynced.fd = -1;
+    vev_io_posix.close(ctx, fd);
+}
+
+static vev_status watched_sync(void *ctx, int fd)
+{
+    if (fd == unsynced.fd) {
+        unsynced.ledger = false;
+        memset(unsynced.front, 0, sizeof unsynced.front);
+    }
+    return vev_io_posix.sync(ctx, fd);
+}
+
+static vev_status watched_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    if (fd != unsynced.fd)
+        return vev_io_posix.write(ctx, fd, offset, data, size);
+    if (offset >= VEV_AT_LEDGER && offset < VEV_AT_LIVE) {
+        CHECK(size == VEV_HEADER_BLOCK);
+        CHECK(!unsynced.ledger); /* never both at once */
+        unsynced.ledger = true;
+        unsynced.ledgers++;
+    } else if (offset >= VEV_HEADER_REGION) {
+        CHECK(!unsynced.ledger); /* INV-10 */
+        uint64_t at = offset - VEV_HEADER_REGION;
+        uint64_t segment = at / unsynced.geometry.segment_size;
+        if (at % unsynced.geometry.segment_size < unsynced.geometry.data_offset) {
+            unsynced.front[segment] = true;
+            unsynced.fronts++;
+        } else {
+            CHECK(!unsynced.front[segment]); /* INV-11 */
+            unsynced.pieces++;
+        }
+    }
+    return vev_io_posix.write(ctx, fd, offset, data, size);
+}
+
+static void orders_of_a_pass(void)
+{
+    vev_io io = vev_io_posix;
+    io.open = watched_open;
+    io.close = watched_close;
+    io.write = watched_write;
+    io.sync = watched_sync;
+    fresh_places();
+    unsynced.fd = -1;
+    CHECK(vev_geometry_make(&unsynced.geometry, 1 << 20, 65536, VEV_DICTIONARY_MAX, 64));
+    (void)restore();
+    vev_options options = quiet();
+    vev_log *log;
+    OK(vev__log_open(&io, memory, &options, &log));
+    for (uint64_t n = 0; n < 12000; n += 400) { /* around several times */
+        append_numbers(log, VEV_EVENTS, n, n + 400);
+        uint64_t seqs[] = {n + 1, n + 50, n + 399};
+        OK(vev_log_mark(log, VEV_EVENTS, seqs, 3, VEV_DELIVERED, NULL));
+        (void)persist(log);
+    }
+    CHECK(stats_of(log, VEV_EVENTS).evicted > 0);
+    CHECK(unsynced.ledgers > 10 && unsynced.fronts > 30 && unsynced.pieces > 30);
+    vev_log_close(log);
+}
+
+/* Somebody is still writing in a segment that is full and sealed: what he commits later is missing in
+ * the copy until the next pass (INV-12). */
+static void late_commit_reaches_the_copy(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    vev_ring *ring = open_ring(memory);
+    uint32_t offset, index;
+    _Atomic uint64_t *word = reserve_only(ring, &offset, &index);
+    vev_span *span = atomic_load(&ring->current);
+    append_numbers(log, VEV_EVENTS, 6, 1200); /* into the next segments */
+    CHECK(stats_of(log, VEV_EVENTS).first_seq == 1);
+    (void)persist(log);
+    vev_header header = {.seq = span->lap.base_seq + index, .stored_size = 64, .raw_size = 64};
+    uint8_t payload[64] = "late";
+    CHECK(vev_record_size(&header) == 104);
+    uint64_t committed =
+        vev_record_write(span->data + offset, &span->lap, offset, &header, payload);
+    atomic_store(word, committed);
+    vev_ring_close(ring);
+    (void)persist(log);
+    vev_log_close(log);
+    cut_power();
+    log = open_in_memory();
+    vev_record record;
+    size_t count;
+    uint64_t next;
+    OK(vev_log_read(log, VEV_EVENTS, 6, 1u << VEV_PENDING, &record, 1, payload, sizeof payload,
+                    &count, &next));
+    CHECK(count == 1 && record.seq == 6 && strcmp((char *)payload, "late") == 0);
+    CHECK(stats_of(log, VEV_EVENTS).lost == 0);
+    vev_log_close(log);
+}
+
 /* Several processes append, sync and read; one of them is killed in the middle of it. */
 static void several_processes(void)
 {
@@ -413,6 +529,8 @@ int main(void)
     RUN(damaged_copy_opens);
     RUN(copy_that_is_cut_short_opens);
     RUN(restore_begins_again);
+    RUN(orders_of_a_pass);
+    RUN(late_commit_reaches_the_copy);
     RUN(several_processes);
     RUN(background);
     end_tests();
