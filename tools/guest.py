@@ -7,8 +7,8 @@ not flushed, a random part is gone, in no order, as with a disk that has a cache
 records every write and flush. On ext4, more such states of every cut are looked at here, by a loop
 mount and the native program.
 
-ROOT has a kernel with its modules and busybox (tools/foreign_root.sh), PROGRAM is the static program
-for the machine, NATIVE the one for here. Needs root, qemu-system-aarch64, mkfs.ext4, mkfs.f2fs.
+ROOT has a kernel with its modules and busybox (tools/foreign_root.sh), PROGRAM is the static
+program for the machine, NATIVE the one for here. Needs root, qemu-system-aarch64, mkfs.ext4, mkfs.f2fs.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ class Machine:
             seen += len(lines)
             if time.monotonic() > deadline or (not lines and self._process.poll() is not None):
                 tail = "\n".join(self._lines[-15:])
-                raise GuestError(f"no line like {pattern!r} from the machine; the last were\n{tail}")
+                raise GuestError(
+                    f"no line like {pattern!r} from the machine; the last were\n{tail}"
+                )
 
     def safe(self) -> tuple[int, int] | None:
         """Return what the last line about safe events said."""

@@ -50,7 +50,7 @@ typedef struct state {
     uint32_t interval_ms;
     uint32_t unsure; /* a pass began and did not end well */
     int32_t error;   /* how the last one ended */
-    uint64_t persisted_ns;
+    uint64_t restored_ns, persisted_ns;
     uint64_t durable_seq[VEV_STREAM_COUNT];
     uint64_t session;                    /* drawn by whoever restored the log; never 0 */
     uint64_t previous[VEV_STREAM_COUNT]; /* the copies' sessions, as they were restored */
@@ -111,6 +111,7 @@ static vev_status read_state(const vev_io *io, int fd, state *s)
         s->boot = vev_clock_boot_tag();
         s->unsure = 1;
         s->error = 0;
+        s->restored_ns = vev_clock_ticks_ns();
         s->persisted_ns = 0;
         memset(s->durable_seq, 0, sizeof s->durable_seq);
         memset(s->whole, 0, sizeof s->whole);
@@ -194,7 +195,9 @@ uint32_t vev_copy_interval_ms(const vev_copy *copy) { return copy->interval_ms; 
 void vev_copy_look(const vev_copy *copy, vev_copy_info *info)
 {
     memset(info, 0, sizeof *info);
-    uint64_t persisted_ns = vev_copy_persisted_ns(copy), now_ns = vev_clock_ticks_ns();
+    uint64_t persisted_ns = vev_copy_persisted_ns(copy), now_ns = vev_clock_ticks_ns(), restored_ns;
+    peek(copy, offsetof(state, restored_ns), &restored_ns, sizeof restored_ns);
+    info->since_ms = restored_ns == 0 ? 0 : (int64_t)((now_ns - restored_ns) / 1000000);
     peek(copy, offsetof(state, pass_count), &info->pass_count, sizeof info->pass_count);
     peek(copy, offsetof(state, bytes_written), &info->bytes_written, sizeof info->bytes_written);
     peek(copy, offsetof(state, error), &info->error, sizeof info->error);
@@ -784,6 +787,7 @@ static vev_status make_ram_first(const vev_io *io, const char *dir, const char *
     s->version = STATE_VERSION;
     s->boot = vev_clock_boot_tag();
     s->interval_ms = interval_ms;
+    s->restored_ns = vev_clock_ticks_ns();
     memcpy(s->copy_dir, copy_dir, strlen(copy_dir));
     bool taken[VEV_STREAM_COUNT] = {false};
     vev_status status = vev_random_bytes(&s->session, sizeof s->session);

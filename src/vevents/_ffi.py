@@ -369,12 +369,13 @@ class Handle:
         check(status, self._directory)
         return report.bytes_written, report.write_count, report.sync_count, report.durable_seq
 
-    def copy_info(self) -> tuple[str, int, int, str, int, int] | None:
+    def copy_info(self) -> tuple[str, int, int, str, int, int, int] | None:
         """Return how the copy of a RAM-first log is; None for any other log.
 
         Returns:
             Its directory, its age and interval in milliseconds (age -1: none yet), why the last
-            pass failed or an empty text, the passes, and the bytes that they wrote.
+            pass failed or an empty text, the passes, the bytes that they wrote, and the
+            milliseconds in which they did.
         """
         info = ffi.new("vev_copy_info *")
         if lib.vev_log_copy_info(self._open_log(), info) != 0:
@@ -387,6 +388,7 @@ class Handle:
             error,
             info.pass_count,
             info.bytes_written,
+            info.since_ms,
         )
 
     def durable_seq(self, stream: int) -> int:

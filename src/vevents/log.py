@@ -251,6 +251,7 @@ class CopyInfo:
         error: Why the last pass failed, or None.
         passes: How often it was brought up to date since the log was restored.
         bytes_written: Bytes that this took, written to the copy's files.
+        since_s: Seconds since the log was restored.
     """
 
     directory: Path
@@ -259,6 +260,7 @@ class CopyInfo:
     error: str | None
     passes: int
     bytes_written: int
+    since_s: float
 
 
 def restore(
@@ -782,7 +784,7 @@ class EventLog:
         info = self._handle.copy_info()
         if info is None:
             return None
-        directory, age_ms, interval_ms, error, passes, bytes_written = info
+        directory, age_ms, interval_ms, error, passes, bytes_written, since_ms = info
         return CopyInfo(
             Path(directory),
             None if age_ms < 0 else age_ms / 1000,
@@ -790,6 +792,7 @@ class EventLog:
             error or None,
             passes,
             bytes_written,
+            since_ms / 1000,
         )
 
     @property

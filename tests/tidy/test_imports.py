@@ -21,6 +21,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "_ffi": ({"_core", "errors"}, set()),
     "pressure": ({"errors", "event", "frames"}, {"numpy"}),
     "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
+    "flash": ({"log"}, set()),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
     "adapters": (
         {"log", "detections", "event", "errors"},

@@ -164,14 +164,15 @@ typedef struct vev_persist_report {
 } vev_persist_report;
 
 /** The copy of a RAM-first log, as the last pass of any process left it; see vev_log_restore(). */
-enum { VEV_COPY_DIR_SIZE = 3992 };
+enum { VEV_COPY_DIR_SIZE = 3984 };
 typedef struct vev_copy_info {
     int64_t age_ms;         /**< since a pass succeeded; -1: none has, since the log was restored */
     uint32_t interval_ms;   /**< longest time until the next; 0: only when asked */
     int32_t error;          /**< how the last one ended: VEV_OK, a status or an errno */
-    uint64_t pass_count;    /**< since the log was restored */
+    int64_t since_ms;       /**< since the log was restored: the time of the two below */
+    uint64_t pass_count;    /**< how often it was brought up to date */
     uint64_t bytes_written; /**< by them to the copy's files */
-    char dir[3992];         /**< where it is; ends with a NUL */
+    char dir[3984];         /**< where it is; ends with a NUL */
 } vev_copy_info;
 
 /** Figures of one ring. The first six obey the conservation law above. */

@@ -16,6 +16,7 @@ import click
 
 from vevents.cli.common import (
     DURATION,
+    SIZE,
     human_duration,
     human_size,
     load_settings,
@@ -28,6 +29,7 @@ from vevents.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from vevents.delivery.sender import StopError
+    from vevents.flash import FlashReport
     from vevents.log import CopyInfo, EventLog, Stream, StreamStats
 
 _STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
@@ -110,6 +112,11 @@ class Report:
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON object.")
 @click.option("--prometheus", is_flag=True, help="Report in Prometheus' text format.")
+@click.option("--flash", is_flag=True, help="Report what is written to the flash, too.")
+@click.option(
+    "--endurance", type=SIZE, metavar="SIZE",
+    help="For --flash: what the flash takes in its life (TBW), for example 60TB.",
+)  # fmt: skip
 @click.option("--check", is_flag=True, help="Exit with 11 if something needs attention.")
 @click.option(
     "--max-age", type=DURATION, default="24h", show_default=True,
@@ -125,6 +132,8 @@ def command(
     log_level: str | None,
     as_json: bool,
     prometheus: bool,
+    flash: bool,
+    endurance: int | None,
     check: bool,
     max_age: float,
     baseline: Path | None,
@@ -141,9 +150,18 @@ def command(
     With --check the exit code is 11 when the disk or the copy of a RAM-first log failed, something
     damaged was set aside, or the oldest pending event is older than --max-age; with --baseline
     also when more was rejected, evicted or lost than at the check before.
+
+    With --flash it says what the kernel has counted of writes to the flash under the log, or under
+    the copy of a log in memory, and with --endurance how many years that will last.
     """
     if as_json and prometheus:
         raise click.UsageError("either --json or --prometheus")
+    if prometheus and flash:
+        raise click.UsageError(
+            "--flash has no form for Prometheus: its node exporter has the disks"
+        )
+    if endurance is not None and not flash:
+        raise click.UsageError("--endurance goes with --flash")
     if baseline is not None and not check:
         raise click.UsageError("--baseline goes with --check")
     from vevents.delivery.schedule import Gate
@@ -157,13 +175,17 @@ def command(
             Gate(directory, settings.windows).closed(),
             has_ladder=bool(settings.pressure.steps),
         )
+        wear = _look_at_flash(log) if flash else None
     problems: list[str] = []
     if check:
         problems = list(problems_of(report, max_age_s=max_age))
         if baseline is not None:
             problems += _compare(report, baseline)
     if as_json:
-        extra = {"problems": problems} if check else {}
+        extra: dict[str, Any] = {"problems": problems} if check else {}
+        if wear is not None:
+            years = None if endurance is None else wear.years(endurance)
+            extra["flash"] = flash_json(wear) | {"endurance": endurance, "years": years}
         click.echo(json.dumps(report.to_json() | extra))
     elif prometheus:
         click.echo("\n".join(prometheus_lines(report)))
@@ -180,6 +202,8 @@ def command(
             click.echo(f"in memory, {describe_copy(report.copy)}")
         if report.held is not None:
             click.echo(f"{report.held.reason}: {report.held}")
+        if wear is not None:
+            click.echo("\n".join(describe_flash(wear, endurance)))
     for problem in problems:
         click.echo(f"vevents: {problem}", err=True)
     if not report.conserved:
@@ -270,6 +294,55 @@ def describe_copy(copy: CopyInfo) -> str:
     again = f", again within {human_duration(copy.interval_s)}" if copy.interval_s else ""
     failed = f"; the last pass failed: {copy.error}" if copy.error else ""
     return f"its copy in {copy.directory} {age}{again}{failed}"
+
+
+def describe_flash(wear: FlashReport, endurance: int | None) -> Iterator[str]:
+    """Yield what is written to the flash, in sentences."""
+
+    def a_day(count: float | None) -> str:
+        return "an unknown amount" if count is None else f"{human_size(round(count))} a day"
+
+    yield f"flash under {wear.path}:"
+    yield f"  the log takes {a_day(wear.log_bytes_per_day)}, compressed"
+    if wear.copy_bytes_per_day is not None:
+        yield f"  its copy is written with {a_day(wear.copy_bytes_per_day)}"
+    device = wear.device
+    if device is None:
+        yield "  no block device is known here, so nobody counts what is written"
+        return
+    yield (
+        f"  {device.name}: {a_day(device.bytes_per_day)} by all programs, "
+        f"{human_size(device.bytes_written)} in {human_duration(device.uptime_s)}"
+    )
+    if device.file_system_bytes is not None:
+        yield f"  {human_size(device.file_system_bytes)} since its file system was made"
+    if device.life_used is not None:
+        yield f"  up to {device.life_used:.0%} of its life is used, by its own count"
+    if device.reserve is not None:
+        yield f"  its reserve of blocks: {device.reserve}"
+    if endurance is not None:
+        years = wear.years(endurance)
+        rest = "unknown: too short a time was counted" if years is None else f"{years:.1f} years"
+        yield f"  at this rate {human_size(endurance)} last {rest}"
+
+
+def flash_json(wear: FlashReport) -> dict[str, Any]:
+    """Return what is written to the flash as an object of `--json`."""
+    device = wear.device
+    return {
+        "path": str(wear.path),
+        "log_bytes_per_day": wear.log_bytes_per_day,
+        "copy_bytes_per_day": wear.copy_bytes_per_day,
+        "device": None
+        if device is None
+        else dataclasses.asdict(device) | {"bytes_per_day": device.bytes_per_day},
+    }
+
+
+def _look_at_flash(log: EventLog) -> FlashReport:
+    from vevents import flash
+
+    return flash.look(log)
 
 
 # --- for monitoring -------------------------------------------------------------------------
