@@ -8,7 +8,8 @@ records every write and flush. On ext4, more such states of every cut are looked
 mount and the native program.
 
 ROOT has a kernel with its modules and busybox (tools/foreign_root.sh), PROGRAM is the static
-program for the machine, NATIVE the one for here. Needs root, qemu-system-aarch64, mkfs.ext4, mkfs.f2fs.
+program for the machine, NATIVE the one for here. Needs root, qemu-system-aarch64, mkfs.ext4 and
+mkfs.f2fs.
 """
 
 from __future__ import annotations

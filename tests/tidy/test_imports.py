@@ -82,6 +82,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "store",
             "demo",
             "bundles",
+            "flash",
             "installation",
             "files",
             "errors",

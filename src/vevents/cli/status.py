@@ -322,7 +322,10 @@ def describe_flash(wear: FlashReport, endurance: int | None) -> Iterator[str]:
         yield f"  its reserve of blocks: {device.reserve}"
     if endurance is not None:
         years = wear.years(endurance)
-        rest = "unknown: too short a time was counted" if years is None else f"{years:.1f} years"
+        if years is None:
+            rest = "for an unknown time: too little was counted yet"
+        else:
+            rest = f"{years:.1f} years" if years >= 1 else f"{years * 365.25:.0f} days"
         yield f"  at this rate {human_size(endurance)} last {rest}"
 
 

@@ -1,0 +1,164 @@
+"""How many bytes reach the block device for one event, by the way and the pace of syncing?
+
+    pytest benchmarks/test_flash.py
+
+On an ext4 of its own (noatime), on a loop device whose writes the kernel counts; root only. The
+ring has gone round once before. Time does not pass but is played: what the kernel does by the clock
+is asked of it after as many events as come in that time. That is the journal, every 5 seconds (a
+page that is written makes its file's times dirty; a sync takes that along), and everything that is
+dirty, every 30 seconds.
+
+In memory (RAM-first) the log is on /dev/shm, and its copy on the device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vevents import EventLog
+from workload import typical_payloads
+
+JOURNAL_S, WRITEBACK_S = 5, 30
+MEMORY = Path("/dev/shm")
+SIZES = {"events_size": 64 << 20, "media_size": 1 << 20, "delivery_size": 1 << 20}
+LAP = 400_000  # events, a little more than 64 MiB
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a log is synced.
+
+    Attributes:
+        sync_s: Seconds between two syncs; 0: every event waits for one.
+        in_memory: Whether the log is RAM-first.
+    """
+
+    name: str
+    sync_s: int
+    in_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Disk:
+    """An ext4 on a loop device."""
+
+    path: Path
+    device: str
+
+    def bytes_written(self) -> int:
+        """Return what the kernel has counted."""
+        return int(Path(f"/sys/block/{self.device}/stat").read_text().split()[6]) * 512
+
+    def commit(self) -> None:
+        """Do what the journal does every 5 seconds, and nothing to anybody's pages."""
+        descriptor = os.open(self.path / "marker", os.O_WRONLY | os.O_CREAT)
+        try:
+            os.utime(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write_back(self) -> None:
+        """Do what the kernel does with pages that have been dirty for long."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            ctypes.CDLL(None).syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs root and mkfs.ext4")
+    image, at = tmp_path / "disk", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    # Nothing is left to be initialised in the background.
+    lazy = "lazy_itable_init=0,lazy_journal_init=0"
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", lazy, image], check=True)
+    at.mkdir()
+    subprocess.run(["mount", "-o", "loop,noatime", image, at], check=True)
+    try:
+        [line] = [x for x in Path("/proc/mounts").read_text().splitlines() if f" {at} " in x]
+        yield Disk(at, Path(line.split()[0]).name)
+    finally:
+        subprocess.run(["umount", at], check=True)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    path = MEMORY / f"vevents-flash-{os.getpid()}"
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+WAYS = [
+    Way("a sync every event", 0),
+    Way("a sync every 5 s", 5),
+    Way("a sync every 60 s", 60),
+    Way("in memory, a copy every 60 s", 60, in_memory=True),
+    Way("in memory, a copy every 10 min", 600, in_memory=True),
+]
+
+
+def duration_s(way: Way, rate: int) -> int:
+    """Return how long a time is played: several syncs, and no more events than it takes."""
+    if way.sync_s == 0:
+        return {1: 300, 30: 60, 1000: 10}[rate]
+    return max(3 * way.sync_s, {1: 1800, 30: 600, 1000: 120}[rate])
+
+
+@pytest.mark.parametrize("rate", [1, 30, 1000])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_bytes_on_the_device(benchmark: Any, disk: Disk, memory: Path, way: Way, rate: int) -> None:
+    if way.in_memory and rate * way.sync_s * 250 > SIZES["events_size"]:
+        pytest.skip("the ring is smaller than what comes between two copies")
+    directory = memory if way.in_memory else disk.path / "log"
+    options = {"persist_dir": disk.path / "copy", "persist_interval_s": 0} if way.in_memory else {}
+    payloads = itertools.cycle(typical_payloads(20_000))
+    with EventLog(directory, sync_interval_s=0, **SIZES, **options) as log:
+        for _ in range(LAP):
+            log.append_encoded(next(payloads))
+        log.sync()
+        disk.write_back()
+        before, seq = disk.bytes_written(), log.stats().last_seq
+        lasts_s = duration_s(way, rate)
+
+        def play() -> None:
+            for second in range(1, lasts_s + 1):
+                for _ in range(rate):
+                    log.append_encoded(next(payloads), sync=way.sync_s == 0)
+                if way.sync_s and second % way.sync_s == 0:
+                    log.sync()
+                if second % JOURNAL_S == 0 and way.sync_s > JOURNAL_S and not way.in_memory:
+                    disk.commit()
+                if second % WRITEBACK_S == 0:
+                    disk.write_back()
+            disk.write_back()
+
+        benchmark.pedantic(play, rounds=1)
+        stats = log.stats()
+        count = stats.last_seq - seq
+        written = (disk.bytes_written() - before) / count
+        records, _ = log.read_batch("events", stats.last_seq - 255)
+        stored = sum(record.stored_size for record in records) / len(records)
+    benchmark.extra_info |= {
+        "events": count,
+        "compressed_per_event": stored,
+        "written_per_event": written,
+        "ratio": written / stored,
+        "MB_per_day": written * rate * 86_400 / 1e6,
+    }
