@@ -55,8 +55,8 @@ class Report:
         set_aside: Names of the files into which something damaged was moved, now or earlier.
         held: Why no delivery may run now, or None.
         copy: The copy of a RAM-first log, or None.
-        frames_shed: Frames that the pressure ladder shed, by its step, the mildest first; None without
-            a ladder.
+        frames_shed: Frames that the pressure ladder shed, by its step, the mildest first; None
+            without a ladder.
     """
 
     directory: Path
