@@ -20,6 +20,7 @@ README_END = "<!-- end of the figures -->"
 Results = Mapping[str, Any]
 Rows = Mapping[str, Mapping[str, Any]]
 
+ON_DEVICE = "test_bytes_on_the_device"
 OPEN = "test_open_by_size_of_the_log"
 WRITE = "write(2) append, length + CRC"
 
@@ -261,7 +262,16 @@ def render_document(results: Results) -> str:
             parts += ["", f"Left out: {', '.join(left_out)}."]
         if section.plot:
             parts += ["", f"![{section.title}](performance/{section.plot}.svg)"]
-    parts += ["", *_compression(results), "", *_entropy(results), "", *_others(results)]
+    parts += [
+        "",
+        *_flash(results),
+        "",
+        *_compression(results),
+        "",
+        *_entropy(results),
+        "",
+        *_others(results),
+    ]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -339,6 +349,15 @@ def _threads(results: Results) -> tuple[str, bool]:
     return f"{gain:.2f} times (control {control:.2f})", gain >= 1.6
 
 
+def _written(way: str) -> Callable[[Results], tuple[str, bool]]:
+    def found(results: Results) -> tuple[str, bool]:
+        ratios = {rate: row["ratio"] for rate, row in _on_device(results)[way].items()}
+        others = [f"{rate} a second {ratio:.2f}" for rate, ratio in ratios.items() if rate != "30"]
+        return f"{ratios['30']:.2f} times ({', '.join(others)})", ratios["30"] <= 1.3
+
+    return found
+
+
 def _memory(row: str, below_kib: float) -> Callable[[Results], tuple[str, bool]]:
     def found(results: Results) -> tuple[str, bool]:
         kib = results["benchmarks"]["test_memory_of_the_encoder"]["figures"][row]["thread_kib"]
@@ -385,6 +404,11 @@ AIMS = (
     ),
     Aim("four threads from C on two cores: at least 1.6 times one", _threads),
     Aim(
+        "bytes at the block device, 30 events a second, synced every 5 s: 1.3 times the compressed",
+        _written("a sync every 5 s"),
+    ),
+    Aim("the same, synced every 60 s", _written("a sync every 60 s")),
+    Aim(
         "encoder memory of a thread: below 512 KiB, on small devices below 128 KiB",
         _memory("level -2, 500 detections", 128),
     ),
@@ -406,6 +430,46 @@ AIMS = (
         _flat(OPEN, "status_ms", 2),
     ),
 )
+
+
+# ---- bytes at the block device ----
+
+
+def _on_device(results: Results) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """What test_flash.py found, by the way of syncing and the events a second."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, measured in results["benchmarks"].items():
+        if name.startswith(ON_DEVICE):
+            way, _, rate = name.removeprefix(ON_DEVICE).strip("[]").rpartition("-")
+            found.setdefault(way, {})[rate] = measured
+    return found
+
+
+def _flash(results: Results) -> list[str]:
+    lines = [
+        "## Bytes at the block device",
+        "",
+        _wrapped(
+            "What the kernel counts on a loop device with ext4, for each event of about "
+            "190 bytes in the log, and in multiples of those. See [flash.md](flash.md)."
+        ),
+        "",
+    ]
+    found = _on_device(results)
+    if not found:
+        return [*lines, "Not measured in this run."]
+    rates = sorted({rate for rows in found.values() for rate in rows}, key=int)
+    titles = " | ".join(f"{int(rate):,} a second" for rate in rates)
+    lines += [f"| | {titles} |", f"|---|{'---|' * len(rates)}"]
+    for way, rows in found.items():
+        cells = [
+            f"{rows[rate]['written_per_event']:,.0f} ({rows[rate]['ratio']:.2f})"
+            if rate in rows
+            else ""
+            for rate in rates
+        ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    return lines
 
 
 # ---- compression ----

@@ -114,9 +114,19 @@ def test_how_figures_are_shown(column, value, shown):
     assert tables._cell(column, value) == shown
 
 
+def test_bytes_at_the_block_device_have_a_table_and_an_aim():
+    row = {"written_per_event": 233.4, "ratio": 1.234, "compressed_per_event": 189.0}
+    name = "test_bytes_on_the_device[a sync every 5 s-{}]"
+    benchmarks = {name.format(rate): row for rate in (1, 30, 1000)}
+    document = tables.render_document({**RESULTS, "benchmarks": benchmarks})
+
+    assert "| a sync every 5 s | 233 (1.23) | 233 (1.23) | 233 (1.23) |" in document
+    assert re.search(r"every 5 s: .* \| 1\.23 times \(1 a second 1\.23, 1000 .*\| met \|", document)
+
+
 def test_what_was_not_measured_is_said_to_be_so():
     fewer = {"test_append_beside_peers": RESULTS["benchmarks"]["test_append_beside_peers"]}
     document = tables.render_document({**RESULTS, "benchmarks": fewer})
 
-    assert document.count("Not measured in this run.") == len(tables.SECTIONS) - 1 + 2
+    assert document.count("Not measured in this run.") == len(tables.SECTIONS) - 1 + 3
     assert "not measured" in document
