@@ -411,9 +411,11 @@ class Device:
         new = book.appended - appended
         if report.delivered != book.states["delivered"] - delivered:
             raise self._failure(f"the report says {report.delivered} delivered")
-        # In any other order than the log's, what is pending again is not seen before the next pass.
+        # In any other order than the log's, what is pending again is not seen before the pass after
+        # the next one that gets so far.
         excused = self._retried and self.habits.flusher["order"] != "oldest"
-        self._retried = False
+        if report.stopped_reason is None:
+            self._retried = False
         if report.stopped_reason is None and report.pending_after > new and not excused:
             raise self._failure(f"complete, and {report.pending_after} are pending, {new} new")
         if report.requests > 60 + 12 * (pending + new):

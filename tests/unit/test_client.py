@@ -701,3 +701,21 @@ def test_key_is_not_in_the_repr() -> None:
     with client_for(httpx.Response(204)) as client:
         assert KEY not in repr(client)
         assert KEY not in repr(vars(client))
+
+
+def test_the_http_library_comes_without_its_command_line() -> None:
+    program = (
+        "import sys\n"
+        "from vevents.delivery.client import Client\n"
+        "from vevents.errors import UnreachableError\n"
+        "try:\n"
+        "    Client('rf_key', api_url='http://127.0.0.1:9').list_use_cases()\n"
+        "except UnreachableError:\n"
+        "    print(*sorted({'httpx', 'rich', 'pygments', 'httpx._main'} & sys.modules.keys()))\n"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.split() == ["httpx"]

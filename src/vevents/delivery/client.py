@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -430,6 +431,7 @@ class Client:
             return self._http
 
     def _connect(self) -> httpx.Client:
+        _load_http_library()
         import httpx
 
         from vevents import __version__
@@ -476,6 +478,7 @@ class Client:
         params: Mapping[str, str] | None = None,
         within_s: float | None = None,
     ) -> dict[str, Any]:
+        _load_http_library()
         import httpx
 
         parts = (content,) if isinstance(content, bytes) else content
@@ -769,6 +772,20 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
         date_s = _http_date(value)
         return None if date_s is None else max(0.0, date_s - now_s)
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _load_http_library() -> None:
+    """Import the HTTP library without its command line.
+
+    That would bring rich and pygments along wherever these are installed: 5 MiB and 60 ms.
+    """
+    if "httpx" in sys.modules:
+        return
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    try:
+        import httpx  # noqa: F401
+    finally:
+        sys.modules.pop("httpx._main", None)
 
 
 def _check_proxy(proxy: ProxyUrl | None) -> None:
