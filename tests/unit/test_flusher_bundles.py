@@ -108,7 +108,7 @@ def test_what_is_too_large_for_a_bundle_goes_the_ordinary_way(
     site.append(jpeg("fits", 20_000))
     # 20,000 bytes of frame and 6,000 of event are too much for the tar with its padding.
     site.append(jpeg("large event", 20_000), metadata={f"key {i}": "x" * 900 for i in range(9)})
-    monkeypatch.setattr("vevents.delivery.bundles.BUNDLE_SIZE_MAX", 3 * 10_240)
+    monkeypatch.setattr("vevents.archive.BUNDLE_SIZE_MAX", 3 * 10_240)
 
     report = site.flush(options=ONE)
 

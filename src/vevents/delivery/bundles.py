@@ -21,7 +21,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vevents.archive import BUNDLE_SIZE_MAX, pieces
 from vevents.delivery.items import Item
 from vevents.errors import NoAnswerError, RefusedError, ServerError
 
@@ -101,6 +100,8 @@ class Bundles:
         """
         if not self.wanted or not read.frames:
             return None
+        from vevents.archive import BUNDLE_SIZE_MAX
+
         size = sum(frame.size for frame in read.frames)
         if size > BUNDLE_SIZE_MAX or self._images.are_settled(read.frames):
             return None
@@ -129,6 +130,9 @@ class Bundles:
 
     def _send(self, bundle: Bundle) -> None:
         """Send one. Runs in any thread."""
+        # Few want bundles, and what packs them takes 1 MiB.
+        from vevents.archive import BUNDLE_SIZE_MAX, pieces
+
         read, uploads = bundle.read, self._images.uploads
         assert read.event is not None
         if not self.wanted:
