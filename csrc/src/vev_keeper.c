@@ -32,32 +32,44 @@ static uint32_t next_tick_ms(uint32_t tick_ms, vev_pace pace)
     }
 }
 
-/* Sync, failures being in vev_stats.degraded. Returns whether there is something left to do. */
-static bool bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_COUNT])
+/* Look after a ring in which something was appended. Looking closely means writing to the live area,
+ * and so a page to the flash whenever the kernel writes back: not for a ring at rest. */
+static vev_pace keep(vev_ring *ring, vev_watch *seen)
 {
-    bool left = false;
+    vev_watch now;
+    vev_ring_watch(ring, &now);
+    bool moved = now.tail != seen->tail || now.generation != seen->generation;
+    return moved ? vev_ring_keep(ring, seen) : VEV_PACE_IDLE;
+}
+
+/* Sync what is dirty, failures being in vev_stats.degraded, and leave in `dirty` what is left to do. */
+static void bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_COUNT],
+                           bool dirty[VEV_STREAM_COUNT])
+{
+    bool failed = false;
     if (keeper->copy) {
-        left = vev_copy_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
+        failed = vev_copy_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
     } else {
         /* Frames before the events that name them. */
         static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
-            (void)vev_ring_sync(keeper->rings[order[s]], 0);
+            if (dirty[order[s]])
+                (void)vev_ring_sync(keeper->rings[order[s]], 0);
             if (paces[order[s]] != VEV_PACE_IDLE)
                 vev_ring_rewarm(keeper->rings[order[s]]);
         }
     }
     /* A record that was being written may have held the mark back. */
     for (int s = 0; s < VEV_STREAM_COUNT; s++)
-        left |= !vev_ring_is_durable(keeper->rings[s]);
-    return left;
+        dirty[s] = dirty[s] && (failed || !vev_ring_is_durable(keeper->rings[s]));
 }
 
 static void *run(void *argument)
 {
     vev_keeper *keeper = argument;
     vev_watch *seen = keeper->seen;
-    bool dirty = true; /* what a process that died has left unsynced */
+    bool dirty[VEV_STREAM_COUNT] = {true, true,
+                                    true}; /* what a process that died has left unsynced */
     uint32_t tick_ms = TICK_MOVING_MS;
     uint64_t synced_ns = vev_clock_ticks_ns();
     pthread_mutex_lock(&keeper->mutex);
@@ -65,22 +77,20 @@ static void *run(void *argument)
         pthread_mutex_unlock(&keeper->mutex);
         vev_pace paces[VEV_STREAM_COUNT], pace = VEV_PACE_IDLE;
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
-            paces[s] = vev_ring_keep(keeper->rings[s], &seen[s]);
+            paces[s] = keep(keeper->rings[s], &seen[s]);
             pace = VEV_MAX(pace, paces[s]);
+            dirty[s] |= paces[s] != VEV_PACE_IDLE || atomic_load(&keeper->rings[s]->marks_dirty);
         }
-        bool marked = false;
-        for (int s = 0; s < VEV_STREAM_COUNT; s++)
-            marked |= atomic_load(&keeper->rings[s]->marks_dirty);
-        dirty |= pace != VEV_PACE_IDLE || marked;
         uint64_t now_ns = vev_clock_ticks_ns();
         uint64_t interval_ns = keeper->sync_interval_ms * 1000000ull;
-        if (dirty && interval_ns > 0 && now_ns - synced_ns >= interval_ns) {
+        bool due = dirty[VEV_EVENTS] || dirty[VEV_MEDIA] || dirty[VEV_DELIVERY];
+        if (due && interval_ns > 0 && now_ns - synced_ns >= interval_ns) {
             /* Another process may have written the copy just now, with what we have in it. */
             uint64_t copied_ns = keeper->copy ? vev_copy_persisted_ns(keeper->copy) : 0;
             if (copied_ns > synced_ns && now_ns - copied_ns < interval_ns) {
                 synced_ns = copied_ns;
             } else {
-                dirty = bring_to_flash(keeper, paces);
+                bring_to_flash(keeper, paces, dirty);
                 synced_ns = vev_clock_ticks_ns();
             }
         }

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -437,3 +438,23 @@ def test_opening_a_full_log_drops_nothing(directory: Path) -> None:
             log.mark([before.last_seq], "delivered")
             threading.Event().wait(0.05)
             assert log.stats().evicted == before.evicted
+
+
+def test_a_ring_at_rest_is_not_written(tmp_path: Path) -> None:
+    """Each look of the helper thread at it would cost a page of flash, half a minute later."""
+    with EventLog(tmp_path / "log", sync_interval_s=0.05, events_size=1 << 20) as log:
+        log.append(Event.custom(value="x", use_case_id="uc"))
+        log.sync()
+        path = tmp_path / "log" / "media.ring"
+        deadline = time.monotonic() + 30
+        quiet = 0
+        while quiet < 3 and time.monotonic() < deadline:
+            # A page that was synced is written to by its next change, which sets the file's time.
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            before = path.stat().st_mtime_ns
+            seq = log.append(Event.custom(value="x", use_case_id="uc")).seq
+            while log.durable_seq < seq and time.monotonic() < deadline:
+                time.sleep(0.05)
+            quiet = quiet + 1 if path.stat().st_mtime_ns == before else 0
+        assert quiet == 3
