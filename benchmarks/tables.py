@@ -407,7 +407,7 @@ AIMS = (
         "bytes at the block device, 30 events a second, synced every 5 s: 1.3 times the compressed",
         _written("a sync every 5 s"),
     ),
-    Aim("the same, synced every 60 s", _written("a sync every 60 s")),
+    Aim("the same, in memory, a copy every 60 s", _written("in memory, a copy every 60 s")),
     Aim(
         "encoder memory of a thread: below 512 KiB, on small devices below 128 KiB",
         _memory("level -2, 500 detections", 128),
