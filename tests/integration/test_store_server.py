@@ -331,6 +331,44 @@ def test_far_too_many_connections_are_cut(log: EventLog) -> None:
             assert read_all(last) == b""
 
 
+def test_more_connections_than_files_that_may_be_open(tmp_path: Path) -> None:
+    serve = [sys.executable, "-m", "vevents", "serve", "--json", "--port", "0"]
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'ulimit -n 48; exec "$@"', "sh", *serve, "--dir", str(tmp_path / "log")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process, contextlib.ExitStack() as ends_anyway, contextlib.ExitStack() as stack:
+        ends_anyway.callback(process.kill)
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(100):
+            silent = stack.enter_context(socket.create_connection(address, timeout=LATE_S))
+        # The last ones are cut, and do not wait in front of everybody else.
+        assert read_all(silent) == b""
+        stack.close()
+        ends = time.monotonic() + LATE_S
+        answer = None
+        while answer is None or answer.status_code == 529:
+            assert time.monotonic() < ends
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.post(f"{url}/v2/events", json=body(), trust_env=False)
+        assert answer.status_code == 201
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    warning, *rest = said.splitlines()
+    assert warning.endswith(
+        "at most 10 connections and not 256: this process may open 48 files (ulimit -n)"
+    )
+    assert not [line for line in rest if "open files" in line]
+    with EventLog(tmp_path / "log", read_only=True) as log:
+        assert (log.stats().appended, log.stats().conserved) == (1, True)
+
+
 @pytest.mark.parametrize("status", [401, 413, 415])
 def test_a_refusal_is_read_even_by_a_client_with_much_to_send(log: EventLog, status: int) -> None:
     # An answer before the end of the body, and a close, would be a broken pipe to the client.

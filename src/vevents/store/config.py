@@ -15,7 +15,8 @@ from pathlib import Path
 from vevents.errors import ConfigurationError
 from vevents.settings import Secret
 
-_BACKLOG = 128
+# Connections that may wait to be accepted; so many are accepted at a time.
+BACKLOG = 128
 _KEY_LENGTH_MAX = 512
 _KEY = re.compile(rf"[!-~]{{1,{_KEY_LENGTH_MAX}}}")
 
@@ -99,7 +100,7 @@ def bind(config: StoreConfig) -> socket.socket:
         if os.name == "posix":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen(_BACKLOG)
+        bound.listen(BACKLOG)
     except OSError as failed:
         bound.close()
         where = f"{config.host}:{config.port}"
@@ -161,7 +162,7 @@ def _bind_unix(path: Path) -> socket.socket:
             bound.bind(os.fspath(path))
         finally:
             os.umask(mask)
-        bound.listen(_BACKLOG)
+        bound.listen(BACKLOG)
     except OSError as failed:
         bound.close()
         text = os.strerror(failed.errno) if failed.errno else str(failed)

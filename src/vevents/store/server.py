@@ -9,24 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vevents.log import EventLog
 from vevents.store.app import CROWDED_EXTENSION, Store
-from vevents.store.config import StoreConfig, is_open
+from vevents.store.config import BACKLOG, StoreConfig, is_open
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 # A quiet connection may stay as long as a load balancer would keep it.
 _KEEP_ALIVE_S: Final = 65
 # Connections beyond the limit that are still told so; more are cut without a word.
 _SPARE_CONNECTION_COUNT: Final = 64
+# Files of this process that are no connections: the log's, the event loop's, what it was given.
+_OTHER_FILE_COUNT: Final = 32
+# Turns of the event loop, each of which accepts some, until the first of them are closed.
+_TURNS_UNTIL_CUT: Final = 5
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def run(
@@ -49,6 +56,55 @@ def run(
         asyncio.run(listener.serve(sockets=[bound]))
 
 
+class Room(NamedTuple):
+    """How many connections there may be.
+
+    Attributes:
+        served: At one time.
+        spare: Beyond these, that are told so.
+        burst: Beyond these, that are accepted at a time and cut.
+    """
+
+    served: int
+    spare: int
+    burst: int
+
+    @property
+    def file_count(self) -> int:
+        """Files that are open at the worst moment."""
+        return _OTHER_FILE_COUNT + self.served + self.spare + self.burst * _TURNS_UNTIL_CUT
+
+
+def room_for(count: int) -> Room:
+    """Return how many connections this process may have, and see to it that it may have so many.
+
+    A connection for which there is no file descriptor cannot even be cut: it stays in the queue,
+    in front of all that come later.
+
+    Args:
+        count: How many are wanted at one time.
+    """
+    wanted = Room(count, _SPARE_CONNECTION_COUNT, BACKLOG)
+    need = wanted.file_count
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < need:
+        soft = need if hard < 0 else min(need, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if not 0 <= soft < need:
+        return wanted
+    room = soft - _OTHER_FILE_COUNT
+    spare = burst = max(1, room // 16)
+    served = max(1, min(count, room - spare - burst * _TURNS_UNTIL_CUT))
+    if served < count:
+        _LOGGER.warning(
+            "at most %d connections and not %d: this process may open %d files (ulimit -n)",
+            served,
+            count,
+            soft,
+        )
+    return Room(served, spare, burst)
+
+
 class Listener(uvicorn.Server):
     """A server that tells when it listens and leaves signals to its owner.
 
@@ -61,8 +117,11 @@ class Listener(uvicorn.Server):
     def __init__(
         self, app: Any, config: StoreConfig, on_listening: Callable[[], None] = lambda: None
     ) -> None:
+        allowed = room_for(config.connection_count_max)
+
         class Protocol(_LimitedProtocol):
             limits = config
+            room = allowed
 
         # What strangers send is no news for the device's journal.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -74,6 +133,7 @@ class Listener(uvicorn.Server):
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                backlog=allowed.burst,
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
@@ -85,6 +145,9 @@ class Listener(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
+        for one in sockets or ():
+            # Few are accepted at a time, but many may wait: who finds no place there is not told.
+            one.listen(BACKLOG)
         self._on_listening()
 
     @contextlib.contextmanager
@@ -97,6 +160,7 @@ class _LimitedProtocol(H11Protocol):
     """One connection, with an end to every wait."""
 
     limits: StoreConfig
+    room: Room
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -105,11 +169,10 @@ class _LimitedProtocol(H11Protocol):
         # With no bytes allowed to wait, drain() returns when all of an answer has gone.
         transport.set_write_buffer_limits(0)
         self._header_timer: asyncio.TimerHandle | None = None
-        count_max = self.limits.connection_count_max
-        if len(self.connections) > count_max + _SPARE_CONNECTION_COUNT:
+        if len(self.connections) > self.room.served + self.room.spare:
             transport.abort()
             return
-        crowded = len(self.connections) > count_max
+        crowded = len(self.connections) > self.room.served
         self._await_headers()
         inner: Any = self.app
 
