@@ -351,7 +351,9 @@ class Handle:
     def sync(self) -> int:
         """Make everything durable. Returns the durable sequence number of the events."""
         durable = ffi.new("uint64_t *")
-        check(lib.vev_log_sync(self._open_log(), durable), self._directory)
+        status = lib.vev_log_sync(self._open_log(), durable)
+        if status:
+            check(status, self._flash())
         seq: int = durable[0]
         return seq
 
@@ -366,8 +368,14 @@ class Handle:
         status = lib.vev_log_persist(self._open_log(), report)
         if status == lib.VEV_E_INVALID:
             raise LogError(f"{self._directory}: the log has no copy; it is not RAM-first")
-        check(status, self._directory)
+        if status:
+            check(status, self._flash())
         return report.bytes_written, report.write_count, report.sync_count, report.durable_seq
+
+    def _flash(self) -> str:
+        """Where a sync goes: what its failure is about."""
+        info = self.copy_info()
+        return self._directory if info is None else info[0]
 
     def copy_info(self) -> tuple[str, int, int, str, int, int, int] | None:
         """Return how the copy of a RAM-first log is; None for any other log.

@@ -132,8 +132,10 @@ def test_flash_that_is_not_there(memory: Path, tmp_path: Path, flash: Path) -> N
     with ram_first(memory, flash) as log:
         fill(log, 1)
         flash.rename(tmp_path / "unplugged")
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match=str(flash)):
             log.sync()
+        with pytest.raises(FileNotFoundError, match=str(flash)):
+            log.persist()
         assert log.copy is not None
         assert log.copy.error == "No such file or directory"
         assert log.stats().durable_seq == 0
