@@ -118,7 +118,7 @@ _NOT_QUIET = (ExitCode.USAGE, ExitCode.UNAUTHORIZED)
     flag_value=_WAIT,
     metavar="TIME",
     help=f"Wait until another flush has ended, at most so long, instead of leaving with 6; without "
-    f"a value {_WAIT}. Give the value with an equals sign: --wait=90s.",
+    f"a value {_WAIT}.",
 )
 @click.option(
     "--timeout",
