@@ -66,6 +66,8 @@ struct vev_copy {
     const vev_io *io;
     int fd; /* of persist.state */
     uint32_t interval_ms;
+    pthread_mutex_t lock_mutex; /* `lock`; never held for long */
+    int lock;                   /* of the copy's directory, while this process writes there; or -1 */
     char copy_dir[VEV_COPY_DIR_SIZE];
 };
 
@@ -147,6 +149,8 @@ vev_status vev_copy_attach(const vev_io *io, const char *dir, bool readonly, vev
     if (!status) {
         copy->io = io;
         copy->fd = fd;
+        copy->lock = -1;
+        pthread_mutex_init(&copy->lock_mutex, NULL);
         copy->interval_ms = s->interval_ms;
         memcpy(copy->copy_dir, s->copy_dir, sizeof copy->copy_dir);
         *copy_out = copy;
@@ -164,7 +168,52 @@ void vev_copy_detach(vev_copy *copy)
     if (!copy)
         return;
     copy->io->close(copy->io->ctx, copy->fd);
+    pthread_mutex_destroy(&copy->lock_mutex);
     free(copy);
+}
+
+/* Like vev_io_lock_dir(), but fork() knows of the lock as soon as it is held. */
+static vev_status lock_copy(vev_copy *copy)
+{
+    uint64_t began_ns = vev_clock_ticks_ns();
+    for (uint32_t turn = 0;; vev_clock_pause(turn++)) {
+        pthread_mutex_lock(&copy->lock_mutex);
+        vev_status status = copy->io->lock_dir(copy->io->ctx, copy->copy_dir, &copy->lock);
+        pthread_mutex_unlock(&copy->lock_mutex);
+        if (status != EAGAIN)
+            return status;
+        if (vev_clock_ticks_ns() - began_ns >= VEV_OPEN_WAIT_MS * 1000000ull)
+            return VEV_E_BUSY;
+    }
+}
+
+static void unlock_copy(vev_copy *copy)
+{
+    pthread_mutex_lock(&copy->lock_mutex);
+    copy->io->close(copy->io->ctx, copy->lock);
+    copy->lock = -1;
+    pthread_mutex_unlock(&copy->lock_mutex);
+}
+
+void vev_copy_before_fork(vev_copy *copy)
+{
+    if (copy)
+        pthread_mutex_lock(&copy->lock_mutex);
+}
+
+void vev_copy_after_fork_in_parent(vev_copy *copy)
+{
+    if (copy)
+        pthread_mutex_unlock(&copy->lock_mutex);
+}
+
+void vev_copy_after_fork_in_child(vev_copy *copy)
+{
+    if (!copy)
+        return;
+    copy->io->close(copy->io->ctx, copy->lock);
+    copy->lock = -1;
+    pthread_mutex_unlock(&copy->lock_mutex);
 }
 
 /* A member of the state as it stands, or zeros: it is on tmpfs, and these are looked at often. */
@@ -519,6 +568,8 @@ static vev_status persist_ring(vev_copy *copy, vev_ring *ring, state *s, bool fo
         if (!status) {
             status = persist_open(p, s);
             io->close(io->ctx, p->fd);
+            if (made && status) /* a full disk gets its room back */
+                (void)io->remove(io->ctx, fresh);
         }
         if (made && !status)
             status = io->rename(io->ctx, fresh, path);
@@ -542,8 +593,7 @@ vev_status vev_copy_persist(vev_copy *copy, vev_ring *const *rings, vev_persist_
     state *s = malloc(sizeof *s);
     if (!s)
         return VEV_E_NOMEM;
-    int lock;
-    vev_status status = vev_io_lock_dir(io, copy->copy_dir, VEV_OPEN_WAIT_MS, &lock);
+    vev_status status = lock_copy(copy);
     if (status) {
         /* Not mounted, most likely: said to whoever asks how the log is. */
         int32_t error = status;
@@ -580,7 +630,7 @@ vev_status vev_copy_persist(vev_copy *copy, vev_ring *const *rings, vev_persist_
         status = status ? status : noted;
         report->durable_seq = s->durable_seq[VEV_EVENTS];
     }
-    io->close(io->ctx, lock);
+    unlock_copy(copy);
     free(s);
     return status;
 }

@@ -67,7 +67,7 @@ const char *vev_strerror(vev_status status)
 
 static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vev_log *open_logs;
-/* Held while a log is being opened: a child that is forked meanwhile would keep copies of its files,
+/* Held while a log is being opened or restored: a child that is forked meanwhile would keep copies of its files,
  * and with them its locks, which nobody in the child knows of. */
 static pthread_mutex_t opening_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
@@ -78,12 +78,14 @@ static void before_fork(void)
 {
     pthread_mutex_lock(&opening_mutex);
     pthread_mutex_lock(&open_logs_mutex);
-    for (vev_log *log = open_logs; log; log = log->next)
+    for (vev_log *log = open_logs; log; log = log->next) {
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
             pthread_mutex_lock(&log->rings[s]->roll_mutex);
             pthread_mutex_lock(&log->rings[s]->read_mutex);
             pthread_mutex_lock(&log->rings[s]->dictionary_mutex);
         }
+        vev_copy_before_fork(log->copy);
+    }
 }
 
 static void let_go(vev_ring *ring)
@@ -95,9 +97,11 @@ static void let_go(vev_ring *ring)
 
 static void after_fork_in_parent(void)
 {
-    for (vev_log *log = open_logs; log; log = log->next)
+    for (vev_log *log = open_logs; log; log = log->next) {
+        vev_copy_after_fork_in_parent(log->copy);
         for (int s = 0; s < VEV_STREAM_COUNT; s++)
             let_go(log->rings[s]);
+    }
     pthread_mutex_unlock(&open_logs_mutex);
     pthread_mutex_unlock(&opening_mutex);
 }
@@ -108,6 +112,7 @@ static void after_fork_in_child(void)
 {
     for (vev_log *log = open_logs; log; log = log->next) {
         atomic_store(&log->forked, true);
+        vev_copy_after_fork_in_child(log->copy);
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
             if (log->rings[s]->fd >= 0)
                 log->io->close(log->io->ctx, log->rings[s]->fd);
@@ -318,13 +323,6 @@ void vev_log_close(vev_log *log)
 {
     if (!log)
         return;
-    pthread_mutex_lock(&open_logs_mutex);
-    vev_log **at = &open_logs;
-    while (*at && *at != log)
-        at = &(*at)->next;
-    if (*at)
-        *at = log->next;
-    pthread_mutex_unlock(&open_logs_mutex);
     if (atomic_load(&log->forked)) {
         /* The child never used it: the maps are its own, everything else is the parent's. */
         vev_keeper_forget(log->keeper);
@@ -334,7 +332,15 @@ void vev_log_close(vev_log *log)
         vev_status ignored = vev_log_sync(log, NULL);
         (void)ignored;
     }
+    /* Until its files are closed a child that is forked must know of them. */
+    pthread_mutex_lock(&open_logs_mutex);
+    vev_log **at = &open_logs;
+    while (*at && *at != log)
+        at = &(*at)->next;
+    if (*at)
+        *at = log->next;
     close_rings(log);
+    pthread_mutex_unlock(&open_logs_mutex);
 }
 
 /* ---- the rest passes on ---- */
@@ -420,14 +426,36 @@ vev_status vev_log_copy_info(vev_log *log, vev_copy_info *info_out)
     return status;
 }
 
+/* Whether all rings of a log are there. */
+static bool has_rings(const vev_io *io, const char *dir)
+{
+    size_t size = strlen(dir) + 32;
+    char *path = malloc(size);
+    bool all = path != NULL;
+    for (int s = 0; all && s < VEV_STREAM_COUNT; s++) {
+        snprintf(path, size, "%s/%s", dir, RING_NAMES[s]);
+        int fd;
+        all = io->open(io->ctx, path, VEV_FILE_READ, &fd) == VEV_OK;
+        if (all)
+            io->close(io->ctx, fd);
+    }
+    free(path);
+    return all;
+}
+
 vev_status vev__log_restore(const vev_io *io, const char *dir, const char *copy_dir,
                             uint32_t interval_ms, int *restored_out)
 {
     if (!dir || !*dir || !copy_dir)
         return VEV_E_INVALID;
     bool restored;
+    pthread_once(&atfork_once, install_atfork);
+    pthread_mutex_lock(&opening_mutex); /* a child must not keep the locks of the directories */
     vev_status status = vev_copy_restore(io, dir, copy_dir, interval_ms, &restored);
-    if (!status && restored) {
+    pthread_mutex_unlock(&opening_mutex);
+    /* A copy that was cut off in its first pass has not all rings, and to make one is for somebody who
+     * knows how large it is to be. */
+    if (!status && restored && has_rings(io, dir)) {
         /* What is mended by opening is mended in the copy as well, and durable_seq begins with what
          * it holds. That a flash takes no writes is no reason not to use what was read from it. */
         vev_options options;

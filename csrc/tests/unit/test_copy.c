@@ -519,6 +519,111 @@ static void background(void)
     vev_log_close(log);
 }
 
+/* A disk at which the process forks, once, the next time it syncs a file. */
+static struct {
+    bool armed;
+    pid_t child;
+} fork_at;
+
+static vev_status sync_and_fork(void *ctx, int fd)
+{
+    if (fork_at.armed) {
+        fork_at.armed = false;
+        fork_at.child = fork();
+        CHECK(fork_at.child >= 0);
+        if (fork_at.child == 0) { /* a worker that goes on and has nothing to do with the log */
+            alarm(60);
+            for (;;)
+                pause();
+        }
+    }
+    return vev_io_posix.sync(ctx, fd);
+}
+
+/* The child lives: is the copy free all the same? */
+static void check_lock_and_end_child(void)
+{
+    CHECK(!fork_at.armed);
+    int lock;
+    vev_status status = vev_io_lock_dir(&vev_io_posix, flash, 0, &lock);
+    CHECK(kill(fork_at.child, SIGKILL) == 0 && waitpid(fork_at.child, NULL, 0) == fork_at.child);
+    OK(status);
+    close(lock);
+}
+
+/* A process that is forked while the helper thread writes the copy does not keep its lock. */
+static void fork_amid_a_pass(void)
+{
+    fresh_places();
+    (void)restore();
+    vev_io io = vev_io_posix;
+    io.sync = sync_and_fork;
+    vev_options options = quiet();
+    vev_log *log;
+    OK(vev__log_open(&io, memory, &options, &log));
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    fork_at.armed = true;
+    OK(vev_log_sync(log, NULL));
+    check_lock_and_end_child();
+    append_numbers(log, VEV_EVENTS, 5, 6);
+    fork_at.armed = true;
+    vev_log_close(log);
+    check_lock_and_end_child();
+}
+
+/* The copy of a log that was cut off in its first pass has not all rings: those that are missing are
+ * for the opener to make, who knows how large they are to be. */
+static void rings_without_a_copy_are_not_made(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    append_numbers(log, VEV_MEDIA, 0, 3);
+    vev_log_close(log);
+    cut_power();
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.copy", flash);
+    CHECK(unlink(path) == 0);
+    CHECK(restore());
+    CHECK(exists(memory, "media.ring") && !exists(memory, "events.ring"));
+    vev_options options = quiet();
+    log = open_log(memory, &options);
+    CHECK(stats_of(log, VEV_MEDIA).pending == 3 && stats_of(log, VEV_EVENTS).appended == 0);
+    CHECK(stats_of(log, VEV_EVENTS).bytes_on_disk <= options.events_size);
+    OK(vev_log_sync(log, NULL));
+    CHECK(exists(flash, "events.copy"));
+    vev_log_close(log);
+}
+
+static vev_status full_after_1_mib(void *ctx, int fd, uint64_t size)
+{
+    vev_status status = vev_io_posix.allocate(ctx, fd, VEV_MIN(size, 1ull << 20));
+    return size > 1 << 20 ? ENOSPC : status;
+}
+
+/* There is no room for the copy: it does not take what room there is. */
+static void full_flash_is_left_as_it_is(void)
+{
+    fresh_places();
+    (void)restore();
+    vev_options options = quiet();
+    vev_log_close(open_log(memory, &options));
+    char path[160];
+    snprintf(path, sizeof path, "%s/media.copy", flash);
+    CHECK(unlink(path) == 0);
+    vev_io io = vev_io_posix;
+    io.allocate = full_after_1_mib;
+    vev_log *log;
+    OK(vev__log_open(&io, memory, &options, &log));
+    append_numbers(log, VEV_MEDIA, 0, 5);
+    CHECK(vev_log_sync(log, NULL) == ENOSPC);
+    CHECK(!exists(flash, "media.copy") && !exists(flash, "media.copy.new"));
+    io.allocate = vev_io_posix.allocate;
+    OK(vev_log_sync(log, NULL));
+    CHECK(vev_log_durable_seq(log, VEV_MEDIA) == 5);
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("copy");
@@ -536,6 +641,9 @@ int main(void)
     RUN(late_commit_reaches_the_copy);
     RUN(several_processes);
     RUN(background);
+    RUN(fork_amid_a_pass);
+    RUN(rings_without_a_copy_are_not_made);
+    RUN(full_flash_is_left_as_it_is);
     end_tests();
     return 0;
 }
