@@ -135,8 +135,8 @@ class DetectionWriter:
                 return self._append(boxes, scores, ids, count, reference, flags)
         except EventValidationError:
             raise
-        except (AttributeError, ValueError):
-            pass  # no array, or one that is not contiguous or not aligned
+        except (AttributeError, TypeError, ValueError):
+            pass  # no array, or what only becomes one, or one that is not contiguous or aligned
         return self._append(*self._converted(xyxy, confidence, class_id), reference, flags)
 
     def append_rows(
@@ -181,7 +181,7 @@ class DetectionWriter:
                     return self._append_rows(array, count, reference, flags)
         except EventValidationError:
             raise
-        except (AttributeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             pass  # as in append
         array = self._array(rows, self._float32, "rows")
         if array.size and (array.ndim != 2 or array.shape[1] != 6):

@@ -107,8 +107,9 @@ def test_a_frame_is_stored_once_and_referred_to(log):
         lambda x, c, i: (x.astype(">f4"), c.astype(">f8"), i.astype(">i8")),
         lambda x, c, i: (_readonly(x), _readonly(c), _readonly(i)),
         lambda x, c, i: (_unaligned(x), _unaligned(c), _unaligned(i)),
+        lambda x, c, i: (x, _Column(c), _Column(i)),
     ],
-    ids=["wide", "fortran", "strided", "lists", "big-endian", "read-only", "unaligned"],
+    ids=["wide", "fortran", "strided", "lists", "big-endian", "read-only", "unaligned", "columns"],
 )
 def test_any_layout_of_the_same_numbers_gives_the_same_event(log, convert):
     given = arrays(7)
@@ -130,6 +131,16 @@ def _readonly(array):
 def _unaligned(array):
     bytes_ = bytearray(b"." + array.tobytes())
     return np.frombuffer(bytes_, array.dtype, offset=1).reshape(array.shape)
+
+
+class _Column:
+    """What becomes an array, with its dtype and shape, and is no buffer: a column of pandas."""
+
+    def __init__(self, array):
+        self._array, self.dtype, self.shape = array, array.dtype, array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
 
 
 def as_rows(xyxy, confidence, class_id):
@@ -157,8 +168,9 @@ def test_rows_give_the_event_of_their_columns(log, count):
         lambda rows: np.repeat(rows, 2, axis=0)[::2],
         _unaligned,
         _readonly,
+        _Column,
     ],
-    ids=["wide", "list", "fortran", "strided", "unaligned", "read-only"],
+    ids=["wide", "list", "fortran", "strided", "unaligned", "read-only", "columns"],
 )
 def test_any_layout_of_rows_gives_the_same_event(log, convert):
     rows = as_rows(*arrays(7))
