@@ -67,7 +67,7 @@ struct vev_copy {
     int fd; /* of persist.state */
     uint32_t interval_ms;
     pthread_mutex_t lock_mutex; /* `lock`; never held for long */
-    int lock;                   /* of the copy's directory, while this process writes there; or -1 */
+    int lock;                   /* of the copy's directory, during a pass; -1 else */
     char copy_dir[VEV_COPY_DIR_SIZE];
 };
 

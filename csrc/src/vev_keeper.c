@@ -32,16 +32,6 @@ static uint32_t next_tick_ms(uint32_t tick_ms, vev_pace pace)
     }
 }
 
-/* Look after a ring in which something was appended. Looking closely means writing to the live area,
- * and so a page to the flash whenever the kernel writes back: not for a ring at rest. */
-static vev_pace keep(vev_ring *ring, vev_watch *seen)
-{
-    vev_watch now;
-    vev_ring_watch(ring, &now);
-    bool moved = now.tail != seen->tail || now.generation != seen->generation;
-    return moved ? vev_ring_keep(ring, seen) : VEV_PACE_IDLE;
-}
-
 /* Sync what is dirty, failures being in vev_stats.degraded, and leave in `dirty` what is left to do. */
 static void bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_COUNT],
                            bool dirty[VEV_STREAM_COUNT])
@@ -77,7 +67,7 @@ static void *run(void *argument)
         pthread_mutex_unlock(&keeper->mutex);
         vev_pace paces[VEV_STREAM_COUNT], pace = VEV_PACE_IDLE;
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
-            paces[s] = keep(keeper->rings[s], &seen[s]);
+            paces[s] = vev_ring_keep(keeper->rings[s], &seen[s], vev_clock_ticks_ns());
             pace = VEV_MAX(pace, paces[s]);
             dirty[s] |= paces[s] != VEV_PACE_IDLE || atomic_load(&keeper->rings[s]->marks_dirty);
         }
@@ -120,7 +110,7 @@ vev_status vev_keeper_start(vev_ring *const *rings, vev_copy *copy, uint32_t syn
     /* A process that only reads must not make room by dropping what it came to read, so what was
      * there before counts as seen. */
     for (int s = 0; s < VEV_STREAM_COUNT; s++)
-        vev_ring_watch(rings[s], &keeper->seen[s]);
+        vev_ring_watch(rings[s], &keeper->seen[s], vev_clock_ticks_ns());
     pthread_mutex_init(&keeper->mutex, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);

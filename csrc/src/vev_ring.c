@@ -29,12 +29,13 @@
 
 VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between processes without locks");
 
-/* Bytes whose page faults are taken ahead, at least. A page that is touched is dirty and may be written
- * to the disk before anything stands in it, so a slow log must not run far ahead. */
-enum { TOUCH_AHEAD_MIN = 4096 };
-/* The next segment is made ready when the current one is half full, or would be full within so many
- * looks as much as the last one. */
-enum { READY_LOOKS = 64 };
+/* Bytes whose page faults are taken ahead, at least, and for how long they are to do at most. A page
+ * that is touched is dirty and may be written to the disk before anything stands in it, so a slow log
+ * must not run far ahead. */
+enum { TOUCH_AHEAD_MIN = 4096, AHEAD_NS = 160 * 1000 * 1000 };
+/* The next segment is made ready when the current one is half full, or would be full so soon at the
+ * present speed. No sooner: in a full ring that costs the oldest records. */
+enum { READY_NS = 640 * 1000 * 1000 };
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
 {
@@ -928,18 +929,27 @@ static void prepare_spare(vev_ring *ring, uint32_t ahead)
     unlock_roll(ring);
 }
 
-void vev_ring_watch(vev_ring *ring, vev_watch *seen)
+void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
 {
     const vev_span *span = atomic_load(&ring->current);
-    *seen = (vev_watch){0};
+    *seen = (vev_watch){.moved_ns = now_ns};
     if (span) {
-        seen->tail = atomic_load(&span->tail);
         seen->generation = atomic_load(&span->generation);
+        uint32_t ignored; /* the walk brings the tail to where other processes are */
+        (void)vev_ring_tail_index(ring, seen->generation, &ignored);
+        seen->tail = atomic_load(&span->tail);
     }
+}
+
+static bool is_at_rest(const vev_span *span, const vev_watch *seen)
+{
+    return atomic_load_explicit(&span->tail, memory_order_relaxed) == seen->tail &&
+           atomic_load(&span->generation) == seen->generation;
 }
 
 typedef struct look {
     vev_watch *seen;
+    uint64_t now_ns;
     vev_pace pace;
     bool low;
     uint32_t ahead; /* how many bytes are to be touched ahead */
@@ -949,15 +959,19 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
 {
     look *l = argument;
     vev_watch *seen = l->seen;
+    if (is_at_rest(span, seen))
+        return VEV_OK;
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t generation = atomic_load(&span->generation);
-    if (tail == seen->tail && generation == seen->generation)
-        return VEV_OK;
     uint32_t from = generation == seen->generation ? tail_offset(seen->tail) : 0;
     uint32_t at = tail_offset(tail), data_size = ring->file.geometry.data_size;
-    *seen = (vev_watch){tail, generation, at - from};
-    /* Four looks' worth of what just came, so that a faster burst still finds warm pages. */
-    uint64_t ahead = VEV_MAX(4ull * seen->recent, (uint64_t)TOUCH_AHEAD_MIN);
+    /* Since something came, not since the last look: what came at once after a pause is no stream, be it
+     * a frame, or what other processes have written since this one did. */
+    uint64_t took_ns = VEV_MAX(l->now_ns - seen->moved_ns, UINT64_C(1));
+    *seen = (vev_watch){tail, generation, l->now_ns, at - from};
+    /* Four looks' worth, so that a faster burst still finds warm pages. */
+    uint64_t ahead = VEV_MIN(4ull * seen->recent, seen->recent * (uint64_t)AHEAD_NS / took_ns);
+    ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
     uint32_t touched = VEV_MAX(atomic_load(&span->touched), at);
     uint32_t wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
@@ -965,7 +979,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
         touch(ring, span->data + touched, wanted - touched);
         atomic_store(&span->touched, wanted);
     }
-    uint64_t coming = (uint64_t)seen->recent * READY_LOOKS;
+    uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
     l->pace = coming >= data_size ? VEV_PACE_FAST : VEV_PACE_MOVING;
     bool soon = at >= data_size / 2 || coming >= data_size - at;
     uint32_t spare = atomic_load(&ring->live->spare);
@@ -1005,9 +1019,14 @@ static void retire_idle_spans(vev_ring *ring)
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 
-vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen)
+vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
 {
-    look l = {.seen = seen, .pace = VEV_PACE_IDLE};
+    /* Looking closely means writing to the live area, and so a page to the flash whenever the kernel
+     * writes back: not for a ring at rest. */
+    const vev_span *span = atomic_load(&ring->current);
+    if (!span || is_at_rest(span, seen))
+        return VEV_PACE_IDLE;
+    look l = {.seen = seen, .now_ns = now_ns, .pace = VEV_PACE_IDLE};
     if (on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
         return VEV_PACE_IDLE;
     if (l.low)

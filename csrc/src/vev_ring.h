@@ -213,21 +213,23 @@ void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
  * this process writes to another generation. */
 bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out);
 
-/* Where a ring stood when the keeper last looked, and how many bytes had come since the look before. */
+/* Where a ring stood when the keeper last found something new in it, when that was, and how many bytes
+ * it was. Times are vev_clock_ticks_ns(). */
 typedef struct vev_watch {
-    uint64_t tail, generation;
+    uint64_t tail, generation, moved_ns;
     uint32_t recent;
 } vev_watch;
 
-void vev_ring_watch(vev_ring *ring, vev_watch *seen);
+/* Begin to watch: all that is there counts as seen. */
+void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
 
-/* What this process did to a ring since the last look. Fast: as much again in each of a few looks,
- * and the next segment has to be ready. */
+/* What this process did to a ring since the last look. Fast: a whole segment at that speed takes less
+ * than a second, and the next one has to be ready. */
 typedef enum vev_pace { VEV_PACE_IDLE, VEV_PACE_MOVING, VEV_PACE_FAST } vev_pace;
 
 /* What the helper thread does for a ring at every look: take page faults ahead, have the next
  * segment ready and mapped. Brings `seen` up to date. */
-vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen);
+vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
 /* After a sync, which made the kernel protect the pages that it wrote: take the faults of the pages
  * that the next append writes to. They are dirty again by that, so only while there is traffic. */
 void vev_ring_rewarm(vev_ring *ring);

@@ -68,6 +68,17 @@ static vev_ring *open_counted(void)
     return ring;
 }
 
+/* A look some time after the last one. The time is the tests' own. */
+static uint64_t now_ns;
+
+static void watch(vev_ring *ring, vev_watch *seen) { vev_ring_watch(ring, seen, now_ns); }
+
+static vev_pace keep_after(vev_ring *ring, vev_watch *seen, uint64_t ms)
+{
+    now_ns += ms * 1000000;
+    return vev_ring_keep(ring, seen, now_ns);
+}
+
 static uint64_t generation_of(const vev_ring *ring)
 {
     return atomic_load(&atomic_load(&ring->current)->generation);
@@ -91,12 +102,12 @@ static void rolls_are_made_ready(void)
 {
     vev_ring *ring = open_counted();
     vev_watch seen;
-    vev_ring_watch(ring, &seen);
+    watch(ring, &seen);
     for (int roll = 0; roll < 60; roll++) {
         uint64_t generation = generation_of(ring);
         for (unsigned n = 0; generation_of(ring) == generation; n++) {
             if (n % 16 == 0)
-                CHECK(vev_ring_keep(ring, &seen) != VEV_PACE_IDLE || n == 0);
+                CHECK(keep_after(ring, &seen, 10) != VEV_PACE_IDLE || n == 0);
             memset(&asked, 0, sizeof asked);
             append(ring, 300);
             CHECK(asked.maps == 0 && asked.zeros == 0 && asked.syncs == 0);
@@ -115,7 +126,7 @@ static void ready_beside_another_process(void)
 {
     vev_ring *ring = open_counted();
     vev_watch seen;
-    vev_ring_watch(ring, &seen);
+    watch(ring, &seen);
     char dir[160];
     snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
              ring->path);
@@ -132,7 +143,7 @@ static void ready_beside_another_process(void)
     }
     for (int i = 0; i < 3000; i++) {
         if (i % 16 == 0)
-            (void)vev_ring_keep(ring, &seen);
+            (void)keep_after(ring, &seen, 10);
         append(ring, 300);
         if (i % 5 == 0)
             usleep(100);
@@ -156,15 +167,15 @@ static void touches_ahead(void)
 {
     vev_ring *ring = open_counted();
     vev_watch seen;
-    vev_ring_watch(ring, &seen);
+    watch(ring, &seen);
     const vev_span *span = atomic_load(&ring->current);
     append(ring, 100);
-    CHECK(vev_ring_keep(ring, &seen) == VEV_PACE_MOVING);
+    CHECK(keep_after(ring, &seen, 10) == VEV_PACE_MOVING);
     CHECK(was_touched(span->data + tail_of(ring)));
     CHECK(atomic_load(&span->touched) <= tail_of(ring) + 4096);
-    CHECK(vev_ring_keep(ring, &seen) == VEV_PACE_IDLE);
+    CHECK(keep_after(ring, &seen, 10) == VEV_PACE_IDLE);
     append(ring, 8000);
-    CHECK(vev_ring_keep(ring, &seen) == VEV_PACE_FAST);
+    CHECK(keep_after(ring, &seen, 10) == VEV_PACE_FAST);
     CHECK(was_touched(span->data + tail_of(ring) + 31000));
     CHECK(atomic_load(&span->touched) >= tail_of(ring) + 4 * 8000);
     vev_ring_close(ring);
@@ -183,6 +194,70 @@ static void rewarms_after_a_sync(void)
     vev_ring_close(ring);
 }
 
+/* A ring that is full of what nobody has fetched yet, and the first segment of it that is to go. */
+static vev_ring *open_full(vev_watch *seen)
+{
+    vev_ring *ring = open_counted();
+    vev_stats stats;
+    do {
+        append(ring, 8000);
+        OK(vev_ring_stats(ring, &stats));
+    } while (stats.evicted == 0 || tail_of(ring) > 9000);
+    watch(ring, seen);
+    return ring;
+}
+
+static uint64_t evicted_from(vev_ring *ring)
+{
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    return stats.evicted;
+}
+
+/* A slow log drops nothing before its segment is half full, and touches hardly ahead, however large its
+ * records are. */
+static void slow_log_keeps_what_it_has(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    uint64_t evicted = evicted_from(ring);
+    while (tail_of(ring) < ring->file.geometry.data_size / 2 - 9000) {
+        append(ring, 8000);
+        CHECK(keep_after(ring, &seen, 2000) == VEV_PACE_MOVING);
+        CHECK(atomic_load(&atomic_load(&ring->current)->touched) <= tail_of(ring) + 4096);
+        CHECK(keep_after(ring, &seen, 10) == VEV_PACE_IDLE);
+        CHECK(evicted_from(ring) == evicted);
+    }
+    append(ring, 9000);
+    append(ring, 8000);
+    (void)keep_after(ring, &seen, 2000);
+    CHECK(evicted_from(ring) > evicted);
+    vev_ring_close(ring);
+}
+
+/* What others wrote to a segment before this process did, or while it did not, is not its speed. */
+static void what_others_wrote_is_no_speed(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    char dir[160];
+    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
+             ring->path);
+    append(ring, 8000);
+    vev_ring *second = open_ring(dir);
+    watch(second, &seen);
+    uint64_t evicted = evicted_from(ring);
+    append(second, 50);
+    CHECK(keep_after(second, &seen, 10) == VEV_PACE_MOVING);
+    CHECK(evicted_from(ring) == evicted);
+    append(ring, 8000);
+    append(second, 50);
+    CHECK(keep_after(second, &seen, 5000) == VEV_PACE_MOVING);
+    CHECK(evicted_from(ring) == evicted);
+    vev_ring_close(second);
+    vev_ring_close(ring);
+}
+
 int main(void)
 {
     begin_tests("keeper");
@@ -190,6 +265,8 @@ int main(void)
     RUN(ready_beside_another_process);
     RUN(touches_ahead);
     RUN(rewarms_after_a_sync);
+    RUN(slow_log_keeps_what_it_has);
+    RUN(what_others_wrote_is_no_speed);
     end_tests();
     return 0;
 }
