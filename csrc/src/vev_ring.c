@@ -153,12 +153,12 @@ void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary)
     }
 }
 
-/* Keep a payload as a sample, unless somebody is just doing so. */
+/* Keep a payload as a sample, of a long one the beginning, unless somebody is just doing so. */
 static void take_sample(vev_samples *samples, const void *payload, size_t size)
 {
-    if (size > VEV_SAMPLE_SIZE ||
-        atomic_exchange_explicit(&samples->busy, true, memory_order_acquire))
+    if (atomic_exchange_explicit(&samples->busy, true, memory_order_acquire))
         return;
+    size = VEV_MIN(size, (size_t)VEV_SAMPLE_SIZE);
     uint32_t at = samples->next++ % VEV_SAMPLE_COUNT;
     memcpy(samples->bytes[at], payload, size);
     samples->sizes[at] = (uint16_t)size;

@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from vevents import Event, EventLog, FrameRef, Image, ObjectDetection, _ffi
@@ -458,3 +459,18 @@ def test_a_ring_at_rest_is_not_written(tmp_path: Path) -> None:
                 time.sleep(0.05)
             quiet = quiet + 1 if path.stat().st_mtime_ns == before else 0
         assert quiet == 3
+
+
+@pytest.mark.parametrize("count", [3, 20], ids=["short", "long"])
+def test_a_later_segment_knows_the_words_of_the_device(tmp_path: Path, count: int) -> None:
+    """Its dictionary ends with samples of what was appended lately; of long ones the beginning."""
+    words = [f"Frachtpalette-{n * 7919 % 9973:04d}-{n * 104729 % 9973:04d}" for n in range(count)]
+    with EventLog(tmp_path / "log", events_size=1 << 20, segment_size=65_536) as log:
+        for n in range(2000):
+            rows = [[word, n % 1000, n % 777, n % 55, n % 33, n % 2] for word in words]
+            fields = {"eventType": "custom", "images": [{"objectDetections": rows}]}
+            payload = msgpack.packb(fields)
+            assert (len(payload) > 512) == (count == 20)
+            log.append_encoded(payload)
+        sizes = [record.stored_size for record in log.read()]
+    assert sum(sizes[-100:]) < 0.9 * sum(sizes[:100])
