@@ -6,7 +6,8 @@
 The memory of a process is what /proc/PID/smaps calls Rss, pages of the rings left out: those are
 the log itself, belong to the kernel's cache and go back when it needs them. Shared libraries count
 in full, although other processes share them. Times are medians and the fastest of 15 runs;
-on a busy machine only the CPU time means much, and that is what the target is about. Runs in an environment with vevents[emulate], which plays the server.
+on a busy machine only the CPU time means much, and that is what the target is about. Runs in an
+environment with vevents[emulate], which plays the server.
 
 Exit code 1 if a target is missed.
 """
