@@ -35,7 +35,13 @@ _OPTIONS = (
 )
 
 
-class Parsed(click.ParamType[Any]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:  # the click of Debian 12 takes no parameter
+    _ParamType = click.ParamType
+
+
+class Parsed(_ParamType):
     """An option that a function of `vevents.settings` parses."""
 
     def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
