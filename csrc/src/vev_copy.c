@@ -879,7 +879,8 @@ vev_status vev_copy_restore(const vev_io *io, const char *dir, const char *copy_
                             uint32_t interval_ms, bool *restored_out)
 {
     *restored_out = false;
-    if (copy_dir[0] != '/' || strlen(copy_dir) >= VEV_COPY_DIR_SIZE)
+    /* In one directory each would wait for the other's lock. */
+    if (copy_dir[0] != '/' || strlen(copy_dir) >= VEV_COPY_DIR_SIZE || strcmp(dir, copy_dir) == 0)
         return VEV_E_INVALID;
     state *s = malloc(sizeof *s);
     int lock;

@@ -283,10 +283,13 @@ def restore(
 
     Raises:
         LogForeignError: The copy is of another log, or the log has another copy.
+        ConfigurationError: The interval is out of range, or both directories are one.
         OSError: A directory cannot be made or read, or the log does not fit into memory.
     """
     if not 0 <= interval_s <= 7 * 86_400:
         raise ConfigurationError(f"persist_interval: {interval_s} s; from 0 to 7 days")
+    if Path(directory).resolve() == Path(persist_dir).resolve():
+        raise ConfigurationError(f"persist_dir: {persist_dir} is the log's own; it is for flash")
     return _ffi.restore(
         os.fspath(directory), os.fspath(Path(persist_dir).absolute()), round(interval_s * 1000)
     )

@@ -149,6 +149,15 @@ def test_an_interval_out_of_range(memory: Path, flash: Path) -> None:
         restore(memory, flash, -1)
 
 
+def test_the_log_itself_is_no_place_for_the_copy(memory: Path, tmp_path: Path) -> None:
+    memory.mkdir(exist_ok=True)
+    other_name = tmp_path / "other name"
+    other_name.symlink_to(memory)
+    for same in (memory, other_name):
+        with pytest.raises(ConfigurationError, match="persist_dir"):
+            restore(memory, same)
+
+
 def test_restore_is_done_once(memory: Path, flash: Path) -> None:
     assert restore(memory, flash) is False
     with EventLog(memory, **SMALL) as log:

@@ -359,7 +359,7 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_verify(vev_log *log, int stream, vev_d
  *  @param restored_out  set to 1 when the log was taken from the copy; may be NULL.
  *
  *  @retval VEV_OK         the log can be opened.
- *  @retval VEV_E_INVALID  `copy_dir` is not absolute, or too long.
+ *  @retval VEV_E_INVALID  `copy_dir` is not absolute, too long, or `dir` itself.
  *  @retval VEV_E_FOREIGN  the copy is of another log, or the log has another copy; nothing was
  *                         changed. One of the two has to be moved away.
  *  @retval VEV_E_VERSION  written by a newer vevents; nothing was changed.

@@ -218,6 +218,7 @@ static void copy_of_another_log_is_left_alone(void)
     vev_log_close(log);
     CHECK(vev_log_restore(memory, "/no/such/directory", 0, NULL) == VEV_E_FOREIGN);
     CHECK(vev_log_restore(memory, "not/absolute", 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(memory, memory, 0, NULL) == VEV_E_INVALID);
     CHECK(vev_log_restore(fresh_dir(), "/no/such/directory", 0, NULL) == ENOENT);
 }
 
