@@ -34,7 +34,8 @@ VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between process
  * must not run far ahead. */
 enum { TOUCH_AHEAD_MIN = 4096, AHEAD_NS = 160 * 1000 * 1000 };
 /* The next segment is made ready when the current one is half full, or would be full so soon at the
- * present speed. No sooner: in a full ring that costs the oldest records. */
+ * present speed. Records that are pending are evicted for it when it is half full and no sooner: how
+ * long a ring of a given size lasts does not depend on speed. */
 enum { READY_NS = 640 * 1000 * 1000 };
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
@@ -664,7 +665,7 @@ static void keep_damaged(vev_ring *ring, const vev_listed *listed)
 
 /* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
  * anything is destroyed (INV-5). */
-static vev_status reclaim_oldest_locked(vev_ring *ring)
+static vev_status reclaim_oldest_locked(vev_ring *ring, bool may_evict)
 {
     vev_ring *view = ring->reclaimer;
     vev_status status = vev_ring_list(view);
@@ -685,7 +686,7 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
             counts[VEV_LOST] = record_count;
         }
         vev_ledger ledger;
-        if (ring->full_policy == VEV_FULL_REFUSE && counts[VEV_PENDING] > 0) {
+        if (!may_evict && counts[VEV_PENDING] > 0) {
             status = VEV_E_FULL;
         } else if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
             status = VEV_E_CORRUPT;
@@ -723,13 +724,13 @@ static vev_status reclaim_oldest_locked(vev_ring *ring)
     return status;
 }
 
-static vev_status reclaim_oldest(vev_ring *ring)
+static vev_status reclaim_oldest(vev_ring *ring, bool may_evict)
 {
     vev_status status;
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        status = reclaim_oldest_locked(ring);
+        status = reclaim_oldest_locked(ring, may_evict);
         vev_guard_leave(&guard);
     } else {
         status = EIO;
@@ -737,9 +738,11 @@ static vev_status reclaim_oldest(vev_ring *ring)
     return status;
 }
 
-/* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and zero it. */
-static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
+/* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and zero it. VEV_E_FULL when
+ * that would cost records that are pending, and they may not be evicted. */
+static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *segment_out)
 {
+    may_evict = may_evict && ring->full_policy != VEV_FULL_REFUSE;
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t active = atomic_load(&ring->live->active);
     uint32_t active_segment = (uint32_t)active & 1023u;
@@ -787,7 +790,7 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
         /* One bad place is gone around; a disk that takes nothing must not cost the whole backlog. */
         if (failed != VEV_E_BUSY && tries > 0)
             break;
-        vev_status status = reclaim_oldest(ring);
+        vev_status status = reclaim_oldest(ring, may_evict);
         if (status)
             return status == VEV_E_BUSY ? failed : status;
     }
@@ -797,7 +800,7 @@ static vev_status take_free_segment(vev_ring *ring, uint32_t *segment_out)
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq)
 {
     uint32_t segment;
-    vev_status status = take_free_segment(ring, &segment);
+    vev_status status = take_free_segment(ring, true, &segment);
     return status ? status : activate(ring, segment, generation, base_seq);
 }
 
@@ -866,7 +869,7 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
         segment = spare - 1;
     } else {
         atomic_store(&live->spare, 0);
-        vev_status status = take_free_segment(ring, &segment);
+        vev_status status = take_free_segment(ring, true, &segment);
         if (status)
             return status;
         atomic_store(&live->spare, segment + 1);
@@ -908,15 +911,19 @@ static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
     atomic_store(&ring->ready_for, segment + 1);
 }
 
-static void prepare_spare(vev_ring *ring, uint32_t ahead)
+/* Returns VEV_E_FULL when there is none to be had without evicting. */
+static vev_status prepare_spare(vev_ring *ring, bool may_evict, uint32_t ahead)
 {
+    volatile vev_status status = VEV_OK;
     if (atomic_load(&ring->degraded) || lock_roll(ring))
-        return;
+        return status;
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
         uint32_t spare = atomic_load(&ring->live->spare), segment;
-        if (spare == 0 && take_free_segment(ring, &segment) == VEV_OK) {
+        if (spare == 0)
+            status = take_free_segment(ring, may_evict, &segment);
+        if (spare == 0 && status == VEV_OK) {
             spare = segment + 1;
             atomic_store(&ring->live->spare, spare);
         }
@@ -927,6 +934,7 @@ static void prepare_spare(vev_ring *ring, uint32_t ahead)
         vev_ring_degrade(ring, EIO);
     }
     unlock_roll(ring);
+    return status;
 }
 
 void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
@@ -951,7 +959,7 @@ typedef struct look {
     vev_watch *seen;
     uint64_t now_ns;
     vev_pace pace;
-    bool low;
+    bool low, half; /* the next segment is wanted; because this one is half full */
     uint32_t ahead; /* how many bytes are to be touched ahead */
 } look;
 
@@ -968,7 +976,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     /* Since something came, not since the last look: what came at once after a pause is no stream, be it
      * a frame, or what other processes have written since this one did. */
     uint64_t took_ns = VEV_MAX(l->now_ns - seen->moved_ns, UINT64_C(1));
-    *seen = (vev_watch){tail, generation, l->now_ns, at - from};
+    *seen = (vev_watch){tail, generation, l->now_ns, at - from, seen->full_generation};
     /* Four looks' worth, so that a faster burst still finds warm pages. */
     uint64_t ahead = VEV_MIN(4ull * seen->recent, seen->recent * (uint64_t)AHEAD_NS / took_ns);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
@@ -981,9 +989,10 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     }
     uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
     l->pace = coming >= data_size ? VEV_PACE_FAST : VEV_PACE_MOVING;
-    bool soon = at >= data_size / 2 || coming >= data_size - at;
+    l->half = at >= data_size / 2;
+    bool soon = coming >= data_size - at && seen->full_generation != generation;
     uint32_t spare = atomic_load(&ring->live->spare);
-    l->low = soon && (spare == 0 || atomic_load(&ring->ready_for) != spare);
+    l->low = (l->half || soon) && (spare == 0 || atomic_load(&ring->ready_for) != spare);
     return VEV_OK;
 }
 
@@ -1029,8 +1038,8 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     look l = {.seen = seen, .now_ns = now_ns, .pace = VEV_PACE_IDLE};
     if (on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
         return VEV_PACE_IDLE;
-    if (l.low)
-        prepare_spare(ring, l.ahead);
+    if (l.low && prepare_spare(ring, l.half, l.ahead) == VEV_E_FULL)
+        seen->full_generation = seen->generation;
     retire_idle_spans(ring);
     return l.pace;
 }

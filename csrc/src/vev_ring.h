@@ -218,6 +218,7 @@ bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_ou
 typedef struct vev_watch {
     uint64_t tail, generation, moved_ns;
     uint32_t recent;
+    uint64_t full_generation; /* in which the next segment could not be had without evicting */
 } vev_watch;
 
 /* Begin to watch: all that is there counts as seen. */

@@ -235,6 +235,41 @@ static void slow_log_keeps_what_it_has(void)
     vev_ring_close(ring);
 }
 
+/* A fast log has its next segment early, but drops nothing for it before the present one is half full. */
+static void fast_log_drops_nothing_early(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    uint64_t evicted = evicted_from(ring), generation = generation_of(ring);
+    memset(&asked, 0, sizeof asked);
+    while (tail_of(ring) < ring->file.geometry.data_size / 2 - 9000) {
+        append(ring, 8000);
+        CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
+        CHECK(evicted_from(ring) == evicted && asked.zeros == 0);
+    }
+    append(ring, 9000);
+    append(ring, 8000);
+    (void)keep_after(ring, &seen, 1);
+    CHECK(evicted_from(ring) > evicted && asked.zeros > 0);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    for (uint64_t seq = stats.first_seq; seq <= stats.last_seq; seq++) {
+        size_t changed;
+        OK(vev_ring_mark(ring, &seq, 1, VEV_DELIVERED, &changed));
+    }
+    while (generation_of(ring) == generation)
+        append(ring, 8000);
+    evicted = evicted_from(ring);
+    memset(&asked, 0, sizeof asked);
+    append(ring, 8000);
+    (void)keep_after(ring, &seen, 1);
+    append(ring, 8000);
+    CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
+    CHECK(tail_of(ring) < ring->file.geometry.data_size / 2);
+    CHECK(evicted_from(ring) == evicted && asked.zeros == 1);
+    vev_ring_close(ring);
+}
+
 /* What others wrote to a segment before this process did, or while it did not, is not its speed. */
 static void what_others_wrote_is_no_speed(void)
 {
@@ -266,6 +301,7 @@ int main(void)
     RUN(touches_ahead);
     RUN(rewarms_after_a_sync);
     RUN(slow_log_keeps_what_it_has);
+    RUN(fast_log_drops_nothing_early);
     RUN(what_others_wrote_is_no_speed);
     end_tests();
     return 0;
