@@ -437,9 +437,11 @@ def _time_difference(book: Book, entry: Entry, timestamp: str, added: dict[str, 
             abs(off_ns - error_ns) <= 2 * S for error_ns in book.clock_errors.get(entry.boot, ())
         )
     else:
-        # Not before it was, and not after the beginning of the next boot that knew the time.
+        # Not before it was, and not after the beginning of the next boot that knew the time and
+        # left a record: of the others nobody can tell when they were.
         later = [start for boot, start in book.starts.items() if boot > entry.boot]
-        known = [book.starts[boot] for boot in book.measured_boots if boot > entry.boot]
+        left = {each.boot for each in book.entries} & set(book.measured_boots)
+        known = [book.starts[boot] for boot in left if boot > entry.boot]
         end_ns = min(known, default=max(later, default=0))
         right = off_ns >= -_TIME_ERROR_NS and got_ns <= end_ns + _TIME_ERROR_NS
     return None if right else what
