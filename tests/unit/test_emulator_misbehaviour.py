@@ -80,6 +80,12 @@ def stored(emulator: RunningEmulator) -> list[str]:
     return [row["event"]["eventId"] for row in emulator.events()]
 
 
+def until_taken(emulator: RunningEmulator) -> None:
+    """Wait until every scripted fault has met its request."""
+    while emulator.faults.pending:
+        time.sleep(0.001)
+
+
 def raw_answer(emulator: RunningEmulator, body: bytes = b"") -> bytes:
     """Post past every client, and return all bytes until the connection ends."""
     parts = urlsplit(emulator.url)
@@ -192,12 +198,13 @@ def test_what_is_slow_is_quick_once_the_plan_is_cleared(
     emulator.faults.script(EVENTS, fault)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
+        until_taken(emulator)
         with pytest.raises(TimeoutError):
             slow.result(timeout=0.2)
 
         emulator.faults.clear()
 
-        assert slow.result(timeout=10).status_code == 201
+        assert slow.result(timeout=60).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -214,13 +221,29 @@ def test_what_stalls_ends_when_the_plan_is_cleared(
     emulator.faults.script(EVENTS, fault)
     with ThreadPoolExecutor(1) as pool:
         stalled = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
+        until_taken(emulator)
         with pytest.raises(TimeoutError):
             stalled.result(timeout=0.2)
 
         emulator.faults.clear()
 
         with pytest.raises(httpx.ReadError):
-            stalled.result(timeout=10)
+            stalled.result(timeout=60)
+
+
+@pytest.mark.parametrize("fault", [Fault(answer=STALL), CATALOGUE["request-stalled"]])
+def test_a_request_on_its_way_to_be_held_is_let_go_as_well(
+    emulator: RunningEmulator, client: httpx.Client, fault: Fault
+) -> None:
+    emulator.faults.script(EVENTS, fault)
+    with ThreadPoolExecutor(1) as pool:
+        stalled = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
+        until_taken(emulator)
+
+        emulator.faults.clear()
+
+        with pytest.raises(httpx.ReadError):
+            stalled.result(timeout=60)
 
 
 def test_stopping_ends_everything_that_is_held_and_leaves_nothing() -> None:
@@ -246,11 +269,10 @@ def test_stopping_ends_everything_that_is_held_and_leaves_nothing() -> None:
 
     with ThreadPoolExecutor(len(held)) as pool:
         ended = [pool.submit(post, number) for number in range(len(held))]
-        while emulator.faults.pending:
-            time.sleep(0.001)
+        until_taken(emulator)
         emulator.stop()
         for each in ended:
-            each.result(timeout=10)
+            each.result(timeout=60)
 
     assert [each for each in threading.enumerate() if each not in threads_before] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -194,6 +195,16 @@ def test_a_plan_from_json() -> None:
     assert plan.take("PUT", UPLOAD) == GONE
     named = [CATALOGUE["captive-portal"], None, CATALOGUE["unauthorized"]]
     assert [plan.take("POST", EVENTS) for _ in range(3)] == named
+
+
+def test_a_release_ends_the_delay_of_a_fault_taken_before_it() -> None:
+    plan = FaultPlan()
+    since = plan.releases
+
+    assert asyncio.run(plan.wait(0.001, since=since))
+    plan.release()
+    assert not asyncio.run(plan.wait(600, since=since))
+    assert asyncio.run(plan.wait(0.001, since=plan.releases))
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,15 @@ class FaultMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection as ASGI wants it."""
-        fault = None
+        fault, releases = None, self._plan.releases
         if scope["type"] == "http" and not scope["path"].startswith(_OWN_PREFIX):
             fault = self._plan.take(scope["method"], scope["path"])
         if fault is None:
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(fault, self._app, self._plan, self._clock, scope, receive, send)
+        exchange = _Exchange(
+            fault, self._app, self._plan, releases, self._clock, scope, receive, send
+        )
         try:
             await exchange.run()
         except _OverError:
@@ -94,6 +96,7 @@ class _Exchange:
         fault: Fault,
         app: App,
         plan: FaultPlan,
+        releases: int,
         clock: Callable[[], float],
         scope: Scope,
         receive: Receive,
@@ -102,6 +105,7 @@ class _Exchange:
         self._fault = fault
         self._app = app
         self._plan = plan
+        self._releases = releases
         self._clock = clock
         self._scope = scope
         self._receive = receive
@@ -112,7 +116,7 @@ class _Exchange:
         fault = self._fault
         await self._read_request(fault.request or Flow())
         if fault.delay_s:
-            await self._plan.wait(fault.delay_s)
+            await self._held(fault.delay_s)
         if fault.silent:
             if fault.stored:
                 await self._handle()
@@ -122,6 +126,9 @@ class _Exchange:
             await self._write_raw(answer, fault.answer or Flow())
         else:
             await self._write(answer)
+
+    async def _held(self, delay_s: float) -> bool:
+        return await self._plan.wait(delay_s, since=self._releases)
 
     # --- the request -------------------------------------------------------------------------
 
@@ -144,7 +151,7 @@ class _Exchange:
             piece = len(message.get("body", b""))
             size, more = size + piece, message.get("more_body", False)
             if slow_s:
-                slow_s = slow_s if await self._plan.wait(piece * slow_s) else 0.0
+                slow_s = slow_s if await self._held(piece * slow_s) else 0.0
         if stop_size is not None:
             # So small that it came in one piece.
             await self._end_reading(flow.then, more=False)
@@ -326,9 +333,9 @@ class _Exchange:
         for start in range(0, size, piece_size):
             connection.write(body[start : min(start + piece_size, size)])
             # A write past the server is not held up by a client that does not read.
-            while connection.unsent_size > _PIECE_SIZE and await self._plan.wait(_DRAIN_S):
+            while connection.unsent_size > _PIECE_SIZE and await self._held(_DRAIN_S):
                 pass
-            if pause_s and start + piece_size < size and not await self._plan.wait(pause_s):
+            if pause_s and start + piece_size < size and not await self._held(pause_s):
                 pause_s = 0.0
 
     # --- the end -----------------------------------------------------------------------------
@@ -337,7 +344,7 @@ class _Exchange:
         """End the connection; `more` says whether there is more of the request to come."""
         if how == "stall":
             # Asking the server for more would let it read on.
-            await self._plan.wait(_STALL_S)
+            await self._held(_STALL_S)
         elif how == "close":
             Connection.of(self._scope).close_writing()
             # Closing with the rest unread would become a reset.
@@ -350,7 +357,7 @@ class _Exchange:
         """End the connection."""
         connection = Connection.of(self._scope)
         if how == "stall":
-            await self._while_the_client_waits(self._plan.wait(_STALL_S))
+            await self._while_the_client_waits(self._held(_STALL_S))
         if how == "close":
             connection.close()
         elif how == "cut":

@@ -101,6 +101,7 @@ class FaultPlan:
         # Reentrant: a signal handler that stops the server comes in between anything.
         self._lock = threading.RLock()
         self._over = False
+        self._releases = 0
         self._scripts: list[_Rule] = []
         self._chances: list[_Rule] = []
         self._chaos: Chaos | None = None
@@ -214,15 +215,25 @@ class FaultPlan:
         with self._lock:
             return list(self._history)
 
-    async def wait(self, delay_s: float) -> bool:
+    @property
+    def releases(self) -> int:
+        """How often `release` was called."""
+        return self._releases
+
+    async def wait(self, delay_s: float, *, since: int) -> bool:
         """Sleep, unless `release` comes first.
+
+        Args:
+            delay_s: For how long, in seconds.
+            since: `releases` before the fault was taken from the plan. A release after that ends
+                the delay even if it came before the request got so far as to be delayed.
 
         Returns:
             Whether the whole time has passed.
         """
         held = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
-            if self._over:
+            if self._over or self._releases != since:
                 return False
             self._waiting.add(held)
         try:
@@ -243,6 +254,7 @@ class FaultPlan:
         """
         with self._lock:
             self._over |= for_good
+            self._releases += 1
             for loop, event in self._waiting:
                 loop.call_soon_threadsafe(event.set)
 
