@@ -190,6 +190,14 @@ static void posix_touch(void *ctx, uint8_t *start, size_t size)
     (void)madvise(start, size, MADV_POPULATE_WRITE);
 }
 
+static void posix_rest(void *ctx, uint8_t *start, size_t size)
+{
+    (void)ctx;
+    to_pages(&start, &size);
+    /* The mapping is shared: what was changed is the cache's, and is written from there. */
+    (void)madvise(start, size, MADV_DONTNEED);
+}
+
 static vev_status posix_lock(void *ctx, int fd, uint64_t offset, int kind)
 {
     (void)ctx;
@@ -367,6 +375,7 @@ const vev_io vev_io_posix = {
     .unmap = posix_unmap,
     .sync_map = posix_sync_map,
     .touch = posix_touch,
+    .rest = posix_rest,
     .lock = posix_lock,
     .is_locked = posix_is_locked,
     .make_dir = posix_make_dir,

@@ -31,6 +31,9 @@ typedef struct vev_io {
     vev_status (*sync_map)(void *ctx, uint8_t *start, size_t size);
     /* Take the page faults of a coming write now, changing nothing. Best effort. */
     void (*touch)(void *ctx, uint8_t *start, size_t size);
+    /* Let go of the memory of a part of a mapping, whose pages stay in the system's cache: what looks
+     * at them next takes the page faults again. Best effort. */
+    void (*rest)(void *ctx, uint8_t *start, size_t size);
 
     /* Byte-range lock of this open file; the system drops it when the holder dies.
      * EAGAIN when another open file holds it. */

@@ -243,6 +243,14 @@ static void close_rings(vev_log *log)
     free(log);
 }
 
+/* Opening may have looked at all of the newest segment, up to 64 MiB; appends need hardly any of it. */
+static void rest_newest(const vev_ring *ring)
+{
+    const vev_span *span = atomic_load(&ring->current);
+    if (span)
+        ring->io->rest(ring->io->ctx, span->base, ring->file.geometry.segment_size);
+}
+
 static vev_status open_rings(vev_log *log, const char *dir, const vev_options *options)
 {
     size_t size = strlen(dir) + 32;
@@ -252,6 +260,8 @@ static vev_status open_rings(vev_log *log, const char *dir, const vev_options *o
         snprintf(path, size, "%s/%s", dir, RING_NAMES[s]);
         vev_ring_options ring = ring_options(options, s);
         status = vev_ring_open(log->io, path, &ring, &log->pool, &log->rings[s]);
+        if (!status)
+            rest_newest(log->rings[s]);
     }
     free(path);
     return status;

@@ -474,3 +474,26 @@ def test_a_later_segment_knows_the_words_of_the_device(tmp_path: Path, count: in
             log.append_encoded(payload)
         sizes = [record.stored_size for record in log.read()]
     assert sum(sizes[-100:]) < 0.9 * sum(sizes[:100])
+
+
+def test_opening_keeps_no_segment_in_memory(directory: Path) -> None:
+    # Those of a media ring are 16 MiB and more, and opening looks through the newest one.
+    with EventLog(directory) as log:
+        for number in range(40):
+            log.append_frame(JPEG + number.to_bytes(100_000, "little"))
+    with EventLog(directory) as log:
+        resident_kib, is_ring = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if not line[0].isupper():
+                is_ring = line.endswith(f"{directory}/media.ring")
+            elif is_ring and line.startswith("Rss:"):
+                resident_kib += int(line.split()[1])
+        stats = log.stats("media")
+        assert stats.conserved
+        assert stats.pending == 40
+    assert resident_kib < 1_000
+
+
+def test_an_empty_path_is_no_directory() -> None:
+    with pytest.raises(ConfigurationError, match="directory: an empty path"):
+        EventLog("")

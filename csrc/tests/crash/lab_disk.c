@@ -194,7 +194,7 @@ static vev_status disk_sync_map(void *ctx, uint8_t *start, size_t size)
     return EINVAL;
 }
 
-static void disk_touch(void *ctx, uint8_t *start, size_t size)
+static void disk_pages(void *ctx, uint8_t *start, size_t size)
 {
     (void)ctx;
     (void)start;
@@ -280,7 +280,8 @@ void lab_io(lab_disk *disk, vev_io *io_out)
                        .map = disk_map,
                        .unmap = disk_unmap,
                        .sync_map = disk_sync_map,
-                       .touch = disk_touch,
+                       .touch = disk_pages,
+                       .rest = disk_pages,
                        .lock = disk_lock,
                        .is_locked = disk_is_locked,
                        .make_dir = disk_make_dir,
