@@ -24,12 +24,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 
 from vevents.errors import EventValidationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -872,6 +873,8 @@ def _image_from_json(value: object, index: int) -> Image:
 
 
 def _path_from_json(value: object, path: str) -> Path | None:
+    from pathlib import Path
+
     if value is None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:

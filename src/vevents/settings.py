@@ -12,7 +12,6 @@ import math
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -498,6 +497,8 @@ def _config_path(flags: Mapping[str, object], environ: Mapping[str, str], cwd: P
 
 
 def _read_table(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)

@@ -41,6 +41,7 @@ COSTLY = {
     "http",
     "json",
     "logging",
+    "pathlib",
     "random",
     "secrets",
     "socket",
@@ -49,6 +50,7 @@ COSTLY = {
     "subprocess",
     "tempfile",
     "unittest",
+    "urllib",
     "uuid",
 }
 

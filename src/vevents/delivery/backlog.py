@@ -17,12 +17,12 @@ that occur twice.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from vevents.errors import ConfigurationError
 from vevents.event import EventType
+from vevents.frames import digest
 
 if TYPE_CHECKING:
     from vevents.log import EventLog, Record
@@ -93,9 +93,7 @@ class IdFilter:
 
 
 def _places(event_id: str) -> list[tuple[int, int]]:
-    number = int.from_bytes(
-        hashlib.blake2b(event_id.encode(errors="surrogatepass"), digest_size=16).digest()
-    )
+    number = int.from_bytes(digest(event_id.encode(errors="surrogatepass")))
     places = []
     for _ in range(_FILTER_HASHES):
         number, place = divmod(number, _FILTER_BITS)

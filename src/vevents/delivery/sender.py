@@ -13,7 +13,6 @@ request, not only the one that was told. The clock, the sleep and the dice come 
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -111,6 +110,12 @@ class RetryPolicy:
     wait_s_max: float = 60.0
 
 
+def _draw() -> float:
+    import random
+
+    return random.random()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Time:
     """Where time and chance come from.
@@ -125,7 +130,7 @@ class Time:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
-    draw: Callable[[], float] = random.random
+    draw: Callable[[], float] = _draw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

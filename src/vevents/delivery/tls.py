@@ -8,7 +8,6 @@ otherwise refuse to start for a reason that cures itself.
 
 from __future__ import annotations
 
-import calendar
 import logging
 import os
 import stat
@@ -236,6 +235,8 @@ def _certificates(path: Path) -> list[tuple[float, float]]:
 
 def _validity(der: bytes) -> tuple[float, float]:
     """Read `notBefore` and `notAfter` of a certificate (RFC 5280, 4.1); the library hides them."""
+    import calendar
+
     _, begin, _ = _element(der, 0)  # Certificate
     _, at, _ = _element(der, begin)  # TBSCertificate
     tag, _, after = _element(der, at)
