@@ -1,4 +1,4 @@
-"""The files that make the agent, or a hook that flushes, part of a system; and their removal.
+"""The files that make the agent, a hook that flushes, or the store part of a system; their removal.
 
 Every file carries a line with a checksum of the rest. So a file that was edited, or that somebody
 else put there, is told from one that may be replaced or removed, without a list of what was done.
@@ -52,18 +52,26 @@ class Place:
         path: Where it belongs on the device.
         mode: Permissions of the file.
         needs: A directory without which nobody would call the file, or None.
+        store: Whether only those want it who run the event store.
     """
 
     template: str
     path: Path
     mode: int
     needs: Path | None = None
+    store: bool = False
 
 
 _PLACES = {
     System.SYSTEMD: (
         Place("vevents.env", _ENVIRONMENT, 0o600),
         Place("vevents-agent.service", Path("/etc/systemd/system/vevents-agent.service"), 0o644),
+        Place(
+            "vevents-store.service",
+            Path("/etc/systemd/system/vevents-store.service"),
+            0o644,
+            store=True,
+        ),
         Place(
             "90-vevents",
             Path("/etc/NetworkManager/dispatcher.d/90-vevents"),
@@ -136,6 +144,7 @@ def plan(
     command: str,
     config: Path | None = None,
     persist_dir: Path | None = None,
+    store: bool = False,
 ) -> list[File]:
     """Return the files for a device.
 
@@ -147,10 +156,14 @@ def plan(
         command: How `vevents` is started there, an absolute path first.
         config: The TOML file to name, as the device sees it, or None.
         persist_dir: Of the copy of a RAM-first log, as the device sees it, or None.
+        store: Whether the device runs the event store as well.
 
     Raises:
-        ConfigurationError: A value would not survive in a shell or a unit.
+        ConfigurationError: A value would not survive in a shell or a unit, or there is no file of
+            the store for such a system.
     """
+    if store and not any(place.store for place in _PLACES[system]):
+        raise ConfigurationError(f"there is no service for the store on a {system} system")
     paths = {
         "the log's directory": directory,
         "the settings file": config,
@@ -171,6 +184,7 @@ def plan(
         )
     options = f"--dir {directory}" + ("" if config is None else f" --config {config}")
     values = {
+        "SANDBOX": _template("sandbox").strip(),
         "USER": user,
         "DIR": str(directory),
         "COMMAND": command,
@@ -192,7 +206,7 @@ def plan(
     return [
         File(place.path, _filled(place.template, values), place.mode)
         for place in _PLACES[system]
-        if place.needs is None or _below(root, place.needs).is_dir()
+        if (place.needs is None or _below(root, place.needs).is_dir()) and (store or not place.store)
     ]
 
 
@@ -266,8 +280,12 @@ def remove(root: Path, *, dry_run: bool = False) -> tuple[list[Path], list[Path]
     return removed, kept
 
 
+def _template(name: str) -> str:
+    return (files("vevents") / "templates" / name).read_text(encoding="utf-8")
+
+
 def _filled(template: str, values: dict[str, str]) -> str:
-    text = (files("vevents") / "templates" / template).read_text(encoding="utf-8")
+    text = _template(template)
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return text.replace(_PLACEHOLDER, f"# {_MARK}{_checksum(text)}", 1)

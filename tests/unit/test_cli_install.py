@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vevents.cli import install, main
 from vevents.cli.exit_codes import ExitCode
 
 UNIT = "etc/systemd/system/vevents-agent.service"
+STORE = "etc/systemd/system/vevents-store.service"
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,31 @@ def test_an_image_gets_its_files_and_loses_them_again(
     assert f"would remove /{UNIT}" in capsys.readouterr().out
     assert main(["uninstall", "--root", str(root)]) == 0
     assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_the_store_is_installed_and_removed_as_well(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["install", "--root", str(root), "--dir", "/var/lib/camera", "--store"]
+    assert main([*arguments, "--command", "/usr/bin/vevents"]) == 0
+    printed = capsys.readouterr().out
+    assert f"wrote /{STORE}" in printed
+    assert "enable vevents-agent.service vevents-store.service" in printed
+    assert "ExecStart=/usr/bin/vevents serve --dir /var/lib/camera\n" in (root / STORE).read_text()
+
+    assert main(["uninstall", "--root", str(root)]) == 0
+    assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_a_store_whose_packages_are_missing_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    arguments = ["install", "--dir", str(tmp_path / "log"), "--for", "systemd", "--dry-run"]
+
+    assert main([*arguments, "--store"]) == ExitCode.USAGE
+    assert "vevents[serve]" in capsys.readouterr().err
+    assert main([*arguments, "--store", "--command", "/usr/bin/vevents"]) == 0
 
 
 def test_a_dry_run_prints_and_writes_nothing(
@@ -103,6 +130,7 @@ def test_the_command_is_the_one_that_runs_now() -> None:
         ["install", "--dir", "/var/lib/camera", "--root", ".", "--user", "a b"],
         ["install", "--dir", "/var/lib/my camera", "--root", "."],
         ["install", "--dir", "/var/lib/camera", "--root", ".", "--for", "upstart"],
+        ["install", "--dir", "/var/lib/camera", "--root", ".", "--for", "plain", "--store"],
         ["uninstall", "--root", "/nowhere"],
     ],
 )

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vevents import installation
+from vevents import installation, settings
 from vevents.errors import ConfigurationError
 from vevents.installation import File, State, System, plan, remove, state_of, system_of, write
 
 UNIT = Path("/etc/systemd/system/vevents-agent.service")
+STORE = Path("/etc/systemd/system/vevents-store.service")
 DISPATCHER = Path("/etc/NetworkManager/dispatcher.d/90-vevents")
 HOOK = Path("/usr/local/sbin/vevents-hook")
 ENVIRONMENT = Path("/etc/vevents.env")
@@ -55,14 +56,14 @@ def at(root: Path, path: Path) -> Path:
 def test_every_template_has_its_place() -> None:
     templates = {one.name for one in (files("vevents") / "templates").iterdir()}
 
-    assert templates == {
-        place.template for places in installation._PLACES.values() for place in places
-    }
+    placed = {place.template for places in installation._PLACES.values() for place in places}
+    assert templates == {*placed, "sandbox"}
 
 
 @pytest.mark.parametrize("system", System)
 def test_nothing_is_left_to_fill_in(root: Path, system: System) -> None:
-    for file in planned(root, system, config=Path("/etc/camera/vevents.toml")):
+    store = system is System.SYSTEMD
+    for file in planned(root, system, config=Path("/etc/camera/vevents.toml"), store=store):
         assert not re.search(r"@[A-Z_]+@", file.text), file.path
 
 
@@ -101,20 +102,61 @@ def test_a_unit_without_a_copy_says_nothing_of_one(root: Path) -> None:
     assert "MemoryMax=512M\n" in text
 
 
+def test_a_store_is_there_for_those_who_want_it(root: Path) -> None:
+    assert STORE not in {file.path for file in planned(root)}
+
+    lines = text_of(planned(root, config=Path("/etc/v.toml"), store=True), STORE).splitlines()
+    assert "ExecStart=/usr/bin/true serve --dir /var/lib/vevents --config /etc/v.toml" in lines
+    assert {"User=camera", "Type=notify", "EnvironmentFile=-/etc/vevents.env"} <= {*lines}
+    assert "After=network.target vevents-agent.service" in lines
+
+
+def test_each_service_is_given_its_own_key_and_no_other(root: Path) -> None:
+    files_ = planned(root, store=True)
+    secrets = {
+        source.variable
+        for source in settings._SOURCES
+        if re.search("Secret|ProxyUrl", settings.Settings.__annotations__[source.field])
+    }
+    assert {"ROBOFLOW_API_KEY", "EVENT_INGESTION_API_KEY"} < secrets
+
+    [withheld] = re.findall("^UnsetEnvironment=(.*)", text_of(files_, UNIT), re.MULTILINE)
+    assert withheld == "EVENT_INGESTION_API_KEY"
+    [withheld] = re.findall("^UnsetEnvironment=(.*)", text_of(files_, STORE), re.MULTILINE)
+    assert {*withheld.split()} == secrets - {"EVENT_INGESTION_API_KEY"}
+
+
+def test_both_services_are_shut_in_alike(root: Path) -> None:
+    files_ = planned(root, store=True, persist_dir=Path("/var/lib/vevents-copy"))
+    sandboxes = [
+        text[text.index("UMask=") : text.index("[Install]")]
+        for text in (text_of(files_, UNIT), text_of(files_, STORE))
+    ]
+
+    assert sandboxes[0] == sandboxes[1]
+    assert "\nReadWritePaths=/var/lib/vevents /var/lib/vevents-copy\n" in sandboxes[0]
+
+
+def test_a_store_needs_systemd(root: Path) -> None:
+    with pytest.raises(ConfigurationError, match="plain"):
+        planned(root, System.PLAIN, store=True)
+
+
+@pytest.mark.parametrize("unit", [UNIT, STORE])
 @pytest.mark.parametrize("persist_dir", [None, Path("/var/lib/vevents-copy")])
-def test_the_unit_stands_up_to_systemd(root: Path, persist_dir: Path | None) -> None:
+def test_the_unit_stands_up_to_systemd(root: Path, persist_dir: Path | None, unit: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze here")
-    write(planned(root, persist_dir=persist_dir), root)
+    write(planned(root, persist_dir=persist_dir, store=True), root)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(at(root, UNIT))],
+        ["systemd-analyze", "verify", "--man=no", str(at(root, unit))],
         capture_output=True,
         text=True,
         check=False,
     )
     # What only a newer systemd knows is documented in the unit.
     strange = [
-        line for line in done.stderr.splitlines() if "Restart" not in line and UNIT.name in line
+        line for line in done.stderr.splitlines() if "Restart" not in line and unit.name in line
     ]
 
     assert done.returncode == 0, done.stderr
@@ -180,7 +222,7 @@ def test_a_removal_leaves_what_was_there_before(root: Path, system: System) -> N
     (root / "etc/systemd/system").mkdir(parents=True)
     (root / "etc/systemd/system/camera.service").write_text("[Service]\n")
     before = snapshot(root)
-    files_ = planned(root, system)
+    files_ = planned(root, system, store=system is System.SYSTEMD)
     write(files_, root)
     assert len(snapshot(root)) == len(before) + len(files_)
 

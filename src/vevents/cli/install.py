@@ -37,6 +37,7 @@ from vevents.errors import ConfigurationError
     metavar="COMMAND",
     help="How vevents is started on the device.  [default: as now]",
 )
+@click.option("--store", is_flag=True, help="Run `vevents serve`, the local event store, as well.")
 @click.option("--dry-run", is_flag=True, help="Print the files and write nothing.")
 def command(
     dir_: str | None,
@@ -46,6 +47,7 @@ def command(
     root: str,
     system: str | None,
     program: str | None,
+    store: bool,
     dry_run: bool,
 ) -> int:
     """Write the files that run the agent as a service.
@@ -56,6 +58,10 @@ def command(
 
     With persist_dir in the settings the log is RAM-first: the unit restores it before the agent
     starts, and the agent writes the copy before it ends.
+
+    With --store, which needs systemd, also a unit for `vevents serve`. It listens on
+    http://127.0.0.1:8001, and what its clients have to show is EVENT_INGESTION_API_KEY in the same
+    file. Each service is given its own key alone.
 
     What was edited, or written by somebody else, is not overwritten. `vevents uninstall` removes
     what this wrote.
@@ -79,14 +85,19 @@ def command(
         command=program or installation.own_command(),
         config=None if config is None else Path(config).absolute(),
         persist_dir=None if settings.persist_dir is None else settings.persist_dir.absolute(),
+        store=store,
     )
+    if store and program is None and tree == Path("/"):
+        from vevents.store import require_packages
+
+        require_packages()
     if dry_run:
         for file in planned:
             click.echo(f"# ---- {file.path} (mode {file.mode:04o})\n{file.text}")
         return ExitCode.OK
     for file, written in installation.write(planned, tree):
         click.echo(f"{'wrote' if written else 'kept '} {file.path}")
-    click.echo(_next_steps(chosen, who, live=tree == Path("/")))
+    click.echo(_next_steps(chosen, who, store=store, live=tree == Path("/")))
     return ExitCode.OK
 
 
@@ -99,7 +110,7 @@ def _owner_of(directory: Path | None) -> str:
     return "vevents"
 
 
-def _next_steps(system: str, user: str, *, live: bool) -> str:
+def _next_steps(system: str, user: str, *, store: bool, live: bool) -> str:
     steps = []
     if live:
         try:
@@ -108,8 +119,9 @@ def _next_steps(system: str, user: str, *, live: bool) -> str:
             steps.append(f"useradd --system --no-create-home --shell /usr/sbin/nologin {user}")
     steps.append("write the key into /etc/vevents.env")
     if system == "systemd":
+        units = "vevents-agent.service" + (" vevents-store.service" if store else "")
         if live:
-            steps += ["systemctl daemon-reload", "systemctl enable --now vevents-agent.service"]
+            steps += ["systemctl daemon-reload", f"systemctl enable --now {units}"]
         else:
-            steps.append("systemctl --root=DIR enable vevents-agent.service")
+            steps.append(f"systemctl --root=DIR enable {units}")
     return "\n".join(["next:", *(f"  {step}" for step in steps)])

@@ -18,7 +18,8 @@ def command(root: str, dry_run: bool) -> int:
     """Remove the files that install wrote.
 
     What was edited since is named and kept; a key in /etc/vevents.env is kept that way as well.
-    The log stays as it is. Stop the service first: systemctl disable --now vevents-agent.service
+    The log stays as it is. Stop what runs first: systemctl disable --now vevents-agent.service, and
+    vevents-store.service where install was told --store.
 
     Exit codes: 0 done, 1 a file cannot be removed, 2 wrong usage.
     """
