@@ -206,7 +206,8 @@ def plan(
     return [
         File(place.path, _filled(place.template, values), place.mode)
         for place in _PLACES[system]
-        if (place.needs is None or _below(root, place.needs).is_dir()) and (store or not place.store)
+        if (store or not place.store)
+        and (place.needs is None or _below(root, place.needs).is_dir())
     ]
 
 

@@ -18,6 +18,12 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         monkeypatch.setitem(sys.modules, package, None)
 
 
+def with_alone(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Leave one of the two libraries that draw, cv2 or PIL; skip where it is not."""
+    pytest.importorskip(library)
+    without(monkeypatch, *({"cv2", "PIL"} - {library}))
+
+
 def photograph(width: int = 96, height: int = 64) -> Any:
     """Smooth colors that a JPEG keeps nearly as they are."""
     y, x = np.mgrid[0:height, 0:width]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from pictures import TURNED_JPEG, saved, without
+from pictures import TURNED_JPEG, saved, with_alone, without
 
 from vevents import (
     Classification,
@@ -323,11 +323,11 @@ LISTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("library", ["opencv", "pillow"])
+@pytest.mark.parametrize("library", ["cv2", "PIL"])
 def test_quality_keeps_pixels_and_coordinates(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "PIL" if library == "opencv" else "cv2")
+    with_alone(monkeypatch, library)
     given = event(Image(JPEG, label="top", **LISTS))
     result = shed(at("quality", quality=40), given)
     monkeypatch.undo()
@@ -347,11 +347,11 @@ def test_quality_keeps_pixels_and_coordinates(
     }
 
 
-@pytest.mark.parametrize("library", ["opencv", "pillow"])
+@pytest.mark.parametrize("library", ["cv2", "PIL"])
 def test_smaller_scales_the_annotations_with_the_frame(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "PIL" if library == "opencv" else "cv2")
+    with_alone(monkeypatch, library)
     result = shed(at("smaller", scale=0.5), event(Image(JPEG, label="top", **LISTS)))
     monkeypatch.undo()
 
@@ -380,9 +380,9 @@ def test_smaller_scales_by_what_the_sides_really_became() -> None:
     assert (box.width, box.height) == (pytest.approx(40 * 30 / 101), pytest.approx(20 * 30 / 99))
 
 
-@pytest.mark.parametrize("library", ["opencv", "pillow"])
+@pytest.mark.parametrize("library", ["cv2", "PIL"])
 def test_crops_keeps_the_detections_alone(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "PIL" if library == "opencv" else "cv2")
+    with_alone(monkeypatch, library)
     result = shed(at("crops", quality=95), event(Image(JPEG, **LISTS)))
     monkeypatch.undo()
 
