@@ -20,6 +20,7 @@
 #include <zstd_errors.h>
 
 #include "vev_base.h"
+#include "vev_zframe.h"
 
 VEV_STATIC_ASSERT(ZSTD_VERSION_NUMBER >= 10405, "libzstd 1.4.5 or later is needed");
 
@@ -42,7 +43,8 @@ enum { SMALL_SIZE = 2048 };
 struct vev_zdict {
     uint64_t id; /* unique in the process: an address may come back after free, this not */
     int level;
-    ZSTD_CDict *cdict; /* NULL: no dictionary */
+    vev_zmodel *model; /* NULL: libzstd compresses */
+    ZSTD_CDict *cdict; /* NULL: no dictionary, or there is a model */
     ZSTD_DDict *ddict;
 };
 
@@ -54,6 +56,7 @@ typedef struct {
 } compressor;
 
 struct vev_zctx {
+    vev_zspace *space; /* for dictionaries with a model */
     compressor small, large;
     ZSTD_DCtx *dctx;
 };
@@ -72,11 +75,17 @@ vev_status vev_zdict_create(const void *dict, size_t size, int level, vev_zdict 
     /* Relaxed: only that no two get the same number matters. */
     d->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     d->level = level;
+    vev_status status = level < 0 ? vev_zmodel_create(dict, size, &d->model) : VEV_OK;
+    if (status != VEV_OK) {
+        vev_zdict_free(d);
+        return status;
+    }
     errno = 0; /* zstd says only that it failed; malloc says when it was memory */
-    d->cdict = ZSTD_createCDict(dict, size, level);
+    if (d->model == NULL)
+        d->cdict = ZSTD_createCDict(dict, size, level);
     d->ddict = ZSTD_createDDict(dict, size);
-    if (d->cdict == NULL || d->ddict == NULL) {
-        vev_status status = errno == ENOMEM ? VEV_E_NOMEM : VEV_E_CORRUPT;
+    if ((d->model == NULL && d->cdict == NULL) || d->ddict == NULL) {
+        status = errno == ENOMEM ? VEV_E_NOMEM : VEV_E_CORRUPT;
         vev_zdict_free(d);
         return status;
     }
@@ -88,6 +97,7 @@ void vev_zdict_free(vev_zdict *dict)
 {
     if (dict == NULL)
         return;
+    free(dict->model);
     ZSTD_freeCDict(dict->cdict);
     ZSTD_freeDDict(dict->ddict);
     free(dict);
@@ -95,7 +105,8 @@ void vev_zdict_free(vev_zdict *dict)
 
 size_t vev_zdict_memory(const vev_zdict *dict)
 {
-    return sizeof *dict + ZSTD_sizeof_CDict(dict->cdict) + ZSTD_sizeof_DDict(dict->ddict);
+    return sizeof *dict + vev_zmodel_memory(dict->model) + ZSTD_sizeof_CDict(dict->cdict) +
+           ZSTD_sizeof_DDict(dict->ddict);
 }
 
 vev_zctx *vev_zctx_create(void) { return calloc(1, sizeof(vev_zctx)); }
@@ -104,6 +115,7 @@ void vev_zctx_free(vev_zctx *ctx)
 {
     if (ctx == NULL)
         return;
+    free(ctx->space);
     ZSTD_freeCCtx(ctx->small.cctx);
     ZSTD_freeCCtx(ctx->large.cctx);
     ZSTD_freeDCtx(ctx->dctx);
@@ -112,11 +124,15 @@ void vev_zctx_free(vev_zctx *ctx)
 
 size_t vev_zctx_memory(const vev_zctx *ctx)
 {
-    return sizeof *ctx + ZSTD_sizeof_DCtx(ctx->dctx) + ZSTD_sizeof_CCtx(ctx->small.cctx) +
+    return sizeof *ctx + (ctx->space != NULL ? sizeof *ctx->space : 0) +
+           ZSTD_sizeof_DCtx(ctx->dctx) + ZSTD_sizeof_CCtx(ctx->small.cctx) +
            ZSTD_sizeof_CCtx(ctx->large.cctx);
 }
 
-size_t vev_zstd_bound(size_t src_size) { return ZSTD_compressBound(src_size); }
+size_t vev_zstd_bound(size_t src_size)
+{
+    return VEV_MAX(ZSTD_compressBound(src_size), vev_zframe_bound(src_size));
+}
 
 /* A setting that can only fail if this file is wrong about libzstd. */
 static void must(size_t zstd_result) { VEV_ASSERT(!ZSTD_isError(zstd_result)); }
@@ -168,10 +184,25 @@ static void compressor_warm(compressor *c, size_t size)
     free(memory);
 }
 
+/* With the codes of a dictionary. */
+static vev_status compress_by_model(vev_zctx *ctx, const vev_zdict *dict, void *dst, size_t dst_cap,
+                                    const void *src, size_t src_size, size_t *out)
+{
+    if (VEV_UNLIKELY(ctx->space == NULL) && (ctx->space = calloc(1, sizeof *ctx->space)) == NULL)
+        return VEV_E_NOMEM;
+    if (dst_cap < vev_zframe_bound(src_size))
+        return VEV_E_BUFFER;
+    uint32_t patience = (uint32_t)(dict->level + 7);
+    *out = vev_zframe_write(dict->model, ctx->space, patience, dst, src, src_size);
+    return VEV_OK;
+}
+
 vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level, void *dst,
                              size_t dst_cap, const void *src, size_t src_size, size_t *out)
 {
     *out = 0;
+    if (dict != NULL && dict->model != NULL)
+        return compress_by_model(ctx, dict, dst, dst_cap, src, src_size, out);
     bool small = src_size <= SMALL_SIZE;
     compressor *c = small ? &ctx->small : &ctx->large;
     bool fresh = c->cctx == NULL;

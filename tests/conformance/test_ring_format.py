@@ -56,6 +56,15 @@ def test_second_reader_agrees(tmp_path: Path, level: int) -> None:
     assert len(stored) == 7  # the same frame twice is stored once
 
 
+@pytest.mark.parametrize("payload", [bytes(700_000), bytes(range(256)) * 2_000])
+def test_second_reader_takes_long_records(tmp_path: Path, payload: bytes) -> None:
+    """It reads as a stream, and so holds a frame to the sizes of blocks that the format allows."""
+    with EventLog(tmp_path / "log", events_size=8 << 20, segment_size=1 << 20) as log:
+        log.append_encoded(msgpack.packb({"payload": payload}))
+    [record] = RingFile(tmp_path / "log" / "events.ring").records()
+    assert msgpack.unpackb(record.payload) == {"payload": payload}
+
+
 def test_second_reader_after_many_laps(tmp_path: Path) -> None:
     with EventLog(tmp_path / "log", events_size=1 << 20, segment_size=1 << 16) as log:
         moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
