@@ -27,31 +27,17 @@
 #include <stdio.h>
 
 #include "vev_blake2b.h"
+#include "vev_contract.h"
 #include "vev_msgpack.h"
 #include "vevents/event.h"
 
 enum {
-    ID_CHARS_MAX = 256,
-    EXTERNAL_ID_CHARS_MAX = 1000,
-    TEXT_CHARS_MAX = 10000,
-    META_COUNT_MAX = 100,
-    META_KEY_CHARS_MAX = 100,
-    META_TEXT_CHARS_MAX = 1000,
-    ANNOTATION_COUNT_MAX = 1000,
-    POLYGON_POINT_COUNT_MIN = 3,
     IMAGE_COUNT_MAX = UINT16_MAX, /* the contract has none; the header has 16 bits */
     DIGEST_SIZE = 16
 };
 
-/* The end of 2261: nanoseconds since 1970 have 64 bits, and RFC 3339 four digits for the year. */
-#define WALL_NS_MAX 9214646400000000000
-
 /* Up to here every whole number is a float, too. */
 #define WHOLE_MAX 16777216
-
-/* The largest float, as the shortest decimal that names it: a reader prints that one, and what it
- * prints must be accepted again. As a double it is a little more; it rounds to the float. */
-#define COORDINATE_MAX 3.4028235e38
 
 typedef enum {
     SLOT_TYPE, /* the payload's map header, and eventType */
@@ -101,67 +87,13 @@ static const char *const slot_keys[SLOT_COUNT] = {
     [SLOT_KEYPOINTS] = "keypoints",
 };
 
-static const char *const kind_names[] = {
-    [VEV_KIND_QUALITY_CHECK] = "quality_check",
-    [VEV_KIND_INVENTORY_COUNT] = "inventory_count",
-    [VEV_KIND_SAFETY_ALERT] = "safety_alert",
-    [VEV_KIND_CUSTOM] = "custom",
-    [VEV_KIND_OPERATOR_FEEDBACK] = "operator_feedback",
-};
-#define KIND_BIT(name) (1u << VEV_KIND_##name)
-
-/* What eventData may hold. */
-typedef enum { RULE_TEXT, RULE_ID, RULE_CHOICE, RULE_WORD, RULE_INT } rule;
-static const struct {
-    const char *key;
-    unsigned kinds;     /* kinds of event that have it */
-    unsigned mandatory; /* kinds that need it */
-    rule rule;
-    size_t chars_max;       /* RULE_TEXT; 0: no limit */
-    const char *choices[4]; /* RULE_CHOICE; ends with NULL */
-} data_rules[] = {
-    {"result",
-     KIND_BIT(QUALITY_CHECK),
-     KIND_BIT(QUALITY_CHECK),
-     RULE_CHOICE,
-     0,
-     {"pass", "fail", NULL}},
-    {"itemCount", KIND_BIT(INVENTORY_COUNT), KIND_BIT(INVENTORY_COUNT), RULE_INT, 0, {NULL}},
-    {"location", KIND_BIT(INVENTORY_COUNT), 0, RULE_TEXT, 0, {NULL}},
-    {"itemType", KIND_BIT(INVENTORY_COUNT), 0, RULE_TEXT, 0, {NULL}},
-    {"alertType", KIND_BIT(SAFETY_ALERT), KIND_BIT(SAFETY_ALERT), RULE_WORD, 0, {NULL}},
-    {"severity", KIND_BIT(SAFETY_ALERT), 0, RULE_CHOICE, 0, {"low", "medium", "high", NULL}},
-    {"description", KIND_BIT(SAFETY_ALERT), 0, RULE_TEXT, TEXT_CHARS_MAX, {NULL}},
-    {"value", KIND_BIT(CUSTOM), KIND_BIT(CUSTOM), RULE_TEXT, TEXT_CHARS_MAX, {NULL}},
-    {"relatedEventId",
-     KIND_BIT(OPERATOR_FEEDBACK),
-     KIND_BIT(OPERATOR_FEEDBACK),
-     RULE_ID,
-     0,
-     {NULL}},
-    {"feedback",
-     KIND_BIT(OPERATOR_FEEDBACK),
-     KIND_BIT(OPERATOR_FEEDBACK),
-     RULE_CHOICE,
-     0,
-     {"correct", "incorrect", "inconclusive", NULL}},
-    {"externalId",
-     KIND_BIT(QUALITY_CHECK) | KIND_BIT(INVENTORY_COUNT) | KIND_BIT(SAFETY_ALERT) |
-         KIND_BIT(CUSTOM),
-     0,
-     RULE_TEXT,
-     EXTERNAL_ID_CHARS_MAX,
-     {NULL}},
-};
-enum { DATA_RULE_COUNT = sizeof data_rules / sizeof data_rules[0] };
-
 /* What is inside a vev_event. */
 typedef struct {
     vev_msgpack_writer w;
     int64_t wall_ns;
     uint32_t end[SLOT_COUNT];
     uint16_t count[SLOT_COUNT];
-    uint16_t data_given; /* bit i: data_rules[i] */
+    uint16_t data_given; /* bit i: vev_data_rules[i] */
     uint8_t kind;
     bool image_open;
     uint32_t entry_flags;
@@ -172,7 +104,7 @@ typedef struct {
 } event;
 VEV_STATIC_ASSERT(sizeof(event) <= sizeof(vev_event), "the size of vev_event is ABI");
 VEV_STATIC_ASSERT(_Alignof(event) <= _Alignof(vev_event), "and so is its alignment");
-VEV_STATIC_ASSERT(DATA_RULE_COUNT <= 16, "data_given has a bit for each");
+VEV_STATIC_ASSERT(VEV_DATA_RULE_COUNT <= 16, "data_given has a bit for each");
 
 /* The library is built without strict aliasing, which is what allows this. */
 static event *inside(vev_event *ev) { return (event *)(void *)ev; }
@@ -369,26 +301,13 @@ static bool number_ok(event *e, slot s, const char *member, double v, double low
 
 static bool coordinate_ok(event *e, slot s, const char *member, double v)
 {
-    return number_ok(e, s, member, v, -COORDINATE_MAX, COORDINATE_MAX, "must be a finite float");
+    return number_ok(e, s, member, v, -VEV_COORDINATE_MAX, VEV_COORDINATE_MAX,
+                     "must be a finite float");
 }
 
 static bool extent_ok(event *e, slot s, const char *member, double v)
 {
-    return number_ok(e, s, member, v, 0, COORDINATE_MAX, "must be a finite float, 0 or more");
-}
-
-static bool is_letter_or_digit(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-/* Letters, digits, and what is in `others`; at least one. */
-static bool charset_ok(const char *text, const char *others)
-{
-    const char *c = text;
-    while (*c != '\0' && (is_letter_or_digit(*c) || strchr(others, *c) != NULL))
-        c++;
-    return c != text && *c == '\0';
+    return number_ok(e, s, member, v, 0, VEV_COORDINATE_MAX, "must be a finite float, 0 or more");
 }
 
 /* Read a UUID in its canonical form: lower case, 8-4-4-4-12 digits, nothing else. */
@@ -448,9 +367,9 @@ void vev_event_begin(vev_event *ev, void *buffer, size_t buffer_size, int kind,
     e->kind = (uint8_t)kind;
     vev_msgpack_write_map(&e->w, 1);
     write_key(e, slot_keys[SLOT_TYPE]);
-    write_key(e, kind_names[kind]);
+    write_key(e, vev_kind_names[kind]);
     settle(e, SLOT_TYPE);
-    set_text(e, SLOT_USE_CASE, use_case_id, 1, ID_CHARS_MAX);
+    set_text(e, SLOT_USE_CASE, use_case_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_copy(vev_event *ev, void *buffer, size_t buffer_size, const vev_event *from)
@@ -476,13 +395,13 @@ void vev_event_id(vev_event *ev, const char *event_id)
     else if (e->count[SLOT_EVENT_ID] == 0 && uuid_parse(event_id, e->id))
         e->entry_flags |= VEV_APPEND_ID; /* goes into the record's header */
     else
-        set_text(e, SLOT_EVENT_ID, event_id, 1, ID_CHARS_MAX);
+        set_text(e, SLOT_EVENT_ID, event_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_time(vev_event *ev, int64_t wall_ns)
 {
     event *e = inside(ev);
-    if (wall_ns < 0 || wall_ns >= WALL_NS_MAX)
+    if (wall_ns < 0 || wall_ns >= VEV_WALL_NS_MAX)
         fail(e, VEV_E_INVALID, "timestamp: must lie in 1970 to 2261");
     else if ((e->entry_flags & VEV_APPEND_TIME) != 0)
         fail(e, VEV_E_INVALID, "timestamp: is given twice");
@@ -492,17 +411,17 @@ void vev_event_time(vev_event *ev, int64_t wall_ns)
 
 void vev_event_device(vev_event *ev, const char *device_id)
 {
-    set_text(inside(ev), SLOT_DEVICE, device_id, 1, ID_CHARS_MAX);
+    set_text(inside(ev), SLOT_DEVICE, device_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_stream(vev_event *ev, const char *stream_id)
 {
-    set_text(inside(ev), SLOT_STREAM, stream_id, 1, ID_CHARS_MAX);
+    set_text(inside(ev), SLOT_STREAM, stream_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_workflow(vev_event *ev, const char *workflow_id)
 {
-    set_text(inside(ev), SLOT_WORKFLOW, workflow_id, 1, ID_CHARS_MAX);
+    set_text(inside(ev), SLOT_WORKFLOW, workflow_id, 1, VEV_ID_CHARS_MAX);
 }
 
 /* Find the rule for a key of eventData that is given for the first time, or fail. */
@@ -512,8 +431,9 @@ static int data_rule_find(event *e, const char *key)
         fail_field(e, SLOT_DATA, NULL, "a key must not be NULL");
         return -1;
     }
-    for (int i = 0; i < DATA_RULE_COUNT; i++) {
-        if ((data_rules[i].kinds & 1u << e->kind) == 0 || strcmp(data_rules[i].key, key) != 0)
+    for (int i = 0; i < VEV_DATA_RULE_COUNT; i++) {
+        if ((vev_data_rules[i].kinds & 1u << e->kind) == 0 ||
+            strcmp(vev_data_rules[i].key, key) != 0)
             continue;
         if ((e->data_given & 1u << i) == 0)
             return i;
@@ -521,7 +441,8 @@ static int data_rule_find(event *e, const char *key)
         return -1;
     }
     fail(e, VEV_E_INVALID, "%s: is no key of %s",
-         field_path(e, SLOT_DATA, charset_ok(key, "_-") ? key : "?").text, kind_names[e->kind]);
+         field_path(e, SLOT_DATA, vev_charset_ok(key, strlen(key), "_-") ? key : "?").text,
+         vev_kind_names[e->kind]);
     return -1;
 }
 
@@ -534,34 +455,27 @@ static void data_settle(event *e, int rule_index)
     }
 }
 
-static bool is_choice(const char *const choices[], const char *value)
-{
-    while (*choices != NULL && strcmp(*choices, value) != 0)
-        choices++;
-    return *choices != NULL;
-}
-
 static bool data_text_ok(event *e, int rule_index, const char *value, size_t *size_out)
 {
-    const char *key = data_rules[rule_index].key;
-    const char *const *choices = data_rules[rule_index].choices;
+    const char *key = vev_data_rules[rule_index].key;
+    const char *const *choices = vev_data_rules[rule_index].choices;
     *size_out = strlen(value);
-    switch (data_rules[rule_index].rule) {
-    case RULE_TEXT:
-        return text_ok(e, SLOT_DATA, key, value, 0, data_rules[rule_index].chars_max, size_out);
-    case RULE_ID: return text_ok(e, SLOT_DATA, key, value, 1, ID_CHARS_MAX, size_out);
-    case RULE_CHOICE:
-        if (is_choice(choices, value))
+    switch (vev_data_rules[rule_index].rule) {
+    case VEV_RULE_TEXT:
+        return text_ok(e, SLOT_DATA, key, value, 0, vev_data_rules[rule_index].chars_max, size_out);
+    case VEV_RULE_ID: return text_ok(e, SLOT_DATA, key, value, 1, VEV_ID_CHARS_MAX, size_out);
+    case VEV_RULE_CHOICE:
+        if (vev_is_choice(choices, value, *size_out))
             return true;
         fail(e, VEV_E_INVALID, "eventData.%s: must be one of %s, %s%s%s", key, choices[0],
              choices[1], choices[2] != NULL ? ", " : "", choices[2] != NULL ? choices[2] : "");
         return false;
-    case RULE_WORD:
-        if (charset_ok(value, "_-"))
+    case VEV_RULE_WORD:
+        if (vev_charset_ok(value, *size_out, "_-"))
             return true;
         fail_field(e, SLOT_DATA, key, "must be letters, digits, '_' and '-', at least one");
         return false;
-    case RULE_INT: break;
+    case VEV_RULE_INT: break;
     }
     fail_field(e, SLOT_DATA, key, "must be an integer, not text");
     return false;
@@ -590,7 +504,7 @@ void vev_event_data_int(vev_event *ev, const char *key, int64_t value)
     int rule_index = data_rule_find(e, key);
     if (rule_index < 0)
         return;
-    if (data_rules[rule_index].rule != RULE_INT) {
+    if (vev_data_rules[rule_index].rule != VEV_RULE_INT) {
         fail_field(e, SLOT_DATA, key, "must be text, not an integer");
         return;
     }
@@ -606,14 +520,15 @@ static bool meta_begin(event *e, const char *key)
 {
     if (e->status != VEV_OK)
         return false;
-    if (key == NULL || !charset_ok(key, "_- ") || strlen(key) > META_KEY_CHARS_MAX) {
+    if (key == NULL || !vev_charset_ok(key, strlen(key), "_- ") ||
+        strlen(key) > VEV_META_KEY_CHARS_MAX) {
         fail(e, VEV_E_INVALID,
              "customMetadata: a key must have 1 to %d letters, digits, '_', '-' or spaces",
-             META_KEY_CHARS_MAX);
+             VEV_META_KEY_CHARS_MAX);
         return false;
     }
-    if (e->count[SLOT_META] == META_COUNT_MAX) {
-        fail(e, VEV_E_INVALID, "customMetadata: must have at most %d keys", META_COUNT_MAX);
+    if (e->count[SLOT_META] == VEV_META_COUNT_MAX) {
+        fail(e, VEV_E_INVALID, "customMetadata: must have at most %d keys", VEV_META_COUNT_MAX);
         return false;
     }
     if (!container_open(e, SLOT_META))
@@ -655,7 +570,7 @@ void vev_event_meta_str(vev_event *ev, const char *key, const char *value)
     event *e = inside(ev);
     size_t size;
     if (value == NULL || !meta_begin(e, key) ||
-        !text_ok(e, SLOT_META, key, value, 0, META_TEXT_CHARS_MAX, &size))
+        !text_ok(e, SLOT_META, key, value, 0, VEV_META_TEXT_CHARS_MAX, &size))
         return;
     vev_msgpack_write_str(&e->w, value, size);
     meta_settle(e, key);
@@ -804,9 +719,9 @@ static bool row_begin(event *e, slot s, const char *class_name, double confidenc
     size_t size;
     if (e->status != VEV_OK || !image_is_open(e))
         return false;
-    if (e->count[s] == ANNOTATION_COUNT_MAX) {
+    if (e->count[s] == VEV_ANNOTATION_COUNT_MAX) {
         fail(e, VEV_E_INVALID, "images[%d].%s: must have at most %d entries",
-             e->count[SLOT_IMAGES] - 1, slot_keys[s], ANNOTATION_COUNT_MAX);
+             e->count[SLOT_IMAGES] - 1, slot_keys[s], VEV_ANNOTATION_COUNT_MAX);
         return false;
     }
     if (class_name == NULL) {
@@ -918,7 +833,7 @@ void vev_event_segmentation(vev_event *ev, const char *class_name, double x, dou
     slot s = SLOT_SEGMENTATIONS;
     if (!box_begin(e, s, class_name, x, y, width, height, confidence, 7))
         return;
-    if (points == NULL || point_count < POLYGON_POINT_COUNT_MIN) {
+    if (points == NULL || point_count < VEV_POLYGON_POINT_COUNT_MIN) {
         fail_field(e, s, "points", "must have at least 3 points");
         return;
     }
@@ -958,9 +873,9 @@ static void check_whole(event *e)
 {
     if (e->image_open)
         fail(e, VEV_E_INVALID, "images[%d]: has not been ended", e->count[SLOT_IMAGES] - 1);
-    for (int i = 0; i < DATA_RULE_COUNT; i++) {
-        if ((data_rules[i].mandatory & 1u << e->kind) != 0 && (e->data_given & 1u << i) == 0)
-            fail_field(e, SLOT_DATA, data_rules[i].key, "is missing");
+    for (int i = 0; i < VEV_DATA_RULE_COUNT; i++) {
+        if ((vev_data_rules[i].mandatory & 1u << e->kind) != 0 && (e->data_given & 1u << i) == 0)
+            fail_field(e, SLOT_DATA, vev_data_rules[i].key, "is missing");
     }
     if (e->count[SLOT_DISPLAY] != 0 && e->display_position >= e->count[SLOT_IMAGES])
         fail(e, VEV_E_INVALID, "displayImagePosition: is %u, but there are %d images",

@@ -264,6 +264,63 @@ static bool read_item(const uint8_t *p, size_t avail, item *out)
     return true;
 }
 
+/* The type and value of a number or a boolean, which are `width` bytes behind the type byte. */
+static void read_leaf(const uint8_t *p, unsigned width, vev_msgpack_item *out)
+{
+    uint8_t type = p[0];
+    uint64_t bits = load_be(p + 1, width);
+    out->u = bits;
+    if (type == 0xc2 || type == 0xc3) {
+        out->type = VEV_MSGPACK_BOOL;
+        out->u = type & 1u;
+    } else if (type == 0xca) {
+        uint32_t bits32 = (uint32_t)bits;
+        float value;
+        memcpy(&value, &bits32, sizeof value);
+        out->type = VEV_MSGPACK_FLOAT32;
+        out->real = (double)value;
+    } else if (type == 0xcb) {
+        out->type = VEV_MSGPACK_FLOAT64;
+        memcpy(&out->real, &bits, sizeof out->real);
+    } else if (type >= 0xcc && type <= 0xcf) {
+        out->type = VEV_MSGPACK_UINT;
+    } else if (type >= 0xd0 && type <= 0xd3) {
+        unsigned unused = 64 - 8 * width;
+        out->i = (int64_t)(bits << unused) >> unused; /* with its sign */
+        out->type = out->i < 0 ? VEV_MSGPACK_INT : VEV_MSGPACK_UINT;
+    }
+}
+
+size_t vev_msgpack_read(const void *data, size_t size, vev_msgpack_item *out)
+{
+    const uint8_t *p = data;
+    item it;
+    out->type = VEV_MSGPACK_BAD;
+    if (size == 0 || !read_item(p, size, &it))
+        return 0;
+    uint8_t type = p[0];
+    out->type = VEV_MSGPACK_OTHER;
+    if (type < 0x80) {
+        out->type = VEV_MSGPACK_UINT;
+        out->u = type;
+    } else if (type >= 0xe0) {
+        out->type = VEV_MSGPACK_INT;
+        out->i = (int8_t)type;
+    } else if (it.container) {
+        bool is_map = type < 0x90 || type >= 0xde;
+        out->type = is_map ? VEV_MSGPACK_MAP : VEV_MSGPACK_ARRAY;
+        out->count = (uint32_t)(is_map ? it.count / 2 : it.count);
+    } else if (type < 0xc0 || (type >= 0xd9 && type <= 0xdb)) {
+        size_t head = type < 0xc0 ? 1 : 1u + forms[type - 0xc0].width;
+        out->type = VEV_MSGPACK_STR;
+        out->text = (const char *)p + head;
+        out->count = (uint32_t)(it.size - head);
+    } else if (forms[type - 0xc0].form == FORM_LEAF && forms[type - 0xc0].width <= 8) {
+        read_leaf(p, forms[type - 0xc0].width, out);
+    }
+    return it.size;
+}
+
 size_t vev_msgpack_value_size(const void *data, size_t size)
 {
     const uint8_t *p = data;

@@ -63,6 +63,41 @@ void vev_msgpack_write_raw(vev_msgpack_writer *w, const void *data, size_t size)
  *                recursion, no allocation. */
 size_t vev_msgpack_value_size(const void *data, size_t size);
 
+typedef enum {
+    VEV_MSGPACK_BAD,  /**< incomplete or not well-formed */
+    VEV_MSGPACK_BOOL, /**< `u` is 0 or 1 */
+    VEV_MSGPACK_UINT, /**< `u`: every integer from 0 on */
+    VEV_MSGPACK_INT,  /**< `i`, below 0 */
+    VEV_MSGPACK_FLOAT32,
+    VEV_MSGPACK_FLOAT64,
+    VEV_MSGPACK_STR,   /**< `count` bytes at `text`, which are UTF-8 */
+    VEV_MSGPACK_ARRAY, /**< `count` values follow */
+    VEV_MSGPACK_MAP,   /**< `count` pairs follow */
+    VEV_MSGPACK_OTHER  /**< nil, bytes, an extension */
+} vev_msgpack_type;
+
+/** One value as it was read, without the elements of a container. */
+typedef struct vev_msgpack_item {
+    vev_msgpack_type type;
+    uint32_t count;
+    const char *text; /**< points into the data */
+    union {
+        uint64_t u;
+        int64_t i;
+        double real; /**< of both kinds of float */
+    };
+} vev_msgpack_item;
+
+/** Read the first value in `data`; of an array or a map its header only.
+ *
+ *  @param data  untrusted; may be NULL when size is 0.
+ *  @param size  bytes that may be looked at.
+ *  @param out   what was read; VEV_MSGPACK_BAD if nothing was.
+ *  @return Bytes to go on by; 0 if there is no well-formed value.
+ *
+ *  @par Threads  Any.   @par Cost  No allocation. */
+size_t vev_msgpack_read(const void *data, size_t size, vev_msgpack_item *out);
+
 /** Are these bytes exactly one well-formed value, with nothing behind it?
  *  @retval VEV_OK         they are.
  *  @retval VEV_E_INVALID  they are not. */

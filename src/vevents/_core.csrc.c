@@ -2,6 +2,8 @@
 
 #include <stdbool.h>
 
+#include "vev_json.h"
+
 static int64_t answer_of(vev_status status, const vev_entry *entry)
 {
     return status ? -1 - (int64_t)(uint32_t)status : (int64_t)entry->seq;
@@ -63,3 +65,12 @@ int64_t py_append_rows(vev_log *log, const py_writer *writer, py_scratch *scratc
     vev_event_rows(event, rows, count, writer->class_names, writer->class_count);
     return finish(log, event, flags);
 }
+
+int64_t py_event_json(const void *payload, size_t size, const void *id, int64_t wall_ns,
+                      const char *use_case, size_t use_case_size, char *out, size_t cap)
+{
+    vev_json_record record = {id, wall_ns, use_case, use_case_size};
+    return vev_json_event(payload, size, &record, out, cap);
+}
+
+double py_shortest(double value) { return vev_json_shortest(value); }

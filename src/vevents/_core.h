@@ -45,6 +45,13 @@ int64_t py_append_boxes(vev_log *log, const py_writer *writer, py_scratch *scrat
 int64_t py_append_rows(vev_log *log, const py_writer *writer, py_scratch *scratch, const void *rows,
                        size_t count, const py_frame *frame, uint32_t flags);
 
+/* vev_json_event(); `id` is 16 bytes, `use_case` may be NULL. */
+int64_t py_event_json(const void *payload, size_t size, const void *id, int64_t wall_ns,
+                      const char *use_case, size_t use_case_size, char *out, size_t cap);
+
+/* vev_json_shortest() */
+double py_shortest(double value);
+
 /* cdef-end */
 
 #endif

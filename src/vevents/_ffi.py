@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from vevents._core import ffi, lib
@@ -47,8 +47,13 @@ FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
 _py_append: Final[Any] = lib.py_append
 _py_append_boxes: Final[Any] = lib.py_append_boxes
 _py_append_rows: Final[Any] = lib.py_append_rows
+_py_event_json: Final[Any] = lib.py_event_json
 _from_buffer: Final[Any] = ffi.from_buffer
 _NULL: Final[Any] = ffi.NULL
+
+# Returns the double nearest to the shortest decimal that names a float32; what is no finite
+# float32 comes back as it is. Bare, because it is called for every number that is read.
+shortest: Final[Callable[[float], float]] = lib.py_shortest
 
 _READ_COUNT: Final = 256
 _READ_SIZE: Final = 1 << 20
@@ -135,6 +140,50 @@ def restore(directory: str, copy_directory: str, interval_ms: int) -> bool:
     )
     check(status, f"{directory}, with its copy in {copy_directory}")
     return bool(restored[0])
+
+
+class _JsonBuffer(threading.local):
+    """Where a thread has its JSON written: made once, and replaced by a larger one if need be."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.data: Any = _NULL
+
+
+_json_buffer = _JsonBuffer()
+
+
+def event_json(
+    payload: bytes, record_id: bytes, wall_ns: int, use_case_id: bytes | None
+) -> tuple[bytes, bool] | None:
+    """Write a payload as the JSON that is delivered; see `vev_json_event` in vev_json.h.
+
+    Args:
+        payload: It may be anything.
+        record_id: The 16 bytes in the record's header.
+        wall_ns: The time in the record's header.
+        use_case_id: In UTF-8; for an event that names none.
+
+    Returns:
+        The JSON and whether the event names its use case; None if the library leaves it alone.
+    """
+    default = b"" if use_case_id is None else use_case_id
+    size_max = 16 * len(payload) + 6 * len(default) + 4096  # what vev_json.h asks for
+    buffer = _json_buffer
+    if buffer.size < size_max:
+        buffer.data = ffi.new("char[]", size_max)
+        buffer.size = size_max
+    size: int = _py_event_json(
+        payload,
+        len(payload),
+        record_id,
+        wall_ns,
+        _NULL if use_case_id is None else default,
+        len(default),
+        buffer.data,
+        buffer.size,
+    )
+    return (ffi.buffer(buffer.data, abs(size))[:], size > 0) if size else None
 
 
 class RawRecord(NamedTuple):

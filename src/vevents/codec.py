@@ -11,18 +11,16 @@ not as 0.9129999876022339. Metadata and event data keep their full precision.
 
 from __future__ import annotations
 
-import math
 import re
-import struct
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgpack
 
+from vevents import _ffi
 from vevents.errors import EventValidationError
 from vevents.event import (
-    COORDINATE_MAX,
     Classification,
     Event,
     EventType,
@@ -50,24 +48,6 @@ INTEGER_MAX: Final = 2**24
 _ID_KEY = b"\xa7eventId"
 _PLAIN_NUMBERS = frozenset((int, float))
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_FLOAT32 = struct.Struct("<f")
-_FLOAT32_NORMAL_MIN: Final = 2.0**-126
-_FORMS = ("%.6g", "%.7g", "%.8g", "%.9g")
-_SUBNORMAL_FORMS = ("%.1g", "%.2g", "%.3g", "%.4g", "%.5g", *_FORMS)
-
-# For each binary exponent of an everyday number: half the distance to the next float32, and by what
-# to multiply to keep 6, 7, ... digits. Up to 2**20 no number of so few digits lies just between two
-# float32s. This finds the shortest form in a third of the time that printing and reading takes.
-_ROUNDING: Final = {
-    exponent: (
-        2.0 ** (exponent - 25),
-        tuple(
-            10.0 ** (max(0, 5 - math.floor(math.log10(2.0**exponent))) + more) for more in range(5)
-        ),
-    )
-    for exponent in range(-12, 21)
-}
-
 _EVENT_KEYS = frozenset(
     (
         "eventType",
@@ -410,24 +390,4 @@ def _shortest(value: Any) -> Any:
 
     What is no float32 (an integer, or a value that validate() will refuse) is returned as it is.
     """
-    if type(value) is not float:
-        return value
-    size = abs(value)
-    if not size <= COORDINATE_MAX:  # NaN, too
-        return value
-    known = _ROUNDING.get(math.frexp(value)[1])
-    if known is not None and _FLOAT32.unpack(_FLOAT32.pack(value))[0] == value:
-        half, scales = known
-        for scale in scales:
-            # Exact up to the division, which is correctly rounded: the same as reading the digits.
-            rounded = round(value * scale) / scale
-            if -half < rounded - value < half:
-                return rounded
-    # Six digits survive the way into a normal float32 and back, so fewer need no try, and nine
-    # always suffice. Below the normal range precision fades and fewer digits may do. (A handful of
-    # powers of two beyond 2^86 could do with a digit less; they come back exact all the same.)
-    for form in _FORMS if size >= _FLOAT32_NORMAL_MIN else _SUBNORMAL_FORMS:
-        candidate = float(form % value)
-        if _FLOAT32.unpack(_FLOAT32.pack(candidate))[0] == value:
-            return candidate
-    return value
+    return _ffi.shortest(value) if type(value) is float else value

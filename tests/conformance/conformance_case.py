@@ -16,14 +16,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from vevents.codec import decode, encode, header_id
 from vevents.event import Event, FrameRef
-from vevents.wire import event_to_json
+from vevents.wire import event_to_json, payload_to_json
 
 CASES = Path(__file__).parent / "cases"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What a record's header holds for an event whose id is no UUID: one that the log made.
 HEADER_UUID = "00000000-0000-4000-8000-000000000000"
 
@@ -53,19 +55,28 @@ class Case:
     def cloud(self, payload: bytes) -> dict[str, Any]:
         """Read the record back and turn it into what is sent."""
         assert self.event.timestamp is not None
-        assert self.event.event_id is not None
-        in_header = header_id(self.event.event_id) is not None
-        event = decode(
-            payload,
-            event_id=self.event.event_id if in_header else HEADER_UUID,
-            timestamp=self.event.timestamp,
-        )
+        event = decode(payload, event_id=self._header_uuid(), timestamp=self.event.timestamp)
         return event_to_json(
             event,
             source_ids=self.source_ids,
             missing=self.missing,
             use_case_id=self.use_case_id,
         )
+
+    def cloud_at_once(self, payload: bytes) -> bytes | None:
+        """Turn the record into what is sent without reading it back."""
+        assert self.event.timestamp is not None
+        found = payload_to_json(
+            payload,
+            record_id=bytes.fromhex(self._header_uuid().replace("-", "")),
+            wall_ns=(self.event.timestamp - _EPOCH) // timedelta(microseconds=1) * 1_000,
+            use_case_id=self.use_case_id,
+        )
+        return None if found is None else found[0]
+
+    def _header_uuid(self) -> str:
+        assert self.event.event_id is not None
+        return HEADER_UUID if header_id(self.event.event_id) is None else self.event.event_id
 
 
 def load(directory: Path) -> Case:

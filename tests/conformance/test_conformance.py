@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from conformance_case import directories, hex_text, json_text, load
 
 from vevents.event import EventType, Image
+from vevents.wire import required_frames
 
 CASES = directories()
 
@@ -27,6 +29,19 @@ def test_pinned_bytes_become_the_pinned_object(directory: Path) -> None:
 
     expected = (directory / "cloud.json").read_text(encoding="utf-8")
     assert json_text(load(directory).cloud(payload)) == expected
+
+
+@pytest.mark.parametrize("directory", CASES, ids=lambda path: path.name)
+def test_the_short_way_gives_the_pinned_object_unless_there_are_frames(directory: Path) -> None:
+    case = load(directory)
+
+    found = case.cloud_at_once(bytes.fromhex((directory / "payload.hex").read_text()))
+
+    if required_frames(case.event):
+        assert found is None
+    else:
+        assert found is not None
+        assert json_text(json.loads(found)) == (directory / "cloud.json").read_text("utf-8")
 
 
 def test_the_cases_cover_every_type_and_every_list() -> None:

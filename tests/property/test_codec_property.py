@@ -1,4 +1,7 @@
-"""Any valid event survives its encoding; any bytes are an event or a PayloadError."""
+"""Any valid event survives its encoding; any bytes are an event or a PayloadError.
+
+And the two ways from bytes to JSON, by an `Event` and in C at once, give the same bytes or nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vevents.codec import PayloadError, decode, encode, header_id
+from vevents.errors import EventValidationError
 from vevents.event import (
     COORDINATE_MAX,
     Classification,
@@ -26,7 +30,7 @@ from vevents.event import (
     KeypointDetection,
     ObjectDetection,
 )
-from vevents.wire import event_to_json, required_frames
+from vevents.wire import event_to_json, payload_to_json, required_frames
 
 UUID = "5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa"
 MOMENT = datetime(2026, 10, 1, tzinfo=UTC)
@@ -207,6 +211,83 @@ def findings(image: Image) -> Sequence[object]:
     )
 
 
+def long_way(payload: bytes, use_case_id: str | None) -> bytes | None:
+    """Return the JSON that is delivered for a payload without frames, by way of an `Event`."""
+    try:
+        event = decode(payload, event_id=UUID, timestamp=MOMENT)
+        obj = event_to_json(event, source_ids={}, use_case_id=use_case_id)
+    except EventValidationError:
+        return None
+    if required_frames(event):
+        return None
+    return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def short_way(payload: bytes, use_case_id: str | None) -> tuple[bytes, bool] | None:
+    return payload_to_json(
+        payload,
+        record_id=bytes.fromhex(UUID.replace("-", "")),
+        wall_ns=int(MOMENT.timestamp()) * 10**9 + 999,
+        use_case_id=use_case_id,
+    )
+
+
+@patient
+@given(events(), st.none() | ids)
+def test_both_ways_to_json_give_the_same(event: Event, use_case_id: str | None) -> None:
+    payload = encode(event)
+
+    found = short_way(payload, use_case_id)
+
+    # Nothing that can go the short way is left to the long one.
+    expected = long_way(payload, use_case_id)
+    assert (None if found is None else found[0]) == expected
+    if found is not None:
+        assert found[1] == (event.use_case_id is not None)
+
+
+# Of any size, and in most cases of the size of a coordinate or a confidence.
+float32_bits = st.randoms(use_true_random=False).map(
+    lambda random: random.choice([random.getrandbits(32), random.randint(0x39000000, 0x497FFFFF)])
+)
+
+
+@settings(patient, max_examples=500)
+@given(float32_bits)
+def test_a_float32_is_written_with_the_fewest_digits_that_name_it(bits: int) -> None:
+    raw = struct.pack("<I", bits)
+    value = struct.unpack("<f", raw)[0]
+    # What is as large needs to be a coordinate, and NaN is none.
+    if not abs(value) <= COORDINATE_MAX:
+        return
+    row = ["x", value, value, 0, 0, 0]
+    payload = msgpack.packb(
+        {
+            "eventType": "custom",
+            "useCaseId": "uc",
+            "eventData": {"value": "v"},
+            "images": [{"objectDetections": [row]}],
+        },
+        use_single_float=True,
+    )
+
+    found = short_way(payload, None)
+
+    assert found is not None
+    number = json.loads(found[0])["images"][0]["objectDetections"][0]["x"]
+    assert struct.pack("<f", number) == raw
+    digits = min(n for n in range(1, 18) if float(f"{number:.{n - 1}e}") == number)
+    # (A power of two beyond 2^86 may get one digit too many; the number is exact all the same.)
+    assert digits <= 1 or abs(value) > 2**86 or not reads_as(raw, f"{value:.{digits - 2}e}")
+
+
+def reads_as(raw: bytes, decimal: str) -> bool:
+    try:
+        return struct.pack("<f", float(decimal)) == raw
+    except OverflowError:
+        return False
+
+
 def is_event_or_refused(payload: bytes) -> None:
     try:
         event = decode(payload, event_id=UUID, timestamp=MOMENT)
@@ -214,6 +295,9 @@ def is_event_or_refused(payload: bytes) -> None:
         str(error).encode()
     else:
         event.validate()
+    for use_case_id in (None, "default"):
+        found = short_way(payload, use_case_id)
+        assert found is None or found[0] == long_way(payload, use_case_id)
 
 
 @patient

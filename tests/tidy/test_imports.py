@@ -15,8 +15,8 @@ from house import PACKAGE, imports_of, module_name, package_modules
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "event": ({"errors"}, {"numpy"}),
-    "codec": ({"errors", "event"}, {"msgpack"}),
-    "wire": ({"errors", "event"}, set()),
+    "codec": ({"_ffi", "errors", "event"}, {"msgpack"}),
+    "wire": ({"_ffi", "errors", "event"}, set()),
     "frames": ({"_ffi", "errors", "event"}, {"numpy", "PIL", "cv2"}),
     "_ffi": ({"_core", "errors"}, set()),
     "pressure": ({"errors", "event", "frames"}, {"numpy"}),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from vevents.event import (
     KeypointDetection,
     ObjectDetection,
 )
-from vevents.wire import event_to_json, format_timestamp, required_frames
+from vevents.wire import event_to_json, format_timestamp, payload_to_json, required_frames
 
 MOMENT = datetime(2026, 10, 1, 6, 14, 9, 482_000, tzinfo=UTC)
 EVENT = Event.custom(value="v", event_id="evt-1", use_case_id="uc7d21f0", timestamp=MOMENT)
@@ -335,3 +336,52 @@ def test_format_timestamp(moment: datetime | int, text: str) -> None:
 def test_a_naive_time_is_refused() -> None:
     with pytest.raises(ValueError, match="not timezone-aware"):
         format_timestamp(datetime(2026, 8, 21))
+
+
+ROW = ["x", 1, 2, 3, 4, 0.5]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"eventType": "nonsense"},
+        {"eventData": {}},
+        {"eventData": {"value": "v", "result": "pass"}},
+        {"eventData": {"value": "v" * 10_001}},
+        {"useCaseId": ""},
+        {"deviceId": "d" * 257},
+        {"unknown": 1},
+        {"customMetadata": {"a.b": 1}},
+        {"customMetadata": {"a": float("inf")}},
+        {"customMetadata": {"a": "v" * 1_001}},
+        {"customMetadata": {str(number): 1 for number in range(101)}},
+        {"displayImagePosition": 0},
+        {"images": [{}], "displayImagePosition": 1},
+        {"images": [{"sourceId": ""}]},
+        {"images": [{"frame": [1, bytes(16), 3]}]},
+        {"images": [{"objectDetections": [ROW[:5]]}]},
+        {"images": [{"objectDetections": [[*ROW[:5], 1.5]]}]},
+        {"images": [{"objectDetections": [[*ROW[:3], -1, 4, 0.5]]}]},
+        {"images": [{"objectDetections": [["x", float("nan"), 2, 3, 4, 0.5]]}]},
+        {"images": [{"objectDetections": [ROW] * 1_001}]},
+        {"images": [{"instanceSegmentations": [[*ROW, [1, 2, 3, 4]]]}]},
+        {"images": [{"keypoints": [[*ROW, [1, 2]]]}]},
+    ],
+)
+def test_the_short_way_leaves_alone_what_the_contract_does_not_allow(fields: Any) -> None:
+    good = {"eventType": "custom", "useCaseId": "uc", "eventData": {"value": "v"}}
+
+    def short_way(event: Any) -> Any:
+        payload = msgpack.packb(event, use_single_float="images" in event)
+        return payload_to_json(payload, record_id=bytes(16), wall_ns=0)
+
+    assert short_way(good) is not None
+    assert short_way(good | fields) is None
+
+
+def test_the_short_way_leaves_alone_what_is_given_twice() -> None:
+    once = msgpack.packb({"eventType": "custom", "useCaseId": "uc", "eventData": {"value": "v"}})
+    twice = bytes([once[0] + 1]) + once[1:] + msgpack.packb("useCaseId") + msgpack.packb("uc")
+
+    assert payload_to_json(once, record_id=bytes(16), wall_ns=0) is not None
+    assert payload_to_json(twice, record_id=bytes(16), wall_ns=0) is None

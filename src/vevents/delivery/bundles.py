@@ -118,14 +118,12 @@ class Bundles:
         read = bundle.read
         if not bundle.sent:
             return False
-        assert read.event is not None
         # Frames first: a crash in between leaves the event pending, and it overwrites itself.
         self._log.mark(bundle.sent, "delivered", stream="media")
         self._counts.bundles += 1
         self._counts.images_delivered += len(bundle.sent)
         self._counts.images_missing += len(read.frames) - len(bundle.sent)
-        has_default = read.event.use_case_id is None
-        self._verdicts.accept([Item(read.record, read.event_id, b"", has_default)])
+        self._verdicts.accept([Item(read.record, read.event_id, b"", not read.names_use_case)])
         return True
 
     def _send(self, bundle: Bundle) -> None:

@@ -405,8 +405,8 @@ class _Pass:
     def _take(self, read: Read) -> None:
         """Bring one event on its way: its frames, then into the batch."""
         record = read.record
-        if read.event is None:
-            self._verdicts.reject(record, read.event_id, Rejection.UNREADABLE, read.fault or "")
+        if read.fault is not None:
+            self._verdicts.reject(record, read.event_id, Rejection.UNREADABLE, read.fault)
             return
         if self._may_overtake(read):
             self._release_line()
@@ -513,9 +513,8 @@ class _Pass:
 
     def _pass_on(self, waiting: _Waiting) -> None:
         """Let an event join the batch, or wait for the verdict on an image."""
-        read, outcome, event = waiting.read, waiting.outcome, waiting.read.event
+        read, outcome = waiting.read, waiting.outcome
         assert outcome is not None
-        assert event is not None
         doubtful = outcome.doubted or self._is_behind_doubtful(read)
         if doubtful and len(self._doubtful) < _DOUBTFUL_MAX:
             self._doubtful.append(waiting)
@@ -524,14 +523,15 @@ class _Pass:
             self._taken -= 1
             self._verdicts.pass_over(read.event_id)
             return
-        body = read.body or self._reader.encode(event, outcome.source_ids, outcome.missing)
-        images = None
-        if outcome.source_ids:
-            images = ItemImages(
-                event, read.frames, outcome.source_ids, outcome.missing, outcome.reused
-            )
-        has_default = event.use_case_id is None
-        self._batches.add(Item(read.record, read.event_id, body, has_default, images))
+        body, images = read.body, None
+        if body is None:
+            assert read.event is not None
+            body = self._reader.encode(read.event, outcome.source_ids, outcome.missing)
+            if outcome.source_ids:
+                images = ItemImages(
+                    read.event, read.frames, outcome.source_ids, outcome.missing, outcome.reused
+                )
+        self._batches.add(Item(read.record, read.event_id, body, not read.names_use_case, images))
 
     def _end_bundles(self, *, pass_is_over: bool = False) -> None:
         """Take the bundles that are over out of the line, whatever is before them.

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vevents.codec import payload_id
 from vevents.errors import LogError
-from vevents.wire import event_to_json, required_frames
+from vevents.wire import event_to_json, payload_to_json, required_frames
 
 if TYPE_CHECKING:
     from vevents.delivery.clock import ClockRepair
@@ -25,11 +26,13 @@ _JSON = json.JSONEncoder(
 
 @dataclass(slots=True)
 class Read:
-    """One record that was read and decoded.
+    """One record that was read.
 
     Attributes:
         wall_ns: When it was seen, as far as that is known now.
-        fault: Why there is no event, or None.
+        event: What it holds, if it has frames or could not be turned into JSON at once.
+        fault: Why it cannot be read, or None.
+        names_use_case: Whether it names its use case.
         frames: What has to be uploaded first.
         body: The event as JSON, if it has no frames.
         size: Bytes of the event as JSON, roughly.
@@ -40,6 +43,7 @@ class Read:
     wall_ns: int
     event: Event | None = None
     fault: str | None = None
+    names_use_case: bool = True
     frames: Sequence[FrameRef] = ()
     body: bytes | None = None
     size: int = 0
@@ -103,14 +107,17 @@ class Reader:
         """
         read = Read(record, record.event_id, record.wall_ns)
         try:
-            event = self._log.decode(record)
             correction = self._clock.correct(record)
+            if correction is None and self._read_at_once(read):
+                return read
+            event = self._log.decode(record)
             if correction is not None:
                 event = correction.apply(event)
                 read.wall_ns = correction.wall_ns
             read.event_id = event.event_id or record.event_id
             read.frames = required_frames(event)
-            if event.use_case_id is not None or self._use_case_id is not None:
+            read.names_use_case = event.use_case_id is not None
+            if read.names_use_case or self._use_case_id is not None:
                 # With frames it is encoded again when their ids are known. Small beside the images,
                 # and so the size is known, and that it can be encoded at all.
                 named = {frame.seq: _SOURCE_ID for frame in read.frames}
@@ -124,6 +131,22 @@ class Reader:
             # No such record may ever stop the ones behind it.
             read.fault = f"the record cannot be read: {error}"
         return read
+
+    def _read_at_once(self, read: Read) -> bool:
+        """Turn an event into JSON without decoding it. Returns whether that was possible."""
+        record = read.record
+        found = payload_to_json(
+            record.payload,
+            record_id=record.id,
+            wall_ns=record.wall_ns,
+            use_case_id=self._use_case_id,
+        )
+        if found is None:
+            return False
+        read.body, read.names_use_case = found
+        read.size = len(read.body)
+        read.event_id = payload_id(record.payload) or read.event_id
+        return True
 
     def encode(
         self, event: Event, source_ids: Mapping[int, str], missing: Mapping[int, str]

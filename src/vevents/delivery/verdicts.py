@@ -99,14 +99,11 @@ class Verdicts:
 
     def passes_over(self, read: Read) -> bool:
         """Leave an event pending if it cannot go in this pass. Returns whether that is so."""
-        assert read.event is not None
         if self.is_held(read.event_id):
             # An earlier event with this id has to wait; it would overwrite this one later.
             self.pass_over(read.event_id)
             return True
-        if read.event.use_case_id is None and (
-            self._default.id is None or self._default_is_unknown()
-        ):
+        if not read.names_use_case and (self._default.id is None or self._default_is_unknown()):
             self._without_use_case += self._default.id is None
             self.pass_over(read.event_id)
             return True

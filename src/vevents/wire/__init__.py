@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from vevents.wire.cloud import event_to_json, format_timestamp, required_frames
+from vevents.wire.cloud import (
+    event_to_json,
+    format_timestamp,
+    payload_to_json,
+    required_frames,
+)
 
-__all__ = ["event_to_json", "format_timestamp", "required_frames"]
+__all__ = ["event_to_json", "format_timestamp", "payload_to_json", "required_frames"]

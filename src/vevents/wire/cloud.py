@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from vevents import _ffi
 from vevents.errors import EventValidationError
 from vevents.event import (
     METADATA_KEY_COUNT_MAX,
@@ -128,6 +129,39 @@ def event_to_json(
     if metadata:
         obj["customMetadata"] = metadata
     return obj
+
+
+def payload_to_json(
+    payload: bytes, *, record_id: bytes, wall_ns: int, use_case_id: str | None = None
+) -> tuple[bytes, bool] | None:
+    """Turn the payload of a record into JSON at once, without an `Event` in between.
+
+    This is the short way for what needs no more than that, written in C; the long way gives the
+    same bytes.
+
+    Args:
+        payload: What `codec.encode()` or the C library wrote; it may be anything.
+        record_id: The 16 bytes in the record's header.
+        wall_ns: The time in the record's header.
+        use_case_id: For an event that names no use case.
+
+    Returns:
+        The JSON, and whether the event names its use case. None for what has to go the long way:
+        it has frames in the log, has no use case, or is no valid event, and `codec.decode()` says
+        why.
+
+    Example:
+        >>> from vevents.codec import encode
+        >>> json, _ = payload_to_json(
+        ...     encode(Event.custom(value="door open", event_id="evt-1", use_case_id="uc7d21f0")),
+        ...     record_id=bytes(16),
+        ...     wall_ns=1_790_000_000_123_456_789,
+        ... )
+        >>> json[:46]
+        b'{"eventId":"evt-1","eventType":"custom","useCa'
+    """
+    default = None if use_case_id is None else use_case_id.encode()
+    return _ffi.event_json(payload, record_id, wall_ns, default)
 
 
 def _note_missing_frames(

@@ -1,0 +1,169 @@
+#include "vev_json.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "vev_base.h"
+#include "vev_contract.h"
+#include "vev_test.h"
+#include "vevents/event.h"
+
+enum { BUFFER_SIZE = 20000 };
+static char buffer[BUFFER_SIZE];
+static const uint8_t id[16] = {0x5f, 0x0b, 0x7c, 0x1e, 0x3f, 0x6a, 0x4d, 0x52,
+                               0x9a, 0x3e, 0x0d, 0x8f, 0x2b, 0x6c, 0x41, 0xaa};
+static const vev_json_record record = {id, 1790000000123456789, "uc", 2};
+
+/* Write an event into a heap block of exactly its size, so that a look beyond it is seen. */
+static uint8_t *finish(vev_event *ev, size_t *size)
+{
+    const void *payload;
+    CHECK_INT(vev_event_finish(ev, &payload, size, NULL), VEV_OK);
+    uint8_t *copy = malloc(*size);
+    CHECK(copy != NULL);
+    memcpy(copy, payload, *size);
+    return copy;
+}
+
+static uint8_t *rich_event(size_t *size)
+{
+    vev_event ev;
+    const float points[6] = {1, 2, 3.5f, 4, 5, 6};
+    const vev_keypoint skeleton[2] = {{0, 1.5f, 2}, {7, -3, 0.1f}};
+    vev_event_begin(&ev, buffer, sizeof buffer, VEV_KIND_SAFETY_ALERT, "line \"7\"\n\x01");
+    vev_event_device(&ev, "press-03");
+    vev_event_data_str(&ev, "alertType", "no_helmet");
+    vev_event_data_str(&ev, "severity", "high");
+    vev_event_meta_num(&ev, "temperature", 21.7);
+    vev_event_meta_int(&ev, "shift", -2);
+    vev_event_meta_bool(&ev, "night", 1);
+    vev_event_meta_str(&ev, "who", "J\xc3\xb6rg");
+    vev_event_display_image(&ev, 0);
+    vev_event_image_begin(&ev, "top");
+    vev_event_image_source(&ev, "src1");
+    vev_event_detection(&ev, "burr", 812.5, 403, 37.25, 1e-5f, 0.913f);
+    vev_event_classification(&ev, "bad", 1);
+    vev_event_segmentation(&ev, "hole", 1, 2, 3, 4, 0.5, points, 3);
+    vev_event_keypoints(&ev, "person", 1e20f, -0.25, 3, 4, 0.25, skeleton, 2);
+    vev_event_image_end(&ev);
+    return finish(&ev, size);
+}
+
+static void test_event(void)
+{
+    char out[4096];
+    size_t size;
+    uint8_t *payload = rich_event(&size);
+    int64_t written = vev_json_event(payload, size, &record, out, sizeof out - 1);
+    CHECK(written > 0);
+    out[written] = '\0';
+    CHECK_STR(out,
+              "{\"eventId\":\"5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa\",\"eventType\":"
+              "\"safety_alert\",\"useCaseId\":\"line \\\"7\\\"\\n\\u0001\",\"timestamp\":"
+              "\"2026-09-21T14:13:20.123456+00:00\",\"deviceId\":\"press-03\",\"images\":[{"
+              "\"sourceId\":\"src1\",\"label\":\"top\",\"objectDetections\":[{\"class\":\"burr\","
+              "\"x\":812.5,\"y\":403,\"width\":37.25,\"height\":1e-05,\"confidence\":0.913}],"
+              "\"classifications\":[{\"class\":\"bad\",\"confidence\":1}],"
+              "\"instanceSegmentations\":[{\"class\":\"hole\",\"x\":1,\"y\":2,\"width\":3,"
+              "\"height\":4,\"confidence\":0.5,\"points\":[[1,2],[3.5,4],[5,6]]}],"
+              "\"keypoints\":[{\"class\":\"person\",\"x\":1e+20,\"y\":-0.25,\"width\":3,"
+              "\"height\":4,\"confidence\":0.25,\"keypoints\":[{\"id\":0,\"x\":1.5,\"y\":2},{"
+              "\"id\":7,\"x\":-3,\"y\":0.1}]}]}],\"displayImagePosition\":0,\"eventData\":{"
+              "\"alertType\":\"no_helmet\",\"severity\":\"high\"},\"customMetadata\":{"
+              "\"temperature\":21.7,\"shift\":-2,\"night\":true,\"who\":\"J\xc3\xb6rg\"}}");
+    /* It fits, or nothing is said to have been written. */
+    CHECK_INT(vev_json_event(payload, size, &record, out, (size_t)written), written);
+    CHECK_INT(vev_json_event(payload, size, &record, out, (size_t)written - 1), 0);
+    CHECK_INT(vev_json_event(payload, size, &record, NULL, 0), 0);
+    free(payload);
+}
+
+static void test_default_use_case(void)
+{
+    char out[1024];
+    size_t size;
+    vev_event ev;
+    vev_event_begin(&ev, buffer, sizeof buffer, VEV_KIND_CUSTOM, NULL);
+    vev_event_id(&ev, "evt-1");
+    vev_event_data_str(&ev, "value", "v");
+    uint8_t *payload = finish(&ev, &size);
+    int64_t written = vev_json_event(payload, size, &record, out, sizeof out - 1);
+    CHECK(written < 0);
+    out[-written] = '\0';
+    CHECK_STR(out, "{\"eventId\":\"evt-1\",\"eventType\":\"custom\",\"useCaseId\":\"uc\","
+                   "\"timestamp\":\"2026-09-21T14:13:20.123456+00:00\",\"eventData\":{"
+                   "\"value\":\"v\"}}");
+    const vev_json_record without = {id, 0, NULL, 0};
+    CHECK_INT(vev_json_event(payload, size, &without, out, sizeof out), 0);
+    free(payload);
+}
+
+static void test_frames_are_left_alone(void)
+{
+    char out[1024];
+    size_t size;
+    vev_event ev;
+    vev_event_begin(&ev, buffer, sizeof buffer, VEV_KIND_CUSTOM, "uc");
+    vev_event_data_str(&ev, "value", "v");
+    vev_event_image_begin(&ev, NULL);
+    vev_event_image_frame(&ev, 1, id, 1000);
+    vev_event_image_end(&ev);
+    uint8_t *payload = finish(&ev, &size);
+    CHECK_INT(vev_json_event(payload, size, &record, out, sizeof out), 0);
+    free(payload);
+}
+
+/* Nothing is read beyond the payload, and never more written than the header says. */
+static void test_damage(void)
+{
+    size_t size;
+    uint8_t *payload = rich_event(&size);
+    size_t cap = 16 * size + 4096;
+    char *out = malloc(cap);
+    CHECK(out != NULL);
+    for (size_t cut = 0; cut < size; cut++) {
+        uint8_t *part = malloc(cut != 0 ? cut : 1);
+        CHECK(part != NULL);
+        memcpy(part, payload, cut);
+        CHECK_INT(vev_json_event(part, cut, &record, out, cap), 0);
+        free(part);
+    }
+    CHECK_INT(vev_json_event(NULL, 0, &record, out, cap), 0);
+    for (size_t at = 0; at < size; at++) {
+        uint8_t good = payload[at];
+        for (unsigned value = 0; value < 256; value++) {
+            payload[at] = (uint8_t)value;
+            int64_t written = vev_json_event(payload, size, &record, out, cap);
+            CHECK(written <= (int64_t)cap && -written <= (int64_t)cap);
+        }
+        payload[at] = good;
+    }
+    free(out);
+    free(payload);
+}
+
+static void test_shortest(void)
+{
+    CHECK(vev_json_shortest((double)0.913f) == 0.913);
+    CHECK(vev_json_shortest((double)-0.1f) == -0.1);
+    CHECK(vev_json_shortest((double)FLT_MAX) == VEV_COORDINATE_MAX);
+    CHECK(vev_json_shortest((double)1e-45f) == 1e-45);
+    CHECK(vev_json_shortest(16777216) == 16777216);
+    CHECK(signbit(vev_json_shortest(-0.0)));
+    /* No float32: as they are. */
+    CHECK(vev_json_shortest(0.913) == 0.913);
+    CHECK(vev_json_shortest(1e300) == 1e300);
+    CHECK(vev_json_shortest((double)INFINITY) == (double)INFINITY);
+    CHECK(isnan(vev_json_shortest((double)NAN)));
+}
+
+int main(void)
+{
+    RUN(test_event);
+    RUN(test_default_use_case);
+    RUN(test_frames_are_left_alone);
+    RUN(test_damage);
+    RUN(test_shortest);
+    return 0;
+}
