@@ -45,6 +45,7 @@ typedef struct worker {
     pthread_t thread;
     histogram times;
     long page_faults, preemptions;
+    double cpu_s;
 } worker;
 
 static struct {
@@ -173,6 +174,12 @@ static void make_samples(void)
     }
 }
 
+static double cpu_s(const struct rusage *used)
+{
+    return (double)(used->ru_utime.tv_sec + used->ru_stime.tv_sec) +
+           (double)(used->ru_utime.tv_usec + used->ru_stime.tv_usec) / 1e6;
+}
+
 /* About as long as an append, without it. */
 static void control(const void *payload, size_t size)
 {
@@ -216,6 +223,7 @@ static void *append_all(void *argument)
     getrusage(RUSAGE_THREAD, &after);
     w->page_faults = after.ru_minflt - before.ru_minflt;
     w->preemptions = after.ru_nivcsw - before.ru_nivcsw;
+    w->cpu_s = cpu_s(&after) - cpu_s(&before);
     return NULL;
 }
 
@@ -316,18 +324,24 @@ static const char *parse(int argc, char **argv, vev_options *options)
     return argv[optind];
 }
 
-/* Run the threads to their end. Returns how long that took, in seconds. */
-static double run(worker *workers)
+/* Run the threads to their end. Returns how long that took, in seconds, and how much time of CPUs it
+ * took the whole process. */
+static double run(worker *workers, double *cpu_s_out)
 {
+    struct rusage before, after;
     pthread_barrier_init(&job.ready, NULL, (unsigned)job.threads + 1);
     for (size_t t = 0; t < job.threads; t++)
         if (pthread_create(&workers[t].thread, NULL, append_all, &workers[t]) != 0)
             die("thread", VEV_E_NOMEM);
+    getrusage(RUSAGE_SELF, &before);
     uint64_t began = now_ns();
     pthread_barrier_wait(&job.ready);
     for (size_t t = 0; t < job.threads; t++)
         pthread_join(workers[t].thread, NULL);
-    return (double)(now_ns() - began) / 1e9;
+    uint64_t ended = now_ns();
+    getrusage(RUSAGE_SELF, &after);
+    *cpu_s_out = cpu_s(&after) - cpu_s(&before);
+    return (double)(ended - began) / 1e9;
 }
 
 int main(int argc, char **argv)
@@ -348,7 +362,7 @@ int main(int argc, char **argv)
     snprintf(busy_path, sizeof busy_path, "%s/busy-disk", directory);
     if (job.busy_disk && pthread_create(&busy, NULL, keep_disk_busy, busy_path) != 0)
         die("thread", VEV_E_NOMEM);
-    double seconds = run(workers);
+    double total_cpu_s, append_cpu_s = 0, seconds = run(workers, &total_cpu_s);
     size_t appended = allocated();
     atomic_store(&job.done, true);
     if (job.busy_disk)
@@ -364,6 +378,7 @@ int main(int argc, char **argv)
         all.worst_ns = h->worst_ns > all.worst_ns ? h->worst_ns : all.worst_ns;
         page_faults += workers[t].page_faults;
         preemptions += workers[t].preemptions;
+        append_cpu_s += workers[t].cpu_s;
     }
     vev_stats stats;
     status = vev_log_stats(job.log, VEV_EVENTS, &stats);
@@ -372,14 +387,16 @@ int main(int argc, char **argv)
     uint64_t held = stats.last_seq + 1 - stats.first_seq;
     printf("{\"events\": %llu, \"threads\": %zu, \"detections\": %zu, \"payload_bytes\": %zu, "
            "\"stored_bytes\": %.1f, \"events_per_s\": %.0f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
-           "\"p99.9_us\": %.3f, \"p99.99_us\": %.3f, \"max_us\": %.3f, \"page_faults\": %ld, "
+           "\"p99.9_us\": %.3f, \"p99.99_us\": %.3f, \"max_us\": %.3f, "
+           "\"append_cpu_us\": %.3f, \"cpu_us\": %.3f, \"page_faults\": %ld, "
            "\"preemptions\": %ld, \"disk_megabytes\": %.0f, \"log_memory_bytes\": %zd, "
            "\"append_memory_bytes\": %zd",
            (unsigned long long)all.total, job.threads, job.detections, job.samples[0].size,
            held > 0 ? (double)stats.bytes_used / (double)held : 0.0, (double)all.total / seconds,
            quantile_us(&all, 0.5), quantile_us(&all, 0.99), quantile_us(&all, 0.999),
-           quantile_us(&all, 0.9999), (double)all.worst_ns / 1000, page_faults, preemptions,
-           (double)job.disk_bytes / 1e6, (ssize_t)(opened - before_open),
+           quantile_us(&all, 0.9999), (double)all.worst_ns / 1000,
+           1e6 * append_cpu_s / (double)all.total, 1e6 * total_cpu_s / (double)all.total,
+           page_faults, preemptions, (double)job.disk_bytes / 1e6, (ssize_t)(opened - before_open),
            (ssize_t)(appended - opened));
     if (job.histogram)
         print_histogram(&all);
