@@ -76,16 +76,7 @@ static vev_status posix_write(void *ctx, int fd, uint64_t offset, const void *da
 
 static vev_status write_zeros(int fd, uint64_t offset, uint64_t size)
 {
-    static const uint8_t zeros[65536];
-    while (size > 0) {
-        size_t n = (size_t)VEV_MIN(size, (uint64_t)sizeof zeros);
-        vev_status status = posix_write(NULL, fd, offset, zeros, n);
-        if (status)
-            return status;
-        offset += n;
-        size -= n;
-    }
-    return 0;
+    return vev_io_wipe(&vev_io_posix, fd, offset, size);
 }
 
 static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
@@ -358,6 +349,15 @@ vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size)
         if (status == EIO)
             status = io->write(io->ctx, fd, offset, zeros, VEV_PIECE);
     }
+    return status;
+}
+
+vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size)
+{
+    static const uint8_t zeros[65536];
+    vev_status status = VEV_OK;
+    for (uint64_t end = offset + size; !status && offset < end; offset += sizeof zeros)
+        status = io->write(io->ctx, fd, offset, zeros, VEV_MIN(sizeof zeros, end - offset));
     return status;
 }
 

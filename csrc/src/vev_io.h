@@ -63,6 +63,10 @@ vev_status vev_io_read_around(const vev_io *io, int fd, uint64_t offset, void *b
  * a new place. */
 vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size);
 
+/* Like `zero`, by writing zeros: the pages are in memory then, and dirty. A system has less work with
+ * large pieces that are written than with page faults on what it has no page of. */
+vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size);
+
 /* The real thing. */
 extern const vev_io vev_io_posix;
 

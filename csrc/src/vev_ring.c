@@ -738,6 +738,17 @@ static vev_status reclaim_oldest(vev_ring *ring, bool may_evict)
     return status;
 }
 
+/* Make a segment read as zero. At speed by writing: all its pages are dirty in a moment anyway, and to
+ * write a page is ten times as fast as to take the fault of one that is not in memory, which besides
+ * keeps the other writers waiting. Else without writing anything that may reach the flash for nothing. */
+static vev_status zero_segment(const vev_ring *ring, uint32_t segment)
+{
+    uint32_t size = ring->file.geometry.segment_size;
+    uint64_t offset = vev_segment_offset(&ring->file.geometry, segment);
+    return atomic_load(&ring->at_speed) ? vev_io_wipe(ring->io, ring->fd, offset, size)
+                                        : ring->io->zero(ring->io->ctx, ring->fd, offset, size);
+}
+
 /* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and zero it. VEV_E_FULL when
  * that would cost records that are pending, and they may not be evicted. */
 static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *segment_out)
@@ -773,9 +784,7 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
                               generation & ~VEV_GENERATION_RECLAIMED))
                     continue;
             }
-            vev_status status =
-                ring->io->zero(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
-                               geometry->segment_size);
+            vev_status status = zero_segment(ring, segment);
             if (status == EIO) { /* a bad place on the disk; the next one may do */
                 failed = status;
                 continue;
@@ -940,7 +949,7 @@ static vev_status prepare_spare(vev_ring *ring, bool may_evict, uint32_t ahead)
 void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
 {
     const vev_span *span = atomic_load(&ring->current);
-    *seen = (vev_watch){.moved_ns = now_ns};
+    *seen = (vev_watch){.moved_ns = now_ns, .lap_began_ns = now_ns, .last_lap_ns = UINT64_MAX};
     if (span) {
         seen->generation = atomic_load(&span->generation);
         uint32_t ignored; /* the walk brings the tail to where other processes are */
@@ -976,9 +985,21 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     /* Since something came, not since the last look: what came at once after a pause is no stream, be it
      * a frame, or what other processes have written since this one did. */
     uint64_t took_ns = VEV_MAX(l->now_ns - seen->moved_ns, UINT64_C(1));
-    *seen = (vev_watch){tail, generation, l->now_ns, at - from, seen->full_generation};
-    /* Four looks' worth, so that a faster burst still finds warm pages. */
-    uint64_t ahead = VEV_MIN(4ull * seen->recent, seen->recent * (uint64_t)AHEAD_NS / took_ns);
+    if (generation != seen->generation) {
+        seen->last_lap_ns = l->now_ns - seen->lap_began_ns;
+        seen->lap_began_ns = l->now_ns;
+    }
+    seen->tail = tail;
+    seen->generation = generation;
+    seen->moved_ns = l->now_ns;
+    seen->recent = at - from;
+    uint64_t ahead = seen->recent * (uint64_t)AHEAD_NS / took_ns;
+    /* A whole segment was full so soon, and so will be the next: a burst alone is no reason to make one
+     * dirty from end to end. */
+    bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
+    atomic_store(&ring->at_speed, at_speed);
+    /* Else four looks' worth, so that a faster burst still finds warm pages. */
+    ahead = at_speed ? data_size : VEV_MIN(ahead, 4ull * seen->recent);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
     uint32_t touched = VEV_MAX(atomic_load(&span->touched), at);

@@ -108,6 +108,7 @@ typedef struct vev_ring {
     vev_span spans[VEV_SPAN_COUNT];
     vev_span *ready;            /* mapped ahead, without a generation; NULL: none; roll_mutex */
     _Atomic uint32_t ready_for; /* 1 + its segment, for who has no lock; 0: none */
+    _Atomic bool at_speed;      /* segments are full as soon as they are begun */
 
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
@@ -218,6 +219,8 @@ bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_ou
 typedef struct vev_watch {
     uint64_t tail, generation, moved_ns;
     uint32_t recent;
+    uint64_t lap_began_ns;    /* when this generation was first seen */
+    uint64_t last_lap_ns;     /* how long the one before took to fill; UINT64_MAX: not known */
     uint64_t full_generation; /* in which the next segment could not be had without evicting */
 } vev_watch;
 

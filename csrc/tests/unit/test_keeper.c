@@ -4,6 +4,7 @@
 /* What the ring asked the disk for, and what it had touched last. */
 static struct {
     unsigned maps, zeros, syncs;
+    uint64_t written;
     uint8_t *touched[64];
     size_t touched_sizes[64];
     unsigned touches;
@@ -20,6 +21,12 @@ static vev_status count_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
 {
     asked.zeros++;
     return vev_io_posix.zero(ctx, fd, offset, size);
+}
+
+static vev_status count_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    asked.written += size;
+    return vev_io_posix.write(ctx, fd, offset, data, size);
 }
 
 static vev_status count_sync(void *ctx, int fd)
@@ -58,6 +65,7 @@ static vev_ring *open_counted(void)
     io = vev_io_posix;
     io.map = count_map;
     io.zero = count_zero;
+    io.write = count_write;
     io.sync = count_sync;
     io.sync_map = count_sync_map;
     io.touch = count_touch;
@@ -110,7 +118,7 @@ static void rolls_are_made_ready(void)
                 CHECK(keep_after(ring, &seen, 10) != VEV_PACE_IDLE || n == 0);
             memset(&asked, 0, sizeof asked);
             append(ring, 300);
-            CHECK(asked.maps == 0 && asked.zeros == 0 && asked.syncs == 0);
+            CHECK(asked.maps == 0 && asked.zeros == 0 && asked.written == 0 && asked.syncs == 0);
         }
     }
     vev_stats stats;
@@ -245,7 +253,7 @@ static void fast_log_drops_nothing_early(void)
     while (tail_of(ring) < ring->file.geometry.data_size / 2 - 9000) {
         append(ring, 8000);
         CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
-        CHECK(evicted_from(ring) == evicted && asked.zeros == 0);
+        CHECK(evicted_from(ring) == evicted && asked.zeros == 0 && asked.written == 0);
     }
     append(ring, 9000);
     append(ring, 8000);
@@ -266,7 +274,48 @@ static void fast_log_drops_nothing_early(void)
     append(ring, 8000);
     CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
     CHECK(tail_of(ring) < ring->file.geometry.data_size / 2);
-    CHECK(evicted_from(ring) == evicted && asked.zeros == 1);
+    CHECK(evicted_from(ring) == evicted && asked.written == ring->file.geometry.segment_size);
+    vev_ring_close(ring);
+}
+
+/* Fill the rest of a segment, with a look after every append, and see how the next one was zeroed. */
+static void fill_segment(vev_ring *ring, vev_watch *seen, uint64_t look_ms)
+{
+    uint64_t generation = generation_of(ring);
+    memset(&asked, 0, sizeof asked);
+    while (generation_of(ring) == generation) {
+        append(ring, 2000);
+        if (generation_of(ring) == generation)
+            (void)keep_after(ring, seen, look_ms);
+    }
+}
+
+/* The next segment is zeroed by writing, so that its pages are in memory, when one after the other is full
+ * at once; a burst, or what is slow again, writes nothing that could reach the flash for nothing. */
+static void zeros_are_written_only_at_speed(void)
+{
+    vev_ring *ring = open_counted();
+    vev_watch seen;
+    watch(ring, &seen);
+    fill_segment(ring, &seen, 50);
+    CHECK(asked.zeros == 1 && asked.written == 0);
+    fill_segment(ring, &seen, 1);
+    CHECK(asked.zeros == 1 && asked.written == 0);
+    fill_segment(ring, &seen, 1);
+    CHECK(asked.zeros == 0 && asked.written == ring->file.geometry.segment_size);
+    const vev_span *span = atomic_load(&ring->current);
+    (void)keep_after(ring, &seen, 1);
+    CHECK(atomic_load(&span->touched) == ring->file.geometry.data_size);
+    for (uint32_t at = tail_of(ring); at < ring->file.geometry.data_size; at++)
+        CHECK(span->data[at] == 0);
+    fill_segment(ring, &seen, 1);
+    fill_segment(ring, &seen, 50);
+    CHECK(asked.zeros == 1 && asked.written == 0);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.lost == 0);
+    CHECK(stats.appended ==
+          stats.delivered + stats.pending + stats.rejected + stats.evicted + stats.lost);
     vev_ring_close(ring);
 }
 
@@ -302,6 +351,7 @@ int main(void)
     RUN(rewarms_after_a_sync);
     RUN(slow_log_keeps_what_it_has);
     RUN(fast_log_drops_nothing_early);
+    RUN(zeros_are_written_only_at_speed);
     RUN(what_others_wrote_is_no_speed);
     end_tests();
     return 0;
