@@ -494,10 +494,10 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
     record->kind = header->kind;
     record->state = state;
     record->flags = header->time_given ? VEV_APPEND_TIME : 0u;
-    vev_header identified = *header;
-    if (!header->id_given)
-        vev_record_make_id(ring->file.uuid, &identified);
-    memcpy(record->id, identified.id, VEV_ID_SIZE);
+    if (header->id_given)
+        memcpy(record->id, header->id, VEV_ID_SIZE);
+    else
+        vev_record_make_id(ring->file.uuid, header, record->id);
     record->offset = r->buffer_used;
     record->size = header->raw_size;
     record->stored_size = s->size;

@@ -11,12 +11,13 @@ enum {
     AT_RAW = 32, /* 28 bits, then 3 bits: bytes of padding */
     AT_KIND = 36,
     AT_CODEC = 37,
-    AT_FLAGS = 38,
-    AT_ZERO = 39,
+    AT_FLAGS = 38, /* then a byte of 0 */
     FLAG_ID = 1,
     FLAG_TIME = 2,
 };
-VEV_STATIC_ASSERT(AT_ZERO + 1 == VEV_RECORD_HEADER, "no gap");
+VEV_STATIC_ASSERT(AT_BOOT == AT_INDEX + 4 && AT_KIND == AT_RAW + 4 && AT_CODEC == AT_KIND + 1 &&
+                      AT_FLAGS == AT_KIND + 2 && AT_RAW + 8 == VEV_RECORD_HEADER,
+                  "written in words of eight bytes");
 
 uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation, uint64_t salt)
 {
@@ -47,16 +48,13 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
     uint32_t header_size = VEV_RECORD_HEADER + (header->id_given ? VEV_ID_SIZE : 0u);
     uint32_t padding = size - header_size - header->stored_size;
     VEV_ASSERT(header->raw_size <= VEV_RAW_SIZE_MAX && padding < VEV_RECORD_ALIGN);
+    uint32_t flags = (header->id_given ? FLAG_ID : 0u) | (header->time_given ? FLAG_TIME : 0u);
+    uint32_t what = header->kind | (uint32_t)header->codec << 8 | flags << 16;
     vev_store64(at + AT_WALL, (uint64_t)header->wall_ns);
     vev_store64(at + AT_MONO, header->mono_ns);
-    vev_store32(at + AT_INDEX, (uint32_t)(header->seq - lap->base_seq));
-    vev_store32(at + AT_BOOT, header->boot);
-    vev_store32(at + AT_RAW, header->raw_size | padding << 28);
-    at[AT_KIND] = header->kind;
-    at[AT_CODEC] = header->codec;
-    at[AT_FLAGS] =
-        (uint8_t)((header->id_given ? FLAG_ID : 0) | (header->time_given ? FLAG_TIME : 0));
-    at[AT_ZERO] = 0;
+    /* In the pieces in which the checksum loads them. */
+    vev_store64(at + AT_INDEX, (header->seq - lap->base_seq) | (uint64_t)header->boot << 32);
+    vev_store64(at + AT_RAW, (header->raw_size | padding << 28) | (uint64_t)what << 32);
     if (header->id_given)
         memcpy(at + VEV_RECORD_HEADER, header->id, VEV_ID_SIZE);
     memcpy(at + header_size, payload, header->stored_size);
@@ -106,7 +104,7 @@ static uint64_t mix64(uint64_t x)
     return x ^ x >> 31;
 }
 
-void vev_record_make_id(const uint8_t uuid[16], vev_header *header)
+void vev_record_make_id(const uint8_t uuid[16], const vev_header *header, uint8_t id_out[16])
 {
     /* Two chains over the same fields, each keyed with half of the file's random uuid: to be equal,
      * two ids of different records must collide in both. Time is in it because a number given out
@@ -115,10 +113,12 @@ void vev_record_make_id(const uint8_t uuid[16], vev_header *header)
     uint64_t mono = header->mono_ns ^ (uint64_t)header->boot << 32;
     uint64_t first = mix64(header->seq + vev_load64(uuid));
     uint64_t second = mix64(header->seq + vev_load64(uuid + 8));
-    vev_store64(header->id, mix64(mix64(first ^ wall) ^ mono));
-    vev_store64(header->id + 8, mix64(mix64(second ^ mono) ^ wall));
-    header->id[6] = (uint8_t)((header->id[6] & 0x0f) | 0x40);
-    header->id[8] = (uint8_t)((header->id[8] & 0x3f) | 0x80);
+    first = mix64(mix64(first ^ wall) ^ mono);
+    second = mix64(mix64(second ^ mono) ^ wall);
+    /* Byte 6 says version 4, byte 8 the variant. In registers: a byte that is stored and loaded again as
+     * a part of more waits until the stores before it are done, those to the record included. */
+    vev_store64(id_out, (first & ~(UINT64_C(0xf0) << 48)) | UINT64_C(0x40) << 48);
+    vev_store64(id_out + 8, (second & ~UINT64_C(0xc0)) | 0x80);
 }
 
 static uint32_t end_crc(const vev_lap *lap, uint32_t offset, uint32_t count)

@@ -92,7 +92,7 @@ static inline uint8_t vev_record_kind(const uint8_t *record) { return record[36]
 
 /* The id of a record that was not given one: a UUID (version 4 in form) that follows from the
  * file's uuid and from where and when the record was made, so that it costs no bytes. */
-void vev_record_make_id(const uint8_t uuid[16], vev_header *header);
+void vev_record_make_id(const uint8_t uuid[16], const vev_header *header, uint8_t id_out[16]);
 
 /* `salt` is drawn for every lap: after a power cut that took a head, its generation is given out
  * again, and what is left of the lap that had it must not pass for the new one's. */

@@ -22,7 +22,7 @@
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-enum { LIVE_MAGIC = 0x4c564556, LIVE_REBUILDING = 0x44425552 };
+enum { LIVE_MAGIC = 0x32564556, LIVE_REBUILDING = 0x44425552 };
 
 /* ---- creating ---- */
 
@@ -414,7 +414,7 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->generations[s], 0);
     for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
         for (int i = 0; i < VEV_CELL_COUNT; i++)
-            atomic_store(&live->slots[s].cells[i], 0);
+            atomic_store(&live->slots[s].cells[i].generation, 0);
     }
 
     vev_listed *listed = ring->listed;
@@ -501,7 +501,7 @@ static vev_status take_slot(vev_ring *ring)
         vev_slot *mine = &ring->live->slots[slot];
         uint32_t epoch = (atomic_fetch_add(&mine->epoch, 1) + 1) & 0xffffffu;
         for (int i = 0; i < VEV_CELL_COUNT; i++)
-            atomic_store(&mine->cells[i], 0); /* of the one who died here */
+            atomic_store(&mine->cells[i].generation, 0); /* of the one who died here */
         ring->slot = slot;
         ring->owner = slot << 24 | epoch;
         return VEV_OK;

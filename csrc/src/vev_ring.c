@@ -57,13 +57,16 @@ uint64_t vev_ring_max_payload(const vev_ring *ring)
     return ring->file.geometry.data_size - VEV_RECORD_HEADER - VEV_ID_SIZE - 2 * VEV_RECORD_ALIGN;
 }
 
+/* Where a thread was last among what threads take in turns: there it finds it again, in its own cache. */
+static _Thread_local uint32_t place;
+
 /* ---- contexts ---- */
 
 /* NULL when every context is in use or memory is short: the record is then stored as it is. */
 vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size)
 {
-    for (int i = 0; i < VEV_CONTEXT_COUNT; i++) {
-        vev_context *context = &pool->contexts[i];
+    for (uint32_t i = 0; i < VEV_CONTEXT_COUNT; i++) {
+        vev_context *context = &pool->contexts[(place + i) % VEV_CONTEXT_COUNT];
         bool busy = false;
         if (!atomic_compare_exchange_strong_explicit(&context->busy, &busy, true,
                                                      memory_order_acquire, memory_order_relaxed))
@@ -78,8 +81,10 @@ vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size)
                 context->scratch_size = rounded;
             }
         }
-        if (context->zctx && context->scratch_size >= scratch_size)
+        if (context->zctx && context->scratch_size >= scratch_size) {
+            place = (place + i) % VEV_CONTEXT_COUNT;
             return context;
+        }
         vev_pool_give(context);
         return NULL;
     }
@@ -195,12 +200,15 @@ static void prepare_dictionary(vev_ring *ring)
 
 _Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation)
 {
-    _Atomic uint64_t *cells = ring->live->slots[ring->slot].cells;
+    vev_cell *cells = ring->live->slots[ring->slot].cells;
     for (uint32_t turn = 0;; turn++) {
-        for (int i = 0; i < VEV_CELL_COUNT; i++) {
+        for (uint32_t i = 0; i < VEV_CELL_COUNT; i++) {
             uint64_t none = 0;
-            if (atomic_compare_exchange_strong(&cells[i], &none, generation))
-                return &cells[i];
+            uint32_t at = (place + i) % VEV_CELL_COUNT;
+            if (atomic_compare_exchange_strong(&cells[at].generation, &none, generation)) {
+                place = at;
+                return &cells[at].generation;
+            }
         }
         vev_clock_pause(turn); /* more threads inside append than cells: each stays microseconds */
     }
@@ -301,7 +309,7 @@ static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
 {
     for (uint32_t slot = 0; slot < VEV_SLOT_COUNT; slot++) {
         for (int i = 0; i < VEV_CELL_COUNT; i++) {
-            uint64_t generation = atomic_load(&ring->live->slots[slot].cells[i]);
+            uint64_t generation = atomic_load(&ring->live->slots[slot].cells[i].generation);
             if (generation < first || generation > last || generation == 0)
                 continue;
             if (slot == ring->slot ||
@@ -336,7 +344,7 @@ void vev_ring_retire_spans(vev_ring *ring)
             continue;
         bool used = false;
         for (int i = 0; i < VEV_CELL_COUNT; i++)
-            used |= atomic_load(&ring->live->slots[ring->slot].cells[i]) == generation;
+            used |= atomic_load(&ring->live->slots[ring->slot].cells[i].generation) == generation;
         if (used)
             continue;
         atomic_store(&span->generation, 0);
@@ -553,15 +561,15 @@ static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *off
                     uint32_t *index_out)
 {
     const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t taken = vev_word_sized(VEV_WORD_RESERVED, size, ring->owner);
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     for (;;) {
-        if (walk(ring, span, &tail) != WALK_FREE)
-            return false;
         uint32_t offset = tail_offset(tail), index = tail_index(tail);
         if (size > geometry->data_size - 8 - offset || index >= geometry->max_records)
             return false;
+        /* Without looking first: it is free most of the time, and a line that is only read would have
+         * to come twice from the core that wrote it. */
         uint64_t free_word = 0;
-        uint64_t taken = vev_word_sized(VEV_WORD_RESERVED, size, ring->owner);
         if (atomic_compare_exchange_strong_explicit(word_at(span, offset), &free_word, taken,
                                                     memory_order_acq_rel, memory_order_acquire)) {
             advance_tail(span, tail_make(index + 1ull, offset + size));
@@ -569,6 +577,8 @@ static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *off
             *index_out = index;
             return true;
         }
+        if (walk(ring, span, &tail) != WALK_FREE)
+            return false;
     }
 }
 
@@ -1158,10 +1168,8 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
     }
     if (status)
         return status;
-    if (!j.header.id_given) {
-        vev_record_make_id(ring->file.uuid, &j.header);
-        memcpy(entry->id, j.header.id, VEV_ID_SIZE);
-    }
+    if (!j.header.id_given)
+        vev_record_make_id(ring->file.uuid, &j.header, entry->id);
     entry->seq = j.header.seq;
     status = entry->flags & VEV_APPEND_SYNC ? vev_ring_sync(ring, entry->seq) : VEV_OK;
     /* A negative status would say that nothing is stored. */

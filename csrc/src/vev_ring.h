@@ -50,16 +50,22 @@ typedef struct vev_samples {
     uint8_t bytes[VEV_SAMPLE_COUNT][VEV_SAMPLE_SIZE];
 } vev_samples;
 
+/* Bytes between what one thread writes at every append and what others read: two cache lines, because
+ * some CPUs fetch them in pairs. */
+enum { VEV_APART = 128 };
+
 /* A segment mapped for writing. The structs are reused but never freed while the ring is open, so a
  * late reader of a stale pointer sees a wrong generation, not freed memory. */
 typedef struct vev_span {
     _Atomic uint64_t generation; /* 0: unused */
     uint32_t segment;
+    _Atomic uint32_t touched; /* offset up to which page faults were taken ahead */
     uint8_t *base, *data;
     vev_lap lap;
     vev_dictionary *dictionary; /* NULL: none; held */
-    _Atomic uint64_t tail;      /* index << 32 | offset / 8: how far this process has seen */
-    _Atomic uint32_t touched;   /* offset up to which page faults were taken ahead */
+    uint8_t apart[VEV_APART];
+    _Atomic uint64_t tail; /* index << 32 | offset / 8: how far this process has seen */
+    uint8_t apart_from_next[VEV_APART];
 } vev_span;
 
 /* Compression contexts, shared by the rings of a log. */
@@ -68,6 +74,7 @@ typedef struct vev_context {
     vev_zctx *zctx;
     uint8_t *scratch;
     size_t scratch_size;
+    uint8_t apart[VEV_APART];
 } vev_context;
 
 typedef struct vev_pool {
@@ -100,9 +107,8 @@ typedef struct vev_ring {
     vev_dictionary *dictionaries;    /* all that are held */
     vev_dictionary *own_dictionary;  /* as given to open; NULL: none */
     vev_dictionary *next_dictionary; /* for the next segment; NULL: own_dictionary */
-    vev_samples samples;
-    uint64_t kept_generation; /* the damaged one that was kept last */
-    _Atomic int32_t degraded; /* errno; appends stop */
+    uint64_t kept_generation;        /* the damaged one that was kept last */
+    _Atomic int32_t degraded;        /* errno; appends stop */
 
     _Atomic(vev_span *) current;
     vev_span spans[VEV_SPAN_COUNT];
@@ -142,6 +148,8 @@ typedef struct vev_ring {
     _Atomic uint64_t *volatile mark_cell; /* held while marking; NULL else */
     uint64_t mark_generation;
     uint32_t mark_segment;
+
+    vev_samples samples; /* last, because appends write to it and read what stands further up */
 } vev_ring;
 
 typedef struct vev_ring_options {

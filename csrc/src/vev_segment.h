@@ -74,12 +74,19 @@ typedef struct vev_head {
     uint32_t data_end;     /* likewise: offset of the end word */
 } vev_head;
 
-/* A writing process. A cell holds the generation of a segment that a thread of it is writing to:
- * while it does, that segment's bytes are not reused (INV-7, vev_ring.c). */
+/* A cell holds the generation of a segment that a thread is writing to: while it does, that segment's
+ * bytes are not reused (INV-7, vev_ring.c). On a cache line of its own, since every append writes it
+ * twice. */
+typedef struct vev_cell {
+    _Atomic uint64_t generation; /* 0: free */
+    uint8_t pad[56];
+} vev_cell;
+
+/* A writing process. */
 typedef struct vev_slot {
     _Atomic uint32_t epoch; /* counts the owners of this slot; with the index it names one */
-    uint32_t reserved;
-    _Atomic uint64_t cells[VEV_CELL_COUNT];
+    uint8_t pad[60];
+    vev_cell cells[VEV_CELL_COUNT];
 } vev_slot;
 
 #define VEV_GENERATION_RECLAIMED (1ull << 63)
@@ -99,7 +106,7 @@ typedef struct vev_live {
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
 } vev_live;
 VEV_STATIC_ASSERT(offsetof(vev_live, slots) == 4096, "slots start on a page");
-VEV_STATIC_ASSERT(sizeof(vev_slot) == 64, "one cache line a process");
+VEV_STATIC_ASSERT(sizeof(vev_slot) == 512, "a cache line a cell, and one for the epoch");
 VEV_STATIC_ASSERT(VEV_AT_LIVE + sizeof(vev_live) <= VEV_HEADER_REGION, "the live area fits");
 
 /* Derive the offsets. False when the numbers make no sense. */
