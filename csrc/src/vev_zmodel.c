@@ -137,7 +137,7 @@ static uint32_t take_backward(const uint8_t *bytes, size_t *at_bit, uint32_t cou
     uint32_t value = 0;
     for (uint32_t i = 0; i < count; i++) {
         --*at_bit;
-        value = value << 1 | (bytes[*at_bit / 8] >> *at_bit % 8 & 1u);
+        value = value << 1 | ((uint32_t)bytes[*at_bit / 8] >> *at_bit % 8 & 1u);
     }
     return value;
 }
@@ -198,7 +198,7 @@ static size_t read_literals(const uint8_t *bytes, size_t size, vev_zhuf codes[25
         if (taken > size)
             return 0;
         for (uint32_t i = 0; i < count; i++)
-            weights[i] = bytes[1 + i / 2] >> (i % 2 ? 0 : 4) & 15u;
+            weights[i] = (uint8_t)((uint32_t)bytes[1 + i / 2] >> (i % 2 ? 0 : 4) & 15u);
     } else {
         taken = 1 + head;
         if (taken > size)

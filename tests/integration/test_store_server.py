@@ -428,7 +428,7 @@ def test_what_is_under_way_is_answered_before_the_end(
     with ThreadPoolExecutor(1) as threads:
         store = Running(log)
         answer = threads.submit(post, store, body())
-        assert entered.wait(10)
+        assert entered.wait(60)
         store.listener.should_exit = True
         time.sleep(0.3)  # uvicorn looks at the flag ten times a second
         assert not answer.done()
@@ -455,7 +455,7 @@ def test_an_append_that_outlasts_the_patience_is_finished_before_the_log_is_clos
     with ThreadPoolExecutor(1) as threads:
         store = Running(log, grace_s=0.1)
         answer = threads.submit(post, store, body())
-        assert entered.wait(10)
+        assert entered.wait(60)
         timer = threading.Timer(1.5, finish.set)
         timer.start()
         store.stop()

@@ -346,7 +346,7 @@ def test_window_that_closes_ends_a_running_pass(
     began_s = time.monotonic()
 
     assert main(["flush"]) == ExitCode.HELD
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 29
     assert pending(log) == 3
 
 
@@ -576,7 +576,7 @@ def test_second_ctrl_c_does_not_wait(log: Path, emulator: RunningEmulator) -> No
     process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == ExitCode.INTERRUPTED
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 50
     assert pending(log) == 3
 
 
