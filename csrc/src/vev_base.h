@@ -36,6 +36,9 @@ static inline uint64_t vev_align_up(uint64_t value, uint64_t alignment)
     return (value + alignment - 1) & ~(alignment - 1);
 }
 
+/* The place of the highest bit that is set; `value` is not 0. */
+static inline uint32_t vev_high_bit(uint32_t value) { return 31u - (uint32_t)__builtin_clz(value); }
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 #error "vevents: the log is little-endian and this build would write it the other way round"
 #endif

@@ -50,9 +50,14 @@ bool vev_charset_ok(const char *text, size_t size, const char *others)
     return size != 0;
 }
 
+bool vev_is_word(const char *word, const char *text, size_t size)
+{
+    return strlen(word) == size && memcmp(word, text, size) == 0;
+}
+
 bool vev_is_choice(const char *const choices[], const char *text, size_t size)
 {
-    while (*choices != NULL && (strlen(*choices) != size || memcmp(*choices, text, size) != 0))
+    while (*choices != NULL && !vev_is_word(*choices, text, size))
         choices++;
     return *choices != NULL;
 }

@@ -47,6 +47,9 @@ extern const vev_data_rule vev_data_rules[VEV_DATA_RULE_COUNT];
 /** Is this letters, digits, and what is in `others`, and at least one? */
 bool vev_charset_ok(const char *text, size_t size, const char *others);
 
+/** Is this the word? */
+bool vev_is_word(const char *word, const char *text, size_t size);
+
 /** Is this one of the words? */
 bool vev_is_choice(const char *const choices[], const char *text, size_t size);
 

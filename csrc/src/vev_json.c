@@ -258,8 +258,7 @@ static bool lay_out(cursor *c, const char *const keys[], size_t key_count, curso
         size_t k = 0;
         if (key.type != VEV_MSGPACK_STR)
             return false;
-        while (k < key_count &&
-               (strlen(keys[k]) != key.count || memcmp(keys[k], key.text, key.count) != 0))
+        while (k < key_count && !vev_is_word(keys[k], key.text, key.count))
             k++;
         if (k == key_count || values[k].at != NULL)
             return false;
@@ -527,9 +526,9 @@ static bool event_data(json *j, cursor *c, unsigned kind_bit)
         unsigned r = 0;
         if (key.type != VEV_MSGPACK_STR)
             return false;
-        while (r < VEV_DATA_RULE_COUNT && ((vev_data_rules[r].kinds & kind_bit) == 0 ||
-                                           strlen(vev_data_rules[r].key) != key.count ||
-                                           memcmp(vev_data_rules[r].key, key.text, key.count) != 0))
+        while (r < VEV_DATA_RULE_COUNT &&
+               ((vev_data_rules[r].kinds & kind_bit) == 0 ||
+                !vev_is_word(vev_data_rules[r].key, key.text, key.count)))
             r++;
         if (r == VEV_DATA_RULE_COUNT || (given & 1u << r) != 0)
             return false;
@@ -666,8 +665,7 @@ static unsigned kind(cursor *c)
 {
     vev_msgpack_item item = next(c);
     for (unsigned k = 1; item.type == VEV_MSGPACK_STR && k < VEV_KIND_NAME_COUNT; k++) {
-        if (strlen(vev_kind_names[k]) == item.count &&
-            memcmp(vev_kind_names[k], item.text, item.count) == 0)
+        if (vev_is_word(vev_kind_names[k], item.text, item.count))
             return k;
     }
     return 0;

@@ -5,7 +5,7 @@
  *
  * A block ends early enough that its literals are one stream and its sequences fit the space.
  *
- * INV-Z1  Between blocks, `repeats` and `codes` are what a decoder has at that point.
+ * INV-Z1  Between blocks, `repeats` and `predefined` are what a decoder has at that point.
  * INV-Z2  Literals of a block, those behind its last sequence included, are at most LITERALS_MAX. */
 #include "vev_zframe.h"
 
@@ -16,7 +16,6 @@ enum {
     RUN_MAX = 4096,    /* literals, after which patience does not shrink any more */
     WINDOW_LOG_MIN = 10,
     MATCH_MIN = 3, /* of the format */
-    MARGIN = 8,    /* bytes that are stored at once */
 };
 
 enum { BLOCK_RAW = 0, BLOCK_COMPRESSED = 2 };
@@ -29,8 +28,8 @@ typedef struct frame {
     size_t size;
     uint8_t *out;
     uint32_t repeats[3];
-    bool predefined
-        [VEV_ZPART_COUNT]; /* whether a decoder's table is the format's, not the model's */
+    /* Whether a decoder's table is the format's, not the model's. */
+    bool predefined[VEV_ZPART_COUNT];
     /* The block so far. */
     size_t block; /* where it begins in the record */
     vev_zsequence *sequences;
@@ -44,7 +43,12 @@ typedef struct match {
     uint32_t length, distance;
 } match;
 
-static uint32_t high_bit(uint32_t value) { return 31u - (uint32_t)__builtin_clz(value); }
+/* The heads of blocks and of literals. */
+static void store24(uint8_t *at, uint32_t head)
+{
+    vev_store16(at, (uint16_t)head);
+    at[2] = (uint8_t)(head >> 16);
+}
 
 /* ---- bits, from the lowest up ---- */
 
@@ -117,8 +121,7 @@ static uint8_t *write_literals(const frame *f, size_t block_end, uint8_t *out)
     uint32_t coded = (uint32_t)(coded_end - out) - 3;
     if (coded + 3 < count + (count < 32 ? 1 : 2) && coded <= LITERALS_MAX) {
         uint32_t head = LITERALS_TREELESS | count << 4 | coded << 14;
-        vev_store16(out, (uint16_t)head);
-        out[2] = (uint8_t)(head >> 16);
+        store24(out, head);
         return coded_end;
     }
 
@@ -163,12 +166,12 @@ static const uint8_t lengths_bits[53] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  0,  0
 
 static inline uint32_t literals_code(uint32_t value)
 {
-    return value < 64 ? literals_codes[value] : high_bit(value) + 19;
+    return value < 64 ? literals_codes[value] : vev_high_bit(value) + 19;
 }
 
 static inline uint32_t lengths_code(uint32_t value)
 {
-    return value < 128 ? lengths_codes[value] : high_bit(value) + 36;
+    return value < 128 ? lengths_codes[value] : vev_high_bit(value) + 36;
 }
 
 static inline uint32_t first_state(const vev_zfse *code, uint32_t symbol)
@@ -268,8 +271,7 @@ static void write_block(frame *f, size_t end, bool last)
         memcpy(f->predefined, predefined_before, sizeof f->predefined);
     }
     uint32_t head = (last ? 1u : 0u) | type << 1 | (uint32_t)(out - content) << 3;
-    vev_store16(f->out, (uint16_t)head);
-    f->out[2] = (uint8_t)(head >> 16);
+    store24(f->out, head);
     f->out = out;
     f->block = end;
     f->sequence_count = f->literal_count = 0;
@@ -318,7 +320,7 @@ static void take_match(frame *f, size_t anchor, const match *m)
     s->literals = (uint16_t)literals;
     s->length = (uint16_t)m->length;
     s->offset = take_offset(f->repeats, m->distance, literals != 0);
-    s->codes[VEV_ZOFFSETS] = (uint8_t)high_bit(s->offset);
+    s->codes[VEV_ZOFFSETS] = (uint8_t)vev_high_bit(s->offset);
     s->codes[VEV_ZLENGTHS] = (uint8_t)lengths_code(m->length - (uint32_t)MATCH_MIN);
     s->codes[VEV_ZLITERALS] = (uint8_t)literals_code(literals);
     for (uint32_t part = 0; part < VEV_ZPART_COUNT; part++)
@@ -411,7 +413,7 @@ static bool next_match(const frame *f, vev_zspace *space, uint32_t patience, siz
                        match *m)
 {
     size_t at = anchor;
-    if (f->size - at < MARGIN)
+    if (f->size - at < VEV_ZMODEL_MARGIN)
         return false;
     /* Directly behind a match, it is the distance before that is short to say. */
     echo e = listen(f, at, f->repeats[1]);
@@ -422,7 +424,7 @@ static bool next_match(const frame *f, vev_zspace *space, uint32_t patience, siz
                 return true;
             /* A float of msgpack is either known as a whole, or nothing in it is. */
             at += f->begin[at] == 0xca ? 5 : 1 + (VEV_MIN(at - anchor, RUN_MAX) >> patience);
-            if (at + MARGIN > f->size)
+            if (at + VEV_ZMODEL_MARGIN > f->size)
                 return false;
             if (VEV_UNLIKELY(at >= e.until))
                 e = listen(f, at, f->repeats[0]);
@@ -440,7 +442,7 @@ static void write_blocks(frame *f, vev_zspace *space, uint32_t patience)
         take_match(f, anchor, &m);
         anchor = m.at + m.length;
         size_t near = anchor - 2;
-        if (near + MARGIN <= f->size)
+        if (near + VEV_ZMODEL_MARGIN <= f->size)
             *seen_at(space, vev_zhash(vev_load64(f->begin + near))) = space->base + (uint32_t)near;
     }
     (void)take_literals(f, anchor, f->size);
@@ -464,7 +466,7 @@ size_t vev_zframe_write(const vev_zmodel *model, vev_zspace *space, uint32_t pat
     memcpy(f.repeats, model->repeats, sizeof f.repeats);
     memcpy(f.repeats_before, model->repeats, sizeof f.repeats);
     uint32_t window_log =
-        size > 1u << WINDOW_LOG_MIN ? high_bit((uint32_t)size - 1) + 1 : WINDOW_LOG_MIN;
+        size > 1u << WINDOW_LOG_MIN ? vev_high_bit((uint32_t)size - 1) + 1 : WINDOW_LOG_MIN;
     *f.out++ = 0;
     *f.out++ = (uint8_t)((window_log - WINDOW_LOG_MIN) << 3);
     write_blocks(&f, space, patience);

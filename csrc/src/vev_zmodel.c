@@ -25,8 +25,6 @@ static const struct {
                                   2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1}},
 };
 
-static uint32_t high_bit(uint32_t value) { return 31u - (uint32_t)__builtin_clz(value); }
-
 /* ---- the distribution of an FSE code ---- */
 
 typedef struct distribution {
@@ -58,7 +56,7 @@ static size_t read_distribution(const uint8_t *bytes, size_t size, uint32_t log_
         if (d->symbol_count >= symbol_max)
             return 0;
         /* A number up to `most`; the smallest ones take a bit less than the others. */
-        uint32_t most = left + 1, bits = high_bit(most) + 1;
+        uint32_t most = left + 1, bits = vev_high_bit(most) + 1;
         uint32_t short_count = (1u << bits) - 1 - most;
         uint32_t value = peek_forward(bytes, size, bit, bits);
         uint32_t low = value & ((1u << (bits - 1)) - 1);
@@ -119,7 +117,7 @@ static void make_encoder(const distribution *d, vev_zfse *code)
             continue;
         code->known |= (uint64_t)1 << s;
         /* A state that comes into one of `share` states loses so many bits, or one fewer. */
-        uint32_t most = d->log - (share > 1 ? high_bit(share - 1) : 0);
+        uint32_t most = d->log - (share > 1 ? vev_high_bit(share - 1) : 0);
         code->symbols[s].bits = (most << 16) - (share << most);
         code->symbols[s].states = (int32_t)begin - (int32_t)share;
         begin += share;
@@ -159,13 +157,13 @@ static uint32_t decode_weights(const uint8_t *bytes, size_t size, uint8_t weight
         next[s] = share_of(&d, s);
     for (uint32_t state = 0; state < table_size; state++) {
         uint32_t number = next[symbols[state]]++;
-        uint32_t bits = d.log - high_bit(number);
+        uint32_t bits = d.log - vev_high_bit(number);
         steps[state].bits = (uint8_t)bits;
         steps[state].base = (uint8_t)((number << bits) - table_size);
     }
     bytes += head;
     size -= head;
-    size_t bit = 8 * (size - 1) + high_bit(bytes[size - 1]);
+    size_t bit = 8 * (size - 1) + vev_high_bit(bytes[size - 1]);
     if (bit < 2 * d.log)
         return 0;
     uint32_t states[2], count = 0;
@@ -214,10 +212,10 @@ static size_t read_literals(const uint8_t *bytes, size_t size, vev_zhuf codes[25
         codes_of[weights[i]]++;
         sum += 1u << (weights[i] - 1);
     }
-    uint32_t bits_max = high_bit(sum) + 1, rest = (1u << bits_max) - sum;
+    uint32_t bits_max = vev_high_bit(sum) + 1, rest = (1u << bits_max) - sum;
     if (bits_max > VEV_ZHUF_BITS_MAX || (rest & (rest - 1)) != 0)
         return 0;
-    weights[255] = (uint8_t)(high_bit(rest) + 1);
+    weights[255] = (uint8_t)(vev_high_bit(rest) + 1);
     codes_of[weights[255]]++;
     /* Codes of the same length follow one another by symbol, behind all the longer ones. */
     uint32_t next[WEIGHT_MAX + 2], begin = 0;

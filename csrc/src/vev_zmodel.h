@@ -11,9 +11,10 @@ enum {
     VEV_ZFSE_SYMBOL_COUNT = 53,
     VEV_ZHUF_BITS_MAX = 11,
     VEV_ZMODEL_CONTENT_MAX = 65536 - 8,
-    VEV_ZINDEX_SIZE =
-        4096, /* for the 12,000 places of a segment's dictionary, the later ones first */
-    /* Bytes behind the content, so that eight can be read at every place of it. */
+    /* For the 12,000 places of a segment's dictionary, the later ones first. */
+    VEV_ZINDEX_SIZE = 4096,
+    /* What is looked at at once, in the content and in a record; behind the content there is as much
+     * again, so that it can be read at every place. */
     VEV_ZMODEL_MARGIN = 8,
 };
 
