@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -84,6 +85,18 @@ def until_taken(emulator: RunningEmulator) -> None:
     """Wait until every scripted fault has met its request."""
     while emulator.faults.pending:
         time.sleep(0.001)
+
+
+@contextmanager
+def taken(
+    emulator: RunningEmulator, client: httpx.Client, fault: Fault
+) -> Iterator[Future[httpx.Response]]:
+    """Post an event, and go on when its request has met the fault."""
+    emulator.faults.script(EVENTS, fault)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
+        until_taken(emulator)
+        yield answer
 
 
 def raw_answer(emulator: RunningEmulator, body: bytes = b"") -> bytes:
@@ -195,10 +208,7 @@ def test_slow_requests_and_answers_take_their_time_and_arrive(
 def test_what_is_slow_is_quick_once_the_plan_is_cleared(
     emulator: RunningEmulator, client: httpx.Client, fault: Fault
 ) -> None:
-    emulator.faults.script(EVENTS, fault)
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
-        until_taken(emulator)
+    with taken(emulator, client, fault) as slow:
         with pytest.raises(TimeoutError):
             slow.result(timeout=0.2)
 
@@ -218,10 +228,7 @@ def test_what_is_slow_is_quick_once_the_plan_is_cleared(
 def test_what_stalls_ends_when_the_plan_is_cleared(
     emulator: RunningEmulator, client: httpx.Client, fault: Fault
 ) -> None:
-    emulator.faults.script(EVENTS, fault)
-    with ThreadPoolExecutor(1) as pool:
-        stalled = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
-        until_taken(emulator)
+    with taken(emulator, client, fault) as stalled:
         with pytest.raises(TimeoutError):
             stalled.result(timeout=0.2)
 
@@ -235,11 +242,7 @@ def test_what_stalls_ends_when_the_plan_is_cleared(
 def test_a_request_on_its_way_to_be_held_is_let_go_as_well(
     emulator: RunningEmulator, client: httpx.Client, fault: Fault
 ) -> None:
-    emulator.faults.script(EVENTS, fault)
-    with ThreadPoolExecutor(1) as pool:
-        stalled = pool.submit(client.post, EVENTS, json=event("a"), timeout=60)
-        until_taken(emulator)
-
+    with taken(emulator, client, fault) as stalled:
         emulator.faults.clear()
 
         with pytest.raises(httpx.ReadError):

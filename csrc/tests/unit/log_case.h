@@ -54,18 +54,23 @@ static vev_log *open_log(const char *dir, const vev_options *options)
     return log;
 }
 
+static inline void check_conserved(const vev_stats *stats)
+{
+    if (stats->appended !=
+        stats->delivered + stats->pending + stats->rejected + stats->evicted + stats->lost) {
+        fprintf(stderr, "conservation broken: %llu != %llu + %llu + %llu + %llu + %llu\n",
+                (unsigned long long)stats->appended, (unsigned long long)stats->delivered,
+                (unsigned long long)stats->pending, (unsigned long long)stats->rejected,
+                (unsigned long long)stats->evicted, (unsigned long long)stats->lost);
+        exit(1);
+    }
+}
+
 static vev_stats stats_of(vev_log *log, int stream)
 {
     vev_stats stats;
     OK(vev_log_stats(log, stream, &stats));
-    if (stats.appended !=
-        stats.delivered + stats.pending + stats.rejected + stats.evicted + stats.lost) {
-        fprintf(stderr, "conservation broken: %llu != %llu + %llu + %llu + %llu + %llu\n",
-                (unsigned long long)stats.appended, (unsigned long long)stats.delivered,
-                (unsigned long long)stats.pending, (unsigned long long)stats.rejected,
-                (unsigned long long)stats.evicted, (unsigned long long)stats.lost);
-        exit(1);
-    }
+    check_conserved(&stats);
     return stats;
 }
 
