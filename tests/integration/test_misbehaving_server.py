@@ -13,6 +13,7 @@ import random
 import socket
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -126,8 +127,11 @@ class Site:
                         ],
                     }
                 ]
+            # Ids decide whom a fault of a share of them strikes: the same ones on every run.
+            event_id = uuid.UUID(int=random.Random(len(self.appended)).getrandbits(128), version=4)
             receipt = self.log.append(
                 Event.custom(
+                    event_id=str(event_id),
                     value=sent["eventData"]["value"],
                     use_case_id=USE_CASE,
                     timestamp=at,
