@@ -22,21 +22,22 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prefix into which the library was installed, as a distribution would."""
-    if not (BUILD / "build.ninja").exists():
-        pytest.skip("./dev test-c has not built the C library")
-    destination = tmp_path_factory.mktemp("prefix")
-    environment = os.environ | {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
-    subprocess.run(
-        ["meson", "install", "-C", str(BUILD), "--destdir", str(destination), "--quiet"],
-        check=True,
-        capture_output=True,
-        env=environment,
-    )
+ENVIRONMENT = os.environ | {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+
+
+def install(build: Path, destination: Path) -> Path:
+    """Return the prefix into which the library was installed, as a distribution would."""
+    command = ["meson", "install", "-C", str(build), "--destdir", str(destination), "--quiet"]
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
     [header] = destination.rglob("vevents.h")
     return header.parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (BUILD / "build.ninja").exists():
+        pytest.skip("./dev test-c has not built the C library")
+    return install(BUILD, tmp_path_factory.mktemp("prefix"))
 
 
 def flags(prefix: Path) -> list[str]:
@@ -143,27 +144,113 @@ def test_cpp_says_what_is_wrong_and_closes_what_it_opened(installed: Path, tmp_p
     assert lines[3] == "0"
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+def test_cpp_keeps_a_log_in_memory_with_a_copy(installed: Path, tmp_path: Path) -> None:
+    source = tmp_path / "ram_first.cpp"
+    source.write_text(
+        """
+        #include <cstdio>
+        #include <filesystem>
+        #include <vevents/vevents.hpp>
+        static void say(const vevents::Error &error)
+        {
+            std::printf("%d %s\\n", error.status(), error.what());
+        }
+        int main(int, char **argv)
+        {
+            std::string memory(argv[1]), flash(argv[2]);
+            try {
+                vevents::Log::restore(memory, "flash", 0);
+            } catch (const vevents::Error &error) {
+                say(error);
+            }
+            std::printf("restored %d\\n", vevents::Log::restore(memory, flash, 60000));
+            {
+                vevents::Log log(memory);
+                vevents::Event event(VEV_KIND_CUSTOM, "uc");
+                log.append(event.data("value", "before the cut"));
+                vev_persist_report report = log.persist();
+                vev_copy_info info = log.copy_info();
+                std::printf("wrote %d, durable %d, interval %d, in %s\\n", report.bytes_written > 0,
+                            (int)report.durable_seq, (int)info.interval_ms, info.dir);
+            }
+            std::filesystem::remove_all(memory);
+            std::printf("restored %d\\n", vevents::Log::restore(memory, flash, 60000));
+            std::printf("appended %d\\n", (int)vevents::Log(memory).stats().appended);
+            vevents::Log ordinary(memory + "-on-disk");
+            try {
+                ordinary.persist();
+            } catch (const vevents::Error &error) {
+                say(error);
+            }
+            try {
+                (void)ordinary.copy_info();
+            } catch (const vevents::Error &error) {
+                say(error);
+            }
+        }
+        """
+    )
+    program, memory, flash = (tmp_path / name for name in ("ram_first", "memory", "flash"))
+    subprocess.run(["c++", *STRICT, "-o", program, source, *flags(installed)], check=True)
+    done = subprocess.run([program, memory, flash], check=True, capture_output=True, text=True)
+    invalid = "an argument is out of range"
+    assert done.stdout.splitlines() == [
+        f"-10 {memory} with its copy in flash: {invalid}",
+        "restored 0",
+        f"wrote 1, durable 1, interval 60000, in {flash}",
+        "restored 1",
+        "appended 1",
+        f"-10 persist: {invalid}",
+        f"-10 copy: {invalid}",
+    ]
+    with EventLog(memory) as log:
+        [record] = log.read()
+        assert (log.decode(record).data or {})["value"] == "before the cut"
+        assert log.stats().conserved
+
+
+needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
+
+
+def configure(source: Path, prefix: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Let CMake prepare `source`/build from a CMakeLists.txt that uses the library in `prefix`."""
+    head = "cmake_minimum_required(VERSION 3.13)\n"
+    (source / "CMakeLists.txt").write_text(head + text)
+    command = ["cmake", "-S", source, "-B", source / "build", f"-DCMAKE_PREFIX_PATH={prefix}"]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def build(source: Path, target: str) -> Path:
+    """Build what was configured; return the program."""
+    done = subprocess.run(
+        ["cmake", "--build", source / "build"], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return source / "build" / target
+
+
+@needs_cmake
 @pytest.mark.parametrize(("wanted", "fits"), [("", True), ("0.1", True), ("0.99", False)])
-def test_cmake_finds_the_library(installed: Path, tmp_path: Path, wanted: str, fits: bool) -> None:
-    (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.13)\nproject(demo CXX)\nset(CMAKE_CXX_STANDARD 17)\n"
+@pytest.mark.parametrize("target", ["vevents", "vevents_static"])
+def test_cmake_finds_the_library(
+    installed: Path, tmp_path: Path, wanted: str, fits: bool, target: str
+) -> None:
+    configured = configure(
+        tmp_path,
+        installed,
+        "project(demo CXX)\nset(CMAKE_CXX_STANDARD 17)\n"
         f"find_package(vevents {wanted} REQUIRED)\n"
         f"add_executable(cpp_loop {ROOT}/csrc/examples/cpp_loop.cpp)\n"
-        "target_link_libraries(cpp_loop vevents::vevents)\n"
-    )
-    build = tmp_path / "build"
-    configured = subprocess.run(
-        ["cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={installed}"],
-        capture_output=True,
-        text=True,
+        f"target_link_libraries(cpp_loop vevents::{target})\n",
     )
     assert (configured.returncode == 0) == fits, configured.stderr
-    if fits:
-        subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
-        run_cpp(build / "cpp_loop", tmp_path)
-    else:
+    if not fits:
         assert "0.1" in configured.stderr
+        return
+    program = build(tmp_path, "cpp_loop")
+    run_cpp(program, tmp_path)
+    needed = subprocess.run(["readelf", "-d", program], check=True, capture_output=True, text=True)
+    assert ("libvevents.so" in needed.stdout) == (target == "vevents")
 
 
 def functions_of(headers: Path) -> set[str]:
@@ -211,18 +298,15 @@ def test_headers_compile_alone_without_a_word(installed: Path, header: str, lang
 
 
 @pytest.fixture(scope="module")
-def bundled() -> Path:
-    """The static library with the vendored zstd inside, as without a libzstd on the system."""
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix of a library with the vendored zstd inside, as without one on the system."""
     folder = ROOT / "build" / "c-bundled"
-    environment = os.environ | {"PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
-    if shutil.which("meson", path=environment["PATH"]) is None:
+    if shutil.which("meson", path=ENVIRONMENT["PATH"]) is None:
         pytest.skip("meson is not installed")
-    commands = [["ninja", "-C", str(folder), "csrc/libvevents.a"]]
     if not (folder / "build.ninja").exists():
-        commands.insert(0, ["meson", "setup", str(folder), str(ROOT), "-Dzstd=bundled"])
-    for command in commands:
-        subprocess.run(command, check=True, capture_output=True, env=environment)
-    return folder / "csrc" / "libvevents.a"
+        command = ["meson", "setup", str(folder), str(ROOT), "-Dzstd=bundled"]
+        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    return install(folder, tmp_path_factory.mktemp("bundled"))
 
 
 # An application's own zstd, of which libvevents must touch nothing.
@@ -270,6 +354,16 @@ int main(int argc, char **argv)
 """
 
 
+def run_beside_own_zstd(program: Path, log_dir: Path) -> None:
+    done = subprocess.run([program, log_dir], check=True, capture_output=True, text=True)
+    assert done.stdout == "42 100\n"
+    with EventLog(log_dir, read_only=True) as log:
+        stats = log.stats()
+        assert (stats.appended, stats.pending, stats.conserved) == (100, 100, True)
+        records = list(log.read())
+        assert all(record.stored_size < len(record.payload) for record in records)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("own_first", [True, False])
 def test_static_library_beside_an_applications_own_zstd(
@@ -277,23 +371,38 @@ def test_static_library_beside_an_applications_own_zstd(
 ) -> None:
     for name, text in (("own", OWN_ZSTD), ("main", WITH_OWN_ZSTD)):
         (tmp_path / f"{name}.c").write_text(text)
-        include = f"-I{ROOT}/csrc/include"
+        include = f"-I{bundled}/include"
         command = ["cc", "-c", include, f"{tmp_path}/{name}.c", "-o", f"{tmp_path}/{name}.o"]
         subprocess.run(command, check=True)
     subprocess.run(["ar", "rcs", tmp_path / "libown.a", tmp_path / "own.o"], check=True)
-    libraries = [tmp_path / "libown.a", bundled]
+    libraries = [tmp_path / "libown.a", *bundled.rglob("libvevents.a")]
     if not own_first:
         libraries.reverse()
     program = tmp_path / "main"
     link = ["cc", "-o", program, tmp_path / "main.o", *libraries, "-pthread"]
     subprocess.run(link, check=True)
-    done = subprocess.run([program, tmp_path / "log"], check=True, capture_output=True, text=True)
-    assert done.stdout == "42 100\n"
-    with EventLog(tmp_path / "log", read_only=True) as log:
-        stats = log.stats()
-        assert (stats.appended, stats.pending, stats.conserved) == (100, 100, True)
-        records = list(log.read())
-        assert all(record.stored_size < len(record.payload) for record in records)
+    run_beside_own_zstd(program, tmp_path / "log")
+
+
+@needs_cmake
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "libraries", ["zstd vevents::vevents_static", "vevents::vevents_static zstd"]
+)
+def test_cmake_links_statically_beside_an_applications_own_zstd(
+    bundled: Path, tmp_path: Path, libraries: str
+) -> None:
+    (tmp_path / "own.c").write_text(OWN_ZSTD)
+    (tmp_path / "main.c").write_text(WITH_OWN_ZSTD)
+    configured = configure(
+        tmp_path,
+        bundled,
+        "project(demo C)\nfind_package(vevents REQUIRED)\n"
+        "add_library(zstd STATIC own.c)\nadd_executable(main main.c)\n"
+        f"target_link_libraries(main {libraries})\n",
+    )
+    assert configured.returncode == 0, configured.stderr
+    run_beside_own_zstd(build(tmp_path, "main"), tmp_path / "log")
 
 
 def test_readme_c_code_runs(installed: Path, tmp_path: Path) -> None:

@@ -191,6 +191,23 @@ class Log
         : Log(dir.c_str(), options)
     {
     }
+
+    /** RAM-first, see vev_log_restore(): call it before every opening of a log that lives in memory.
+     *  @return whether the log was taken from the copy. */
+    static bool restore(const char *dir, const char *copy_dir, std::uint32_t interval_ms)
+    {
+        int restored;
+        vev_status status = vev_log_restore(dir, copy_dir, interval_ms, &restored);
+        if (status != VEV_OK)
+            throw Error(status, std::string(dir) + " with its copy in " + copy_dir);
+        return restored != 0;
+    }
+    static bool restore(const std::string &dir, const std::string &copy_dir,
+                        std::uint32_t interval_ms)
+    {
+        return restore(dir.c_str(), copy_dir.c_str(), interval_ms);
+    }
+
     Log(Log &&other) noexcept : log_(std::exchange(other.log_, nullptr)) {}
     Log &operator=(Log &&other) noexcept
     {
@@ -232,6 +249,22 @@ class Log
         std::uint64_t durable;
         check(vev_log_sync(log_, &durable), "sync");
         return durable;
+    }
+
+    /** sync() of a RAM-first log, with what it wrote to the copy. */
+    vev_persist_report persist()
+    {
+        vev_persist_report report;
+        check(vev_log_persist(log_, &report), "persist");
+        return report;
+    }
+
+    /** How the copy of a RAM-first log is. */
+    vev_copy_info copy_info() const
+    {
+        vev_copy_info info;
+        check(vev_log_copy_info(log_, &info), "copy");
+        return info;
     }
 
     std::uint64_t durable_seq(int stream = VEV_EVENTS) const noexcept
