@@ -7,7 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from vevents.delivery.rejected import DeadLetters, waiting_lock
 from vevents.delivery.report import FlushReport
 from vevents.delivery.sender import StopReason, Time
 from vevents.errors import EventTooLargeError, LogFullError
-from vevents.log import Receipt
+from vevents.log import PersistReport, Receipt
 from vevents.pressure import Ladder, Step
 
 Doom = Literal["shutdown", "kill", "cut"]
@@ -40,7 +40,12 @@ _FILE_NAME = re.compile(rb'filename="([0-9a-f]{32})\.')
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What kind of device it is; drawn from the seed."""
+    """What kind of device it is; drawn from the seed.
+
+    Attributes:
+        persist_every_s: Of a log in memory, how often its copy on flash is brought up to date; 0:
+            only when the delivery or the end of a boot asks. None: the log itself is on flash.
+    """
 
     events_per_day: float
     frame_share: float
@@ -53,6 +58,7 @@ class Habits:
     limited: bool
     boot_days: float
     retries: bool
+    persist_every_s: float | None
 
     @classmethod
     def draw(cls, dice: random.Random) -> Habits:
@@ -86,9 +92,12 @@ class Habits:
             boot_days=dice.choice((0.3, 1, 4, 10)),
             # What is sent again after something later under its id would overwrite it.
             retries=not shares_ids and dice.random() < 0.5,
+            persist_every_s=None,
         )
         drawn.flusher["bundle"] = dice.random() < 0.25
-        return drawn
+        # Log in memory, copy on flash; 0: only when asked.
+        every_s = dice.choice((None,) * 6 + (0, HOUR_S, 6 * HOUR_S))
+        return replace(drawn, persist_every_s=every_s)
 
 
 class Device:
@@ -96,7 +105,7 @@ class Device:
 
     Args:
         world: True time.
-        directory: Where its disk is.
+        directory: Where its log is; the copies of it that a power cut leaves are beside it.
         network: The way to the server.
         server: The server.
         uploads: Images at the same time; with more than one, threads decide about the order.
@@ -192,7 +201,7 @@ class Device:
         if new_boot:
             self._clock.start(self._stopped_ns)
             self.book.starts[self._clock.boot] = self._world.now_ns
-        self._log = SimulatedLog(self._directory, self, habits.log)
+        self._log = SimulatedLog(self._directory, self, self._log_options)
         self.counts["starts"] += 1
         self._world.note(
             f"device: process {self._process}, boot {self._clock.boot}, wall clock wrong by "
@@ -226,6 +235,8 @@ class Device:
             return
         self._later(dice.expovariate(habits.events_per_day / DAY_S), self._see)
         self._later(dice.uniform(MINUTE_S, habits.flush_every_s), self._want_flush)
+        if habits.persist_every_s:
+            self._later(dice.uniform(MINUTE_S, habits.persist_every_s), self._persist)
         self._plan_end()
 
     def _later(self, seconds: float, action: Any) -> None:
@@ -248,7 +259,14 @@ class Device:
 
     def _last_sync(self) -> None:
         self._keeps_copies = True
-        self._log.sync()
+        # A copy in flash is where it was brought up to date last, however long ago.
+        if not self.is_ram_first:
+            self._log.sync()
+
+    def _persist(self) -> None:
+        assert self.habits.persist_every_s is not None
+        self._log.persist()
+        self._later(self.habits.persist_every_s, self._persist)
 
     def _end(self) -> None:
         """The end of this process has come, or will come in its next pass."""
@@ -282,22 +300,34 @@ class Device:
 
     def _end_of_power(self) -> None:
         """Leave on the disk what such an end leaves, and start again."""
-        log, copy = self._log, self._copy_path
+        log = self._log
         self.book.crash()
-        if self._doom == "kill":
+        killed = self._doom == "kill"
+        if killed:
             # The page cache outlives the process: this is what the next one finds.
-            _copy(self._directory, copy)
+            _copy(self._directory, self._copy_path)
         else:
             self.book.turn_back()
+        if self.is_ram_first:
+            # Closing brings the flash up to date, which nobody does who is dead.
+            _copy(self._flash, self._flash_copy)
         log.close()
         shutil.rmtree(self._directory)
-        copy.rename(self._directory)
+        if self.is_ram_first:
+            shutil.rmtree(self._flash)
+            self._flash_copy.rename(self._flash)
+        if killed or not self.is_ram_first:
+            self._copy_path.rename(self._directory)
         self._restart(new_boot=self._doom == "cut")
 
     def _shut_down(self) -> None:
         self._world.note("power: shutdown")
         self.counts["shutdown"] += 1
         self._log.close()
+        if self.is_ram_first:
+            # Closing has brought the flash up to date, and the next boot finds nothing else.
+            shutil.rmtree(self._directory)
+            self.book.synced(len(self.book.entries))
         self._restart(new_boot=True)
 
     def _restart(self, *, new_boot: bool) -> None:
@@ -309,8 +339,27 @@ class Device:
         self._start(new_boot=new_boot)
 
     @property
+    def is_ram_first(self) -> bool:
+        """Whether the log is in memory, which a power cut empties."""
+        return self.habits.persist_every_s is not None
+
+    @property
+    def _log_options(self) -> dict[str, Any]:
+        # By the simulated clock: the device asks for every pass itself.
+        copy = {"persist_dir": self._flash, "persist_interval_s": 0} if self.is_ram_first else {}
+        return {**self.habits.log, **copy}
+
+    @property
     def _copy_path(self) -> Path:
         return self._directory.with_name("copy")
+
+    @property
+    def _flash(self) -> Path:
+        return self._directory.with_name("flash")
+
+    @property
+    def _flash_copy(self) -> Path:
+        return self._directory.with_name("flash-copy")
 
     # --- what it does ----------------------------------------------------------------------------
 
@@ -466,6 +515,8 @@ class SimulatedLog(EventLog):
             self._device.point("before an append")
             receipt = super().append(event, sync=sync)
             self._device.took(receipt, sighting or self._device.book.sighting_of(event), event)
+            if sync and self._device.is_ram_first:
+                self._has_synced()
             self._device.point("after an append")
             return receipt
 
@@ -491,6 +542,8 @@ class SimulatedLog(EventLog):
             self._device.point(f"before noting {note['kind']}")
             seq = super().append_note(note, sync=sync)
             self._device.book.note(note)
+            if sync and self._device.is_ram_first:
+                self._has_synced()
             self._device.point(f"after noting {note['kind']}")
             return seq
 
@@ -499,11 +552,31 @@ class SimulatedLog(EventLog):
         with self._world.lock:
             self._device.point("before a sync")
             durable = super().sync()
-            if self._device._keeps_copies:
-                _copy(self.directory, self._device._copy_path)
-                self._device.book.synced()
-                self._world.note("log: synced")
+            self._has_synced()
             return durable
+
+    def persist(self) -> PersistReport:
+        """Bring the copy on flash up to date: of a log in memory a power cut leaves that."""
+        with self._world.lock:
+            self._device.point("before a pass to the flash")
+            report = super().persist()
+            self._has_synced()
+            self._device.counts["passes to the flash"] += 1
+            return report
+
+    def _has_synced(self) -> None:
+        """Have it written down that no power cut goes back behind this moment.
+
+        A log that is itself on flash is copied for that, but only when a cut is near.
+        """
+        if self._device.is_ram_first:
+            self._device.book.synced(self.durable_seq)
+        elif self._device._keeps_copies:
+            _copy(self.directory, self._device._copy_path)
+            self._device.book.synced(self.durable_seq)
+        else:
+            return
+        self._world.note("log: synced")
 
 
 def _copy(source: Path, target: Path) -> None:

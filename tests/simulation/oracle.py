@@ -202,8 +202,16 @@ class Book:
             self.answered.discard(self._unnoted)
             self._unnoted = None
 
-    def synced(self) -> None:
-        """Remember this place: no power cut goes back behind it."""
+    def synced(self, durable_seq: int) -> None:
+        """Remember this place: no power cut goes back behind it.
+
+        Args:
+            durable_seq: Up to which event the log says so.
+        """
+        self._require(
+            durable_seq == len(self.entries),
+            f"a sync makes {durable_seq} events durable, of {len(self.entries)}",
+        )
         self._journal.clear()
         self._mark = _Mark(
             len(self.entries), self._low, frozenset(self.answered), frozenset(self.measured_boots)
