@@ -106,20 +106,27 @@ static inline vev_status bad_sync_map(void *ctx, uint8_t *start, size_t size)
     return disk.write_error ? disk.write_error : vev_io_posix.sync_map(ctx, start, size);
 }
 
-/* Looking at a bad page through a mapping is SIGBUS, as behind the end of a file. */
+/* Let a page of a mapping be SIGBUS, as behind the end of a file. The file is cut only when it is
+ * mapped: qemu, with pages larger than the machine's, maps nothing that lies behind an end. */
+static inline void break_page(uint8_t *page)
+{
+    int empty = memfd_create("bad", 0);
+    CHECK(empty >= 0);
+    CHECK(ftruncate(empty, (off_t)page_size()) == 0);
+    CHECK(mmap(page, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) !=
+          MAP_FAILED);
+    CHECK(ftruncate(empty, 0) == 0);
+    close(empty);
+}
+
+/* Looking at a bad page through a mapping is SIGBUS. */
 static inline vev_status bad_map(void *ctx, int fd, uint64_t offset, size_t size, bool writable,
                                  uint8_t **base_out)
 {
     vev_status status = vev_io_posix.map(ctx, fd, offset, size, writable, base_out);
     if (!status && is_bad(fd, offset, size)) {
-        int empty = memfd_create("bad", 0);
-        CHECK(empty >= 0);
-        CHECK(ftruncate(empty, (off_t)page_size()) == 0);
         disk.mapped = *base_out + (bad_page() - offset);
-        CHECK(mmap(disk.mapped, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty,
-                   0) != MAP_FAILED);
-        CHECK(ftruncate(empty, 0) == 0);
-        close(empty);
+        break_page(disk.mapped);
     }
     return status;
 }

@@ -160,14 +160,11 @@ static void state_map_goes_bad_while_mapped(void)
     size_t changed;
     OK(vev_ring_mark(ring, seqs, 1, VEV_DELIVERED, &changed));
     CHECK(changed == 1);
-    int fd = disk.fd, empty = memfd_create("bad", 0);
+    int fd = disk.fd;
     uint32_t map = ring->file.geometry.map_offset;
     make_bad(vev_segment_offset(&ring->file.geometry, ring->mark_segment) + map);
     disk.fd = fd;
-    uint8_t *page = ring->mark_base + map / page_size() * page_size();
-    CHECK(mmap(page, page_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) !=
-          MAP_FAILED);
-    close(empty);
+    break_page(ring->mark_base + map / page_size() * page_size());
     CHECK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed) == EIO && changed == 2);
     CHECK(!disk.bad);
     OK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed));
