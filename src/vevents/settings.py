@@ -291,7 +291,9 @@ def parse_size(value: object) -> int:
     number, unit = _quantity(value)
     factor = _SIZE_UNITS.get(unit.lower())
     if factor is None:
-        raise ValueError(f"{value!r} has an unknown unit; use B, kB, MB, GB, KiB, MiB or GiB")
+        raise ValueError(
+            f"{value!r} has an unknown unit; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"
+        )
     size = number * factor
     if size != int(size):
         raise ValueError(f"{value!r} is not a whole number of bytes")

@@ -262,7 +262,7 @@ def test_config_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
         ("attempts = true", "expected a number"),
         ("attempts = 2.5", "whole number"),
         ('events_size = "12 parsecs"', "unknown unit"),
-        ('events_size = "64M"', "use B, kB, MB"),
+        ('events_size = "64M"', "use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB"),
         ("events_size = -1", "out of range"),
         ("read_timeout = 0", "more than 0"),
         ("loss_report = 0", "more than 0"),
