@@ -38,6 +38,7 @@ _COLUMNS = {
     "page_faults": "page faults",
     "disk_megabytes": "MB written beside it",
     "calls": "calls",
+    "waited_percent": "calls that had to wait, %",
 }
 _UNITS = {"_us": "us", "_ms": "ms", "_kib": "KiB", "_per_s": "per second", "_gain": "gain"}
 
@@ -120,8 +121,17 @@ SECTIONS = (
     Section(
         "test_threads_from_python",
         "Threads in Python",
-        "The same with threads of one Python; its lock is released within append.",
+        "The same with threads of one Python, which keeps its lock during an append of up to 8 KiB: "
+        "[design/0013](design/0013-pythons-lock.md).",
         ("1_per_s", "2_per_s", "4_per_s", "2_gain", "4_gain"),
+    ),
+    Section(
+        "test_append_beside_a_busy_thread",
+        "Appending beside a busy Python thread",
+        "An append every few milliseconds, by turns, alone and while another thread of the same "
+        "Python computes. Who lets go of Python's lock during a call has to get it back from that "
+        "thread, which may take 5 ms and more. What the pauses do to the caches is in all the rows.",
+        ("p50_us", "p99_us", "max_us", "waited_percent"),
     ),
     Section(
         "test_latency_from_c",

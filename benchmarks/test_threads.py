@@ -5,21 +5,25 @@
 From C every measurement is a process of its own, by turns; `control` is the same loop without the
 log, so what it gains is all that the machine has to give just then. From Python all happens in one
 process, each count of threads by turns.
+
+And what does a thread that computes in Python do to one that appends now and then?
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peers import PEERS
 from vevents import DetectionWriter, Event, EventLog
-from workload import append_bench, arrays_of, typical_payloads
+from workload import append_bench, arrays_of, summary, typical_payloads
 
 THREADS = (1, 2, 4)
 WAYS_IN_C = {
@@ -46,19 +50,32 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
     benchmark.extra_info |= _figures(rates)
 
 
-def test_threads_from_python(benchmark: Any, tmp_path: Path, scale: float) -> None:
+Ways = dict[str, tuple[Callable[..., object], Sequence[tuple[Any, ...]]]]
+
+
+@contextmanager
+def _ways_from_python(directory: Path) -> Iterator[tuple[Ways, DetectionWriter]]:
+    """Ways to append an event of 5 detections, with what to give them; and a writer for others."""
     payloads = [(payload,) for payload in typical_payloads(5_000)]
-    arrays = arrays_of(5)
     common = Event.quality_check(result="fail", use_case_id="press-line")
-    (tmp_path / "file").mkdir()
-    write = PEERS["write(2) append, length + CRC"].open(tmp_path / "file")
-    with EventLog(tmp_path / "log", events_size=256 << 20) as log:
+    (directory / "file").mkdir()
+    write = PEERS["write(2) append, length + CRC"].open(directory / "file")
+    with EventLog(directory / "log", events_size=256 << 20) as log:
         writer = DetectionWriter(log, common, ["person", "forklift", "pallet"])
-        ways: dict[str, tuple[Callable[..., object], Sequence[tuple[Any, ...]]]] = {
-            "append_encoded": (log.append_encoded, payloads),
-            "DetectionWriter": (writer.append, arrays),
-            "write(2) append, length + CRC": (write.append, payloads),
-        }
+        yield (
+            {
+                "append_encoded": (log.append_encoded, payloads),
+                "DetectionWriter": (writer.append, arrays_of(5)),
+                "write(2) append, length + CRC": (write.append, payloads),
+            },
+            writer,
+        )
+        assert log.stats().conserved
+    write.close()
+
+
+def test_threads_from_python(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    with _ways_from_python(tmp_path) as (ways, _):
         rates: dict[tuple[str, int], list[float]] = {}
 
         def by_turns() -> None:
@@ -69,9 +86,57 @@ def test_threads_from_python(benchmark: Any, tmp_path: Path, scale: float) -> No
                         rates.setdefault((way, threads), []).append(rate)
 
         benchmark.pedantic(by_turns)
-        assert log.stats().conserved
-    write.close()
     benchmark.extra_info |= _figures(rates)
+
+
+def test_append_beside_a_busy_thread(benchmark: Any, tmp_path: Path, scale: float) -> None:
+    """As a camera's loop does: an append, then a while of something else, without Python's lock."""
+    figures: dict[str, dict[str, float]] = {}
+    with _ways_from_python(tmp_path) as (ways, writer):
+        for count in (50, 500):
+            ways[f"DetectionWriter, {count} detections"] = (writer.append, arrays_of(count))
+        turns = max(20, int(1_500 * scale))
+
+        def measure() -> None:
+            alone = _now_and_then(ways, turns)
+            stop = threading.Event()
+            busy = threading.Thread(target=_compute, args=(stop,))
+            busy.start()
+            try:
+                beside = _now_and_then(ways, turns)
+            finally:
+                stop.set()
+                busy.join()
+            figures.update({f"{way}, alone": row for way, row in alone.items()})
+            figures.update({f"{way}, beside it": row for way, row in beside.items()})
+
+        benchmark.pedantic(measure)
+    benchmark.extra_info |= {"cores": os.cpu_count(), "figures": figures}
+
+
+def _compute(stop: threading.Event) -> None:
+    total = 0
+    while not stop.is_set():
+        for i in range(1_000):
+            total += i * i
+
+
+def _now_and_then(ways: Ways, turns: int) -> dict[str, dict[str, float]]:
+    """Call each by turns, with pauses; return how long a call took, and how often it had to wait."""
+    taken: dict[str, list[int]] = {way: [] for way in ways}
+    waited = dict.fromkeys(ways, 0)
+    for turn in range(turns):
+        for way, (call, given) in ways.items():
+            time.sleep(0.002)
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            began = time.perf_counter_ns()
+            call(*given[turn % len(given)])
+            taken[way].append(time.perf_counter_ns() - began)
+            waited[way] += resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > before
+    return {
+        way: summary(sorted(durations)) | {"waited_percent": 100 * waited[way] / turns}
+        for way, durations in taken.items()
+    }
 
 
 def _rate(

@@ -10,8 +10,10 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from typing import Any, Final, NamedTuple
 
+from vevents import _core
 from vevents._core import ffi, lib
 from vevents.errors import (
     EventTooLargeError,
@@ -43,12 +45,20 @@ APPEND_RAW: Final[int] = lib.VEV_APPEND_RAW
 FULL_DROP_OLDEST: Final[int] = lib.VEV_FULL_DROP_OLDEST
 FULL_REFUSE: Final[int] = lib.VEV_FULL_REFUSE
 
+
+def _in_the_file_of_core(name: str) -> Any:
+    """Return a module that stands in the file of `_core`, where the library is."""
+    path: str = _core.__file__
+    loader = ExtensionFileLoader(f"{__package__}.{name}", path)
+    module = loader.create_module(ModuleSpec(loader.name, loader, origin=path))
+    loader.exec_module(module)
+    return module
+
+
+# The calls that are made for every event; see _append.c.
+_append: Final[Any] = _in_the_file_of_core("_append")
 # Looked up once: what is called for every event counts its nanoseconds.
-_py_append: Final[Any] = lib.py_append
-_py_append_boxes: Final[Any] = lib.py_append_boxes
-_py_append_rows: Final[Any] = lib.py_append_rows
 _py_event_json: Final[Any] = lib.py_event_json
-_from_buffer: Final[Any] = ffi.from_buffer
 _NULL: Final[Any] = ffi.NULL
 
 # Returns the double nearest to the shortest decimal that names a float32; what is no finite
@@ -57,9 +67,6 @@ shortest: Final[Callable[[float], float]] = lib.py_shortest
 
 _READ_COUNT: Final = 256
 _READ_SIZE: Final = 1 << 20
-
-_SCRATCH_SIZE: Final = 1 << 16
-_SCRATCH_SIZE_MAX: Final = 1 << 24
 
 # Which exception a status becomes; a test walks every code of the header through this table.
 ERROR_OF: Final[dict[int, type[Exception]]] = {
@@ -201,19 +208,16 @@ class RawRecord(NamedTuple):
     stored_size: int
 
 
-class _PerThread(threading.local):
-    """An entry of its own for each thread: made once, reused for every append."""
-
-    def __init__(self) -> None:
-        self.entry = ffi.new("vev_entry *")
-
-
 class Handle:
     """An open log.
 
     Threads: any method from any thread, except that `close` must come last. Beside them, one of the
     library touches pages ahead and syncs, unless `helper` is False: then nothing happens but what
     is asked for.
+
+    Attributes:
+        append_encoded: Appends one encoded event: (payload, kind, flags). Returns its sequence
+            number.
     """
 
     def __init__(
@@ -251,7 +255,8 @@ class Handle:
         self._directory = directory
         check(lib.vev_log_open(os.fsencode(directory), options, out), directory)
         self._log = ffi.gc(out[0], lib.vev_log_close)
-        self._per_thread = _PerThread()
+        self.appender = _append.Appender(_address(self._log), _fail, directory)
+        self.append_encoded: Callable[[bytes, int, int], int] = self.appender.append
         self._reading = threading.Lock()
         self._records = ffi.new("vev_record[]", _READ_COUNT)
         self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
@@ -259,6 +264,7 @@ class Handle:
     def close(self) -> None:
         """Sync and close; later calls on this handle raise `LogError`."""
         log, self._log = self._log, None
+        self.appender.close()
         if log is not None:
             ffi.release(log)
 
@@ -278,24 +284,10 @@ class Handle:
         wall_ns: int = 0,
     ) -> tuple[int, bytes, int]:
         """Append one record. Returns its sequence number, id and time in ns since 1970."""
-        entry = self._per_thread.entry
-        entry.flags = flags
-        entry.kind = kind
-        entry.wall_ns = wall_ns
-        if record_id is not None:
-            entry.id = record_id
-        status = lib.vev_log_append(self._open_log(), stream, payload, len(payload), entry)
-        if status:
-            check(status, "event" if stream == EVENTS else self._directory)
-        return entry.seq, bytes(entry.id), entry.wall_ns
-
-    def append_encoded(self, payload: bytes, flags: int, kind: int) -> int:
-        """Append one encoded event and return its sequence number: the short way."""
-        log = self._log or self._open_log()
-        answer: int = _py_append(log, payload, len(payload), flags, kind)
-        if answer < 0:
-            check(lib.py_status(answer), "event")
-        return answer
+        appended: tuple[int, bytes, int] = self.appender.append_record(
+            stream, payload, flags, kind, record_id, wall_ns
+        )
+        return appended
 
     def read(
         self, stream: int, from_seq: int, state_mask: int, limit: int
@@ -480,21 +472,15 @@ class Handle:
         return fields
 
 
-class _Scratch(threading.local):
-    """Where a thread builds its events; grows to what they need."""
-
-    def __init__(self) -> None:
-        self.struct = ffi.new("py_scratch *")
-        self.resize(_SCRATCH_SIZE)
-
-    def resize(self, size: int) -> None:
-        self.buffer = ffi.new("unsigned char[]", size)
-        self.struct.buffer = self.buffer
-        self.struct.buffer_size = size
-
-
-class BoxWriter:
-    """Builds events from arrays in C and appends them, in one call each.
+def box_writer(
+    handle: Handle,
+    kind: int,
+    texts: Mapping[str, str | None],
+    data: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    class_names: Sequence[str | None],
+) -> Any:
+    """Make what builds events from arrays in C and appends them, in one call each.
 
     Args:
         handle: The log.
@@ -505,138 +491,64 @@ class BoxWriter:
         metadata: `customMetadata`.
         class_names: By class id; None where there is no such class.
 
+    Returns:
+        An object with two methods, which any number of threads may call at once:
+
+        - `append(xyxy, confidence, class_id, frame, flags)`: arrays of shape (n, 4), (n,) and (n,);
+          float32, float32 and int64
+        - `append_rows(rows, frame, flags)`: one of float32, shape (n, 6)
+
+        `frame` is the sequence number in the media ring, digest and size in bytes, or None; `flags`
+        are `APPEND_SYNC` or 0. They return the sequence number, or None, nothing being appended,
+        where an array is not contiguous, not aligned, or of another type or shape.
+
     Raises:
         EventValidationError: A field breaks the contract.
-
-    Threads: any number may call `append` at once.
     """
 
-    def __init__(
-        self,
-        handle: Handle,
-        kind: int,
-        texts: Mapping[str, str | None],
-        data: Mapping[str, Any],
-        metadata: Mapping[str, Any],
-        class_names: Sequence[str | None],
-    ) -> None:
-        def text(name: str) -> Any:
-            value = texts[name]
-            return ffi.NULL if value is None else _c_text(name, value)
+    def text(name: str) -> Any:
+        value = texts[name]
+        return ffi.NULL if value is None else _c_text(name, value)
 
-        self._handle = handle
-        fields = [*texts.values(), *data, *data.values(), *metadata, *metadata.values()]
-        size = 1024 + sum(16 + 4 * len(each) if isinstance(each, str) else 16 for each in fields)
-        self._buffer = ffi.new("unsigned char[]", size)
-        self._base = event = ffi.new("vev_event *")
-        lib.vev_event_begin(event, self._buffer, size, kind, text("use_case_id"))
-        lib.vev_event_device(event, text("device_id"))
-        lib.vev_event_stream(event, text("stream_id"))
-        lib.vev_event_workflow(event, text("workflow_id"))
-        for key, value in data.items():
-            if isinstance(value, str):
-                lib.vev_event_data_str(event, key.encode(), _c_text(key, value))
-            else:
-                lib.vev_event_data_int(event, key.encode(), value)
-        for key, value in metadata.items():
-            if isinstance(value, str):
-                lib.vev_event_meta_str(event, key.encode(), _c_text(key, value))
-            elif isinstance(value, bool):
-                lib.vev_event_meta_bool(event, key.encode(), value)
-            elif isinstance(value, int):
-                lib.vev_event_meta_int(event, key.encode(), value)
-            else:
-                lib.vev_event_meta_num(event, key.encode(), value)
-        lib.vev_event_image_begin(event, text("label"))
-        _raise_for_event(event)
-        self._names = [
-            ffi.NULL if name is None else ffi.new("char[]", _c_text("class", name))
-            for name in class_names
-        ]
-        self._name_array = ffi.new("char *[]", self._names)
-        self._writer = ffi.new("py_writer *")
-        self._writer.base = event
-        self._writer.class_names = ffi.cast("const char **", self._name_array)
-        self._writer.class_count = len(self._names)
-        self._scratch = _Scratch()
+    fields = [*texts.values(), *data, *data.values(), *metadata, *metadata.values()]
+    size = 1024 + sum(16 + 4 * len(each) if isinstance(each, str) else 16 for each in fields)
+    buffer = ffi.new("unsigned char[]", size)
+    event = ffi.new("vev_event *")
+    lib.vev_event_begin(event, buffer, size, kind, text("use_case_id"))
+    lib.vev_event_device(event, text("device_id"))
+    lib.vev_event_stream(event, text("stream_id"))
+    lib.vev_event_workflow(event, text("workflow_id"))
+    for key, value in data.items():
+        if isinstance(value, str):
+            lib.vev_event_data_str(event, key.encode(), _c_text(key, value))
+        else:
+            lib.vev_event_data_int(event, key.encode(), value)
+    for key, value in metadata.items():
+        if isinstance(value, str):
+            lib.vev_event_meta_str(event, key.encode(), _c_text(key, value))
+        elif isinstance(value, bool):
+            lib.vev_event_meta_bool(event, key.encode(), value)
+        elif isinstance(value, int):
+            lib.vev_event_meta_int(event, key.encode(), value)
+        else:
+            lib.vev_event_meta_num(event, key.encode(), value)
+    lib.vev_event_image_begin(event, text("label"))
+    _raise_for_event(ffi.string(lib.vev_event_error(event)))
+    names = [
+        ffi.NULL if name is None else ffi.new("char[]", _c_text("class", name))
+        for name in class_names
+    ]
+    name_array = ffi.new("char *[]", names)
+    common = ffi.new("py_writer *")
+    common.base = event
+    common.class_names = ffi.cast("const char **", name_array)
+    common.class_count = len(names)
+    memory = (buffer, event, names, name_array, common)
+    return _append.Writer(handle.appender, _address(common), memory)
 
-    def append(
-        self,
-        xyxy: Any,
-        confidence: Any,
-        class_id: Any,
-        count: int,
-        frame: tuple[int, bytes, int] | None,
-        flags: int,
-    ) -> int:
-        """Append one event.
 
-        Args:
-            xyxy: C-contiguous buffer of 4 * count float32.
-            confidence: C-contiguous buffer of count float32.
-            class_id: C-contiguous buffer of count int64.
-            count: How many detections.
-            frame: Sequence number in the media ring, digest, size in bytes; or None.
-            flags: `APPEND_SYNC` or 0.
-
-        Returns:
-            The sequence number.
-
-        Raises:
-            ValueError: A buffer is not C-contiguous, or not aligned.
-        """
-        handle = self._handle
-        answer: int = _py_append_boxes(
-            handle._log or handle._open_log(),
-            self._writer,
-            self._scratch.struct,
-            _from_buffer(xyxy),
-            _from_buffer(confidence),
-            _from_buffer(class_id),
-            count,
-            _NULL if frame is None else ffi.new("py_frame *", frame),
-            flags,
-        )
-        if answer < 0:
-            self._make_room_or_raise(answer)
-            return self.append(xyxy, confidence, class_id, count, frame, flags)
-        return answer
-
-    def append_rows(
-        self, rows: Any, count: int, frame: tuple[int, bytes, int] | None, flags: int
-    ) -> int:
-        """Append one event with the detections of one array: a buffer of 6 * count float32.
-
-        The rest is as for `append`.
-        """
-        handle = self._handle
-        answer: int = _py_append_rows(
-            handle._log or handle._open_log(),
-            self._writer,
-            self._scratch.struct,
-            _from_buffer(rows),
-            count,
-            _NULL if frame is None else ffi.new("py_frame *", frame),
-            flags,
-        )
-        if answer < 0:
-            self._make_room_or_raise(answer)
-            return self.append_rows(rows, count, frame, flags)
-        return answer
-
-    def _make_room_or_raise(self, answer: int) -> None:
-        """Grow the buffer if that is what an event needs; else raise what is wrong with it."""
-        status = lib.py_status(answer)
-        if status == lib.VEV_E_BUFFER:
-            raise ValueError("an array is not aligned")
-        struct = self._scratch.struct
-        event = ffi.addressof(struct, "event")
-        built = lib.vev_event_error(event)[0] == b"\0"
-        if status == lib.VEV_E_TOO_BIG and not built and struct.buffer_size < _SCRATCH_SIZE_MAX:
-            self._scratch.resize(4 * struct.buffer_size)
-            return
-        _raise_for_event(event)
-        check(status, "event")
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def _c_text(field: str, text: str) -> bytes:
@@ -646,10 +558,17 @@ def _c_text(field: str, text: str) -> bytes:
     return text.encode()
 
 
-def _raise_for_event(event: Any) -> None:
+def _raise_for_event(error: bytes) -> None:
     """Raise what is wrong with an event that is being built, if anything is."""
-    text = ffi.string(lib.vev_event_error(event)).decode(errors="replace")
-    if text:
-        field, _, reason = text.partition(": ")
+    if error:
+        field, _, reason = error.decode(errors="replace").partition(": ")
         kind = EventTooLargeError if "does not fit" in reason else EventValidationError
         raise kind(field, reason)
+
+
+def _fail(status: int, what: str, event_error: bytes) -> None:
+    """Raise why an append stored nothing; status 0 is that the log is closed."""
+    if status == 0:
+        raise LogError(f"{what}: the log is closed")
+    _raise_for_event(event_error)
+    check(status, what)

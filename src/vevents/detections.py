@@ -118,26 +118,12 @@ class DetectionWriter:
         """
         reference = None if frame is None else self._keep(frame)
         flags = _ffi.APPEND_SYNC if sync else 0
-        # The short way for what detectors return: an attribute that Python looks up costs as much
-        # as a box costs C.
-        boxes: Any = xyxy
-        scores: Any = confidence
-        ids: Any = class_id
-        try:
-            (count,) = shape = scores.shape
-            if (
-                scores.dtype is self._float32
-                and boxes.dtype is self._float32
-                and ids.dtype is self._int64
-                and ids.shape == shape
-                and boxes.shape == (count, 4)
-            ):
-                return self._append(boxes, scores, ids, count, reference, flags)
-        except EventValidationError:
-            raise
-        except (AttributeError, TypeError, ValueError):
-            pass  # no array, or what only becomes one, or one that is not contiguous or aligned
-        return self._append(*self._converted(xyxy, confidence, class_id), reference, flags)
+        seq: int | None = self._append(xyxy, confidence, class_id, reference, flags)
+        if seq is None:
+            arrays = self._converted(xyxy, confidence, class_id)
+            seq = self._append(*arrays, reference, flags)
+            assert seq is not None
+        return seq
 
     def append_rows(
         self,
@@ -173,20 +159,14 @@ class DetectionWriter:
         """
         reference = None if frame is None else self._keep(frame)
         flags = _ffi.APPEND_SYNC if sync else 0
-        array: Any = rows
-        try:
-            if array.dtype is self._float32:
-                count, columns = array.shape
-                if columns == 6:
-                    return self._append_rows(array, count, reference, flags)
-        except EventValidationError:
-            raise
-        except (AttributeError, TypeError, ValueError):
-            pass  # as in append
-        array = self._array(rows, self._float32, "rows")
-        if array.size and (array.ndim != 2 or array.shape[1] != 6):
-            raise EventValidationError("rows", f"must have shape (n, 6); has {array.shape}")
-        return self._append_rows(array, array.size // 6, reference, flags)
+        seq: int | None = self._append_rows(rows, reference, flags)
+        if seq is None:
+            array = self._array(rows, self._float32, "rows")
+            if array.size and (array.ndim != 2 or array.shape[1] != 6):
+                raise EventValidationError("rows", f"must have shape (n, 6); has {array.shape}")
+            seq = self._append_rows(array.reshape(-1, 6), reference, flags)
+            assert seq is not None
+        return seq
 
     def _keep(self, frame: bytes | FrameRef) -> tuple[int, bytes, int]:
         ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
@@ -194,8 +174,8 @@ class DetectionWriter:
 
     def _converted(
         self, xyxy: ArrayLike, confidence: ArrayLike, class_id: ArrayLike
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], int]:
-        """Return contiguous arrays of the right types, and how many detections they hold."""
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return contiguous arrays of the right types and shapes."""
         boxes = self._array(xyxy, self._float32, "xyxy")
         scores = self._array(confidence, self._float32, "confidence")
         ids = self._array(class_id, self._int64, "class_id")
@@ -207,7 +187,7 @@ class DetectionWriter:
                 f"must have shapes (n, 4), (n,), (n,); have {boxes.shape}, {scores.shape}, "
                 f"{ids.shape}",
             )
-        return boxes, scores, ids, count
+        return boxes.reshape(count, 4), scores.reshape(count), ids.reshape(count)
 
     def _array(self, given: ArrayLike, dtype: Any, name: str) -> NDArray[Any]:
         import numpy as np

@@ -389,6 +389,7 @@ class EventLog:
             level=level,
             read_only=read_only,
         )
+        self._append_encoded = self._handle.append_encoded
 
     def __enter__(self) -> EventLog:
         return self
@@ -512,7 +513,7 @@ class EventLog:
         Returns:
             The sequence number.
         """
-        return self._handle.append_encoded(payload, _ffi.APPEND_SYNC if sync else 0, kind)
+        return self._append_encoded(payload, kind, _ffi.APPEND_SYNC if sync else 0)
 
     def box_writer(
         self,
@@ -521,9 +522,9 @@ class EventLog:
         data: Mapping[str, Any],
         metadata: Mapping[str, Any],
         class_names: Sequence[str | None],
-    ) -> _ffi.BoxWriter:
-        """Return what `vevents.detections.DetectionWriter` appends with; see there."""
-        return _ffi.BoxWriter(self._handle, kind, texts, data, metadata, class_names)
+    ) -> Any:
+        """Return what `vevents.detections.DetectionWriter` appends with; see `_ffi.box_writer`."""
+        return _ffi.box_writer(self._handle, kind, texts, data, metadata, class_names)
 
     def append_frame(self, data: bytes) -> FrameRef:
         """Put an encoded image into media.ring, or find it there if it was put recently.

@@ -25,12 +25,12 @@ BASELINE = {
     ("arrays, from C", 5, -2): 16_100,
     ("arrays, from C", 5, 100): 4_740,
     ("arrays, from C", 50, -2): 86_000,
-    ("encoded, from Python", 5, -2): 17_700,
-    ("arrays, from Python", 5, -2): 30_900,
-    ("arrays, from Python", 5, 100): 19_500,
-    ("arrays, from Python", 50, -2): 107_000,
-    ("rows, from Python", 5, -2): 25_000,
-    ("objects, from Python", 5, -2): 207_000,
+    ("encoded, from Python", 5, -2): 15_200,
+    ("arrays, from Python", 5, -2): 21_200,
+    ("arrays, from Python", 5, 100): 9_780,
+    ("arrays, from Python", 50, -2): 97_400,
+    ("rows, from Python", 5, -2): 19_900,
+    ("objects, from Python", 5, -2): 193_000,
 }
 TOLERANCE = 0.15
 

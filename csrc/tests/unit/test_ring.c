@@ -18,6 +18,7 @@
 
 #include "log_case.h"
 #include "vev_clock.h"
+#include "vev_log.h"
 
 static void test_append_and_read(void)
 {
@@ -524,6 +525,63 @@ static void test_urgent(void)
     vev_log_close(log);
 }
 
+static unsigned locks_asked;
+
+static vev_status count_lock(void *ctx, int fd, uint64_t offset, int kind)
+{
+    locks_asked++;
+    return vev_io_posix.lock(ctx, fd, offset, kind);
+}
+
+/* An append that is said to find room goes on to no other segment, in which it might have to wait. */
+static void test_room(void)
+{
+    vev_options options = small();
+    options.flags = VEV_OPEN_NO_THREAD;
+    vev_io io = vev_io_posix;
+    io.lock = count_lock;
+    const char *dir = fresh_dir();
+    vev_log *log;
+    OK(vev__log_open(&io, dir, &options, &log));
+    unsigned sure = 0;
+    for (uint64_t n = 0; n < 20000; n++) {
+        uint8_t payload[512];
+        size_t size = make_payload(payload, n);
+        bool has_room = vev__log_has_room(log, VEV_EVENTS, size);
+        locks_asked = 0;
+        append_numbers(log, VEV_EVENTS, n, n + 1);
+        CHECK(!has_room || locks_asked == 0);
+        sure += has_room;
+    }
+    CHECK(sure > 19000);
+    CHECK(stats_of(log, VEV_EVENTS).evicted > 0);
+    CHECK(!vev__log_has_room(log, VEV_EVENTS, stats_of(log, VEV_EVENTS).max_payload));
+    CHECK(!vev__log_has_room(log, VEV_STREAM_COUNT, 1));
+    CHECK(!vev__log_has_room(NULL, VEV_EVENTS, 1));
+
+    /* Another process has gone on meanwhile. */
+    while (!vev__log_has_room(log, VEV_EVENTS, 512))
+        append_numbers(log, VEV_EVENTS, 0, 1);
+    vev_log *other = open_log(dir, &options);
+    append_numbers(other, VEV_EVENTS, 0, 1000);
+    CHECK(!vev__log_has_room(log, VEV_EVENTS, 512));
+    append_numbers(log, VEV_EVENTS, 0, 1);
+    vev_log_close(other);
+
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(!vev__log_has_room(log, VEV_EVENTS, 1)); /* it has to attach first */
+        append_numbers(log, VEV_EVENTS, 0, 1);
+        vev_log_close(log);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    (void)stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("ring");
@@ -541,6 +599,7 @@ int main(void)
     test_damage();
     test_truncated_under_map();
     test_append_keeps_to_itself();
+    test_room();
     test_readonly();
     test_urgent();
     end_tests();
