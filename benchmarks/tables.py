@@ -121,8 +121,8 @@ SECTIONS = (
     Section(
         "test_threads_from_python",
         "Threads in Python",
-        "The same with threads of one Python, which keeps its lock during an append of up to 8 KiB: "
-        "[design/0013](design/0013-pythons-lock.md).",
+        "The same with threads of one Python, which keeps its lock during an append of up to 8 "
+        "KiB: [design/0013](design/0013-pythons-lock.md).",
         ("1_per_s", "2_per_s", "4_per_s", "2_gain", "4_gain"),
     ),
     Section(
@@ -130,7 +130,7 @@ SECTIONS = (
         "Appending beside a busy Python thread",
         "An append every few milliseconds, by turns, alone and while another thread of the same "
         "Python computes. Who lets go of Python's lock during a call has to get it back from that "
-        "thread, which may take 5 ms and more. What the pauses do to the caches is in all the rows.",
+        "thread, which may take 5 ms and more. What the pauses do to the caches is in all rows.",
         ("p50_us", "p99_us", "max_us", "waited_percent"),
     ),
     Section(

@@ -122,7 +122,7 @@ def _compute(stop: threading.Event) -> None:
 
 
 def _now_and_then(ways: Ways, turns: int) -> dict[str, dict[str, float]]:
-    """Call each by turns, with pauses; return how long a call took, and how often it had to wait."""
+    """Call each by turns, with pauses. Returns how long calls took, and how many had to wait."""
     taken: dict[str, list[int]] = {way: [] for way in ways}
     waited = dict.fromkeys(ways, 0)
     for turn in range(turns):

@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
 
 
 @pytest.fixture
-def others_run(log: EventLog) -> Iterator[Callable[[Callable[[], object], int], bool]]:
+def others_run() -> Iterator[Callable[[Callable[[], object], int], bool]]:
     """Whether another thread that wants Python's lock gets it while something is called.
 
     It gets it only where the lock is let go: nobody is made to give it up meanwhile.
