@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from vevents.delivery.lanes import Lanes
-from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, StopReason, Time
+from vevents.delivery.sender import (
+    Limits,
+    Request,
+    RetryPolicy,
+    Sender,
+    StopError,
+    StopReason,
+    Time,
+)
 from vevents.errors import (
     AuthorizationError,
     DeliveryError,
@@ -62,7 +70,7 @@ def test_success_at_once() -> None:
     clock = Clock()
     sender = sender_for(clock)
 
-    assert sender.send(answering("yes"), 10) == "yes"
+    assert sender.send(Request(answering("yes"), 10)) == "yes"
     assert (sender.requests, sender.retries, sender.bytes_sent) == (1, 0, 10)
     assert clock.slept == []
 
@@ -77,7 +85,7 @@ def test_a_request_is_told_how_long_it_may_take(
     sender = sender_for(Clock(), limits=Limits(timeout_s=timeout_s))
 
     # An image that takes longer than the whole pass must arrive all the same.
-    assert sender.send(lambda told: told, size) == within_s
+    assert sender.send(Request(lambda told: told, size)) == within_s
 
 
 @pytest.mark.parametrize("kind", [ServerError, ThrottledError, NoAnswerError])
@@ -91,7 +99,7 @@ def test_waits_grow_up_to_their_limit(kind: type[DeliveryError]) -> None:
         moments.append(clock.now_s)
         return inner(None)
 
-    assert sender.send(call, 10) == "yes"
+    assert sender.send(Request(call, 10)) == "yes"
     waits = [after - before for before, after in itertools.pairwise(moments)]
     assert waits == pytest.approx([1.0, 2.0, 4.0, 5.0, 5.0])
     assert (sender.requests, sender.retries, sender.bytes_sent) == (6, 5, 60)
@@ -100,7 +108,7 @@ def test_waits_grow_up_to_their_limit(kind: type[DeliveryError]) -> None:
 def test_jitter_is_full() -> None:
     clock = Clock(draws=iter([0.0, 0.25]))
 
-    sender_for(clock).send(answering(ServerError("a"), ServerError("b"), "yes"), 1)
+    sender_for(clock).send(Request(answering(ServerError("a"), ServerError("b"), "yes"), 1))
 
     assert clock.now_s == pytest.approx(0.0 + 0.25 * 2.0)
 
@@ -110,7 +118,7 @@ def test_sleeps_are_short_so_that_a_stop_is_noticed() -> None:
     sender = sender_for(clock, limits=Limits(should_stop=lambda: clock.now_s >= 3.0))
 
     with pytest.raises(StopError) as stop:
-        sender.send(answering(ThrottledError("busy", retry_after_s=50.0)), 1)
+        sender.send(Request(answering(ThrottledError("busy", retry_after_s=50.0)), 1))
 
     assert stop.value.reason is StopReason.INTERRUPTED
     assert clock.now_s < 3.5
@@ -119,7 +127,7 @@ def test_sleeps_are_short_so_that_a_stop_is_noticed() -> None:
 def test_retry_after_is_waited_out_with_a_little_more() -> None:
     clock = Clock(draws=iter([0.5]))
 
-    sender_for(clock).send(answering(ThrottledError("busy", retry_after_s=7.0), "yes"), 1)
+    sender_for(clock).send(Request(answering(ThrottledError("busy", retry_after_s=7.0), "yes"), 1))
 
     assert clock.now_s == pytest.approx(7.5)
 
@@ -137,7 +145,7 @@ def test_retry_after_beyond_the_longest_wait_ends_the_pass(
     clock = Clock()
 
     with pytest.raises(StopError) as stop:
-        sender_for(clock).send(answering(error), 1)
+        sender_for(clock).send(Request(answering(error), 1))
 
     assert stop.value.reason is reason
     assert stop.value.retry_after_s == error.retry_after_s
@@ -149,7 +157,7 @@ def test_last_server_error_is_raised() -> None:
     last = ServerError("still down")
 
     with pytest.raises(ServerError) as caught:
-        sender.send(answering(*[ServerError("down")] * 4, last), 1)
+        sender.send(Request(answering(*[ServerError("down")] * 4, last), 1))
 
     assert caught.value is last
     assert sender.last_failure is last
@@ -158,7 +166,9 @@ def test_last_server_error_is_raised() -> None:
 
 def test_last_throttling_ends_the_pass() -> None:
     with pytest.raises(StopError) as stop:
-        sender_for(Clock()).send(answering(*[ThrottledError("busy", retry_after_s=1.0)] * 5), 1)
+        sender_for(Clock()).send(
+            Request(answering(*[ThrottledError("busy", retry_after_s=1.0)] * 5), 1)
+        )
 
     assert stop.value.reason is StopReason.THROTTLED
     assert stop.value.retry_after_s == 1.0
@@ -176,7 +186,7 @@ def test_what_ends_the_pass_at_once(error: DeliveryError, reason: StopReason) ->
     sender = sender_for(clock)
 
     with pytest.raises(StopError, match=str(error)) as stop:
-        sender.send(answering(error), 10)
+        sender.send(Request(answering(error), 10))
 
     assert stop.value.reason is reason
     assert (sender.requests, sender.bytes_sent, clock.slept) == (1, 0, [])
@@ -186,7 +196,7 @@ def test_refusal_is_not_repeated() -> None:
     sender = sender_for(Clock())
 
     with pytest.raises(RefusedError):
-        sender.send(answering(RefusedError("no")), 10)
+        sender.send(Request(answering(RefusedError("no")), 10))
 
     assert (sender.requests, sender.bytes_sent) == (1, 10)
 
@@ -203,9 +213,9 @@ def test_too_many_failures_in_a_row_end_the_pass(error: DeliveryError, reason: S
 
     for _ in range(19):
         with pytest.raises(type(error)):
-            sender.send(answering(error), 1, attempts=1)
+            sender.send(Request(answering(error), 1, attempts=1))
     with pytest.raises(StopError) as stop:
-        sender.send(answering(error), 1, attempts=1)
+        sender.send(Request(answering(error), 1, attempts=1))
 
     assert stop.value.reason is reason
 
@@ -217,9 +227,9 @@ def test_any_real_answer_ends_the_row_of_failures(relief: str | DeliveryError) -
     for _ in range(3):
         for _ in range(19):
             with pytest.raises(ServerError):
-                sender.send(answering(ServerError("down")), 1, attempts=1)
+                sender.send(Request(answering(ServerError("down")), 1, attempts=1))
         try:
-            sender.send(answering(relief), 1)
+            sender.send(Request(answering(relief), 1))
         except RefusedError:
             assert isinstance(relief, RefusedError)
 
@@ -234,9 +244,9 @@ def test_failing_for_too_long_ends_the_pass() -> None:
 
     for _ in range(2):
         with pytest.raises(NoAnswerError):
-            sender.send(slow, 1, attempts=1)
+            sender.send(Request(slow, 1, attempts=1))
     with pytest.raises(StopError):
-        sender.send(slow, 1, attempts=1)
+        sender.send(Request(slow, 1, attempts=1))
 
 
 def test_success_ends_the_time_of_failing() -> None:
@@ -249,15 +259,15 @@ def test_success_ends_the_time_of_failing() -> None:
 
     for _ in range(3):
         with pytest.raises(NoAnswerError):
-            sender.send(slow, 1, attempts=1)
-        assert sender.send(answering("yes"), 1) == "yes"
+            sender.send(Request(slow, 1, attempts=1))
+        assert sender.send(Request(answering("yes"), 1)) == "yes"
 
 
 def test_a_pause_follows_a_failure_that_is_given_up() -> None:
     clock = Clock()
 
     with pytest.raises(ServerError):
-        sender_for(clock).send(answering(ServerError("down")), 1, attempts=1)
+        sender_for(clock).send(Request(answering(ServerError("down")), 1, attempts=1))
 
     assert clock.now_s == pytest.approx(1.0)
 
@@ -268,7 +278,7 @@ def test_no_request_begins_after_the_time_limit() -> None:
     clock.now_s = 10.0
 
     with pytest.raises(StopError) as stop:
-        sender.send(answering(), 1)
+        sender.send(Request(answering(), 1))
 
     assert stop.value.reason is StopReason.TIMEOUT
     assert sender.requests == 0
@@ -279,7 +289,7 @@ def test_a_wait_beyond_the_time_limit_is_not_begun() -> None:
     sender = sender_for(clock, limits=Limits(timeout_s=10.0))
 
     with pytest.raises(StopError, match="no time left to repeat: busy") as stop:
-        sender.send(answering(ThrottledError("busy", retry_after_s=20.0)), 1)
+        sender.send(Request(answering(ThrottledError("busy", retry_after_s=20.0)), 1))
 
     assert stop.value.reason is StopReason.TIMEOUT
     assert clock.slept == []
@@ -288,14 +298,14 @@ def test_a_wait_beyond_the_time_limit_is_not_begun() -> None:
 def test_byte_limit_counts_repetitions_and_lets_a_first_large_request_go() -> None:
     sender = sender_for(Clock(), limits=Limits(max_bytes=100))
 
-    assert sender.send(answering("yes"), 150) == "yes"
+    assert sender.send(Request(answering("yes"), 150)) == "yes"
     with pytest.raises(StopError) as stop:
-        sender.send(answering("yes"), 1)
+        sender.send(Request(answering("yes"), 1))
     assert stop.value.reason is StopReason.MAX_BYTES
 
     sender = sender_for(Clock(), limits=Limits(max_bytes=100))
     with pytest.raises(StopError, match="limit of 100 bytes"):
-        sender.send(answering(ServerError("down"), "yes"), 60)
+        sender.send(Request(answering(ServerError("down"), "yes"), 60))
     assert sender.bytes_sent == 60
 
 
@@ -312,10 +322,10 @@ def test_a_wait_that_the_server_asks_for_holds_up_the_other_threads(
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sender.send(answering(kind("busy", retry_after_s=30.0)), 1, check=give_up)
+        sender.send(Request(answering(kind("busy", retry_after_s=30.0)), 1, check=give_up))
     assert clock.now_s < 1.0
 
-    assert sender.send(answering("yes"), 1) == "yes"
+    assert sender.send(Request(answering("yes"), 1)) == "yes"
     assert clock.now_s == pytest.approx(30.0)
 
 
@@ -328,9 +338,9 @@ def test_a_wait_of_its_own_choice_holds_up_nobody_else() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sender.send(answering(ServerError("down")), 1, check=give_up)
+        sender.send(Request(answering(ServerError("down")), 1, check=give_up))
     before_s = clock.now_s
-    sender.send(answering("yes"), 1)
+    sender.send(Request(answering("yes"), 1))
 
     assert clock.now_s == before_s
 
@@ -347,10 +357,10 @@ def test_only_a_first_attempt_shows_room_for_more_lanes() -> None:
     lanes = Watched(4, lambda: clock.now_s)
     sender = sender_for(clock)
 
-    sender.send(answering("yes"), 1, lanes=lanes)
-    sender.send(answering(ThrottledError("busy"), "yes"), 1, lanes=lanes)
+    sender.send(Request(answering("yes"), 1, lanes=lanes))
+    sender.send(Request(answering(ThrottledError("busy"), "yes"), 1, lanes=lanes))
     with pytest.raises(RefusedError):
-        sender.send(answering(RefusedError("no")), 1, lanes=lanes)
+        sender.send(Request(answering(RefusedError("no")), 1, lanes=lanes))
 
     assert seen == [(True, False), (False, True), (False, False), (True, False)]
     assert lanes.limit == 1
@@ -367,6 +377,6 @@ def test_no_lane_is_held_while_waiting_for_the_next_attempt() -> None:
             lanes.leave(lanes.enter(pytest.fail), 0, good=False, bad=False)
             free.append(True)
 
-    sender.send(answering(ServerError("down"), "yes"), 1, lanes=lanes, check=look)
+    sender.send(Request(answering(ServerError("down"), "yes"), 1, lanes=lanes, check=look))
 
     assert free

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from vevents.archive import BundleError, read_payload
 from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
-from vevents.delivery.sender import Limits, RetryPolicy, Sender, StopError, Time
+from vevents.delivery.sender import Limits, Request, RetryPolicy, Sender, StopError, Time
 
 if TYPE_CHECKING:
     from vevents.bundles.outbox import Outbox
@@ -72,10 +72,12 @@ class Uploader:
             raise BundleError("eventId", "is missing")
         try:
             self._sender.send(
-                lambda within_s: self._client.create_bundle(
-                    archive, use_case_id=use_case_id, within_s=within_s
-                ),
-                len(archive),
+                Request(
+                    lambda within_s: self._client.create_bundle(
+                        archive, use_case_id=use_case_id, within_s=within_s
+                    ),
+                    len(archive),
+                )
             )
         except StopError as stop:
             raise IntakeEndedError(stop.reason, str(stop)) from stop

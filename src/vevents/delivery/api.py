@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from vevents.delivery.clock import SERVER_TOLERANCE_S, ClockRepair
-from vevents.delivery.sender import StopError, StopReason
+from vevents.delivery.sender import Request, StopError, StopReason
 from vevents.errors import (
     AuthorizationError,
     BlockedError,
@@ -17,7 +16,6 @@ from vevents.errors import (
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
-    from vevents.delivery.lanes import Lanes
     from vevents.delivery.sender import Sender
 
 _Answer = TypeVar("_Answer")
@@ -45,17 +43,8 @@ class Api:
         self._times_asked = 0
         self.use_cases: set[str] | None = None
 
-    def send(
-        self,
-        call: Callable[[float | None], _Answer],
-        size: int,
-        *,
-        attempts: int | None = None,
-        kept_free: Callable[[], int] = lambda: 0,
-        lanes: Lanes | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> _Answer:
-        """Make one request; see `Sender.send()`.
+    def send(self, request: Request[_Answer]) -> _Answer:
+        """Make one request, as `Sender.send()` does.
 
         What is answered in place of the API may be for everybody: a guest network's login page.
         Or a firewall dislikes what is in this request, and would stop the pass at it for ever. So
@@ -67,9 +56,7 @@ class Api:
             StopError: The pass is over.
         """
         try:
-            return self._sender.send(
-                call, size, attempts=attempts, kept_free=kept_free, lanes=lanes, check=check
-            )
+            return self._sender.send(request)
         except BlockedError as error:
             self._ask()
             raise RefusedError(str(error), status_code=error.status_code, blocked=True) from error
@@ -123,7 +110,7 @@ class Api:
 
     def _ask(self) -> None:
         try:
-            self._sender.send(self._list_use_cases, 0)
+            self._sender.send(Request(self._list_use_cases, 0))
         except RefusedError as error:
             if error.status_code == 404:
                 raise StopError(

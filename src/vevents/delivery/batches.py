@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vevents.delivery.client import batch_body
+from vevents.delivery.sender import Request
 from vevents.errors import NoAnswerError, RefusedError, ServerError
 
 if TYPE_CHECKING:
@@ -174,9 +175,11 @@ class Batches:
         try:
             accepted = set(
                 self._api.send(
-                    lambda within_s: self._client.create_batch(bodies, within_s=within_s),
-                    size,
-                    attempts=attempts,
+                    Request(
+                        lambda within_s: self._client.create_batch(bodies, within_s=within_s),
+                        size,
+                        attempts,
+                    )
                 )
             )
         except RefusedError as error:
@@ -223,9 +226,11 @@ class Batches:
     def _post_alone(self, item: Item, attempts: int) -> bool:
         try:
             accepted = self._api.send(
-                lambda within_s: self._client.create_event(item.body, within_s=within_s),
-                len(item.body),
-                attempts=attempts,
+                Request(
+                    lambda within_s: self._client.create_event(item.body, within_s=within_s),
+                    len(item.body),
+                    attempts,
+                )
             )
         except RefusedError as error:
             suspects = self._suspect_images(item, error)

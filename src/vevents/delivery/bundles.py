@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vevents.delivery.items import Item
+from vevents.delivery.sender import Request
 from vevents.errors import NoAnswerError, RefusedError, ServerError
 
 if TYPE_CHECKING:
@@ -153,11 +154,13 @@ class Bundles:
                 return
             try:
                 self._api.send(
-                    lambda within_s: self._client.create_bundle(archive, within_s=within_s),
-                    size,
-                    kept_free=bundle.kept_free,
-                    lanes=self._images.lanes,
-                    check=uploads.check,
+                    Request(
+                        lambda within_s: self._client.create_bundle(archive, within_s=within_s),
+                        size,
+                        kept_free=bundle.kept_free,
+                        lanes=self._images.lanes,
+                        check=uploads.check,
+                    )
                 )
             except (RefusedError, ServerError, NoAnswerError):
                 self._count(sent=False)

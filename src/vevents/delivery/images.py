@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vevents.delivery.digests import Digests
 from vevents.delivery.doubts import BLOCKED_TRIES, Doubts
 from vevents.delivery.lanes import Lanes
-from vevents.delivery.sender import StopError
+from vevents.delivery.sender import Request, StopError
 from vevents.delivery.uploads import Upload, Uploads
 from vevents.errors import DeliveryError, NoAnswerError, RefusedError, ServerError
 from vevents.frames import sniff
@@ -362,14 +362,16 @@ class Images:
         mime = sniff(bytes(image[:_SNIFF_SIZE])) or "application/octet-stream"
         name = f"{upload.frame.digest.hex()}.{mime.rpartition('/')[2]}"
         return self._api.send(
-            lambda within_s: self._client.upload_image(
-                image, name=name, mime=mime, within_s=within_s
-            ),
-            len(image),
-            # The events whose images went already come before this image.
-            kept_free=lambda: self._batch_size() + upload.ahead - self._json_size_ended,
-            lanes=self.lanes,
-            check=self.uploads.check,
+            Request(
+                lambda within_s: self._client.upload_image(
+                    image, name=name, mime=mime, within_s=within_s
+                ),
+                len(image),
+                # The events whose images went already come before this image.
+                kept_free=lambda: self._batch_size() + upload.ahead - self._json_size_ended,
+                lanes=self.lanes,
+                check=self.uploads.check,
+            )
         )
 
     def _settle(self, upload: Upload) -> None:

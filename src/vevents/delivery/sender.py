@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from vevents.delivery.client import RATE_MIN
 from vevents.delivery.lanes import Lanes
@@ -141,7 +141,7 @@ class Limits:
         should_stop: Asked before every request and while waiting, by any thread. True ends the
             pass, and so does a `StopError`, which brings a reason of its own.
         timeout_s: No request begins after so many seconds, and one that is under way then is given
-            up as soon as it has taken longer than it should (`Sender.send`).
+            up as soon as it has taken longer than it should (`Request.call`).
         max_bytes: No request begins that would send more bytes than this in total. A first request
             larger than the limit is sent all the same, else it could never be sent.
     """
@@ -149,6 +149,28 @@ class Limits:
     should_stop: Callable[[], bool] = lambda: False
     timeout_s: float | None = None
     max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[_Answer]):
+    """One request, and how it is to be made.
+
+    Attributes:
+        call: Makes it; is given the seconds after which to give up, or None. They are what is left
+            of the pass, and at least one second, and another for every 1,000 bytes of the body.
+        size: Bytes of its body.
+        attempts: How often to try; None leaves it to the policy.
+        kept_free: Bytes that must be left within the limit for other requests.
+        lanes: Where a free lane is needed for every attempt.
+        check: Called before every attempt and while waiting; what it raises ends the request.
+    """
+
+    call: Callable[[float | None], _Answer]
+    size: int
+    attempts: int | None = None
+    kept_free: Callable[[], int] = lambda: 0
+    lanes: Lanes | None = None
+    check: Callable[[], None] = lambda: None
 
 
 class Sender:
@@ -192,27 +214,8 @@ class Sender:
         self._failures_in_a_row = 0
         self._failing_since_s: float | None = None
 
-    def send(
-        self,
-        call: Callable[[float | None], _Answer],
-        size: int,
-        *,
-        attempts: int | None = None,
-        kept_free: Callable[[], int] = lambda: 0,
-        lanes: Lanes | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> _Answer:
+    def send(self, request: Request[_Answer]) -> _Answer:
         """Make one request, repeating it as the policy says.
-
-        Args:
-            call: Makes the request; it is given the seconds after which to give up, or None. They
-                are what is left of the pass, and at least one second, and another for every 1,000
-                bytes of the body.
-            size: Bytes of its body.
-            attempts: How often to try; None leaves it to the policy.
-            kept_free: Bytes that must be left within the limit for other requests.
-            lanes: Where a free lane is needed for every attempt.
-            check: Called before every attempt and while waiting; what it raises ends the request.
 
         Raises:
             RefusedError: The server refuses it for good.
@@ -220,29 +223,24 @@ class Sender:
             ServerError, NoAnswerError: It still fails at the last attempt.
             StopError: The pass is over.
         """
-        attempts = self._retry.attempts if attempts is None else attempts
+        attempts = self._retry.attempts if request.attempts is None else request.attempts
 
-        def check_all() -> None:
-            check()
+        def check() -> None:
+            request.check()
             self.check_stop()
 
         attempt = 1
         while True:
             try:
-                return self._attempt(call, size, attempt, kept_free, lanes, check_all)
+                return self._attempt(request, attempt, check)
             except (NoAnswerError, ThrottledError, ServerError) as error:
-                self._wait_or_raise(error, attempt, attempts, check_all)
+                self._wait_or_raise(error, attempt, attempts, check)
             attempt += 1
 
     def _attempt(
-        self,
-        call: Callable[[float | None], _Answer],
-        size: int,
-        attempt: int,
-        kept_free: Callable[[], int],
-        lanes: Lanes | None,
-        check: Callable[[], None],
+        self, request: Request[_Answer], attempt: int, check: Callable[[], None]
     ) -> _Answer:
+        size, lanes = request.size, request.lanes
         check()
         # Somebody else may be told to wait while this thread waits for a lane.
         self._wait_until(lambda: self._held_until_s, check)
@@ -251,7 +249,7 @@ class Sender:
         try:
             self._wait_until(lambda: self._held_until_s, check)
             with self._lock:
-                self._check_room(size + kept_free())
+                self._check_room(size + request.kept_free())
                 self._bytes_under_way += size
             try:
                 self._wait_for_pace(size, check)
@@ -259,7 +257,7 @@ class Sender:
                     self.requests += 1
                     self.retries += attempt > 1
                 try:
-                    answer = call(self._within_s(size))
+                    answer = request.call(self._within_s(size))
                     good = went = True
                 except (RefusedError, BlockedError):
                     good = went = True
