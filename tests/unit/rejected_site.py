@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -62,13 +63,18 @@ class Site:
         fields = {"use_case_id": USE_CASE} | fields
         return self.log.append(Event.custom(value=value, images=images, **fields))
 
-    def flush(self, **options: Any) -> FlushReport:
+    @contextmanager
+    def flusher(self, **options: Any) -> Iterator[Flusher]:
         transport = httpx.MockTransport(self.server.handle)
         retry = RetryPolicy(attempts=1, first_wait_s=0.0, wait_s_max=0.0)
         # A pass of nothing but refusals ends early; here many dead letters are wanted.
         believed = patch.object(doubts_module, "_REFUSED_ALONE_MAX", 10**9)
         with believed, Client("rf_key", api_url="https://api.test", transport=transport) as client:
-            return Flusher(self.log, client, retry=retry, **options).flush()
+            yield Flusher(self.log, client, retry=retry, **options)
+
+    def flush(self, **options: Any) -> FlushReport:
+        with self.flusher(**options) as flusher:
+            return flusher.flush()
 
     def letters(self) -> list[DeadLetter]:
         return DeadLetters(self.log).letters

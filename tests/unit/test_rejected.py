@@ -15,6 +15,7 @@ from rejected_site import USE_CASE, Site, ids, jpeg, noise
 
 from vevents import Event, EventLog
 from vevents.delivery import rejected
+from vevents.delivery.backlog import Order
 from vevents.delivery.lock import flush_lock
 from vevents.delivery.notes import Notes, Reason
 from vevents.delivery.rejected import DeadLetters, matching, short_id_size, waiting_lock
@@ -229,6 +230,22 @@ def test_retry_in_place(site: Site) -> None:
     assert stored["timestamp"] == receipt.timestamp.isoformat(timespec="microseconds")
     assert site.log.stats().rejected == 0
     site.assert_counted()
+
+
+@pytest.mark.parametrize("order", ["newest", "priority"])
+def test_what_is_retried_goes_with_the_next_pass_in_any_order(site: Site, order: Order) -> None:
+    # Refused before this flusher was there: it never looked at its id.
+    site.append("bad")
+    site.flush()
+    with site.flusher(order=order) as flusher:
+        site.append("good")
+        assert flusher.flush().delivered == 1
+        assert retry_all(site).in_place == 1
+        site.strict = False
+
+        report = flusher.flush()
+
+    assert (report.delivered, report.pending_after) == (1, 0)
 
 
 def test_retry_of_what_is_refused_again_is_listed_once(site: Site) -> None:

@@ -260,8 +260,8 @@ class Backlog:
         for record in records:
             event_id = self._log.event_id(record)
             if event_id not in shared:
-                # It was just being written when the ids were looked through, or it had been set
-                # aside and is pending again. The next pass will know it.
+                # It was just being written when the ids were looked through; or it is pending
+                # again, and who made it so died before a note said so. The next pass will know it.
                 shared.stale = True
                 self.complete = False
                 continue

@@ -249,6 +249,7 @@ class _Pass:
         self._log = log
         self._notes = flusher._notes
         self._clock = flusher._clock
+        self._shared = flusher._shared
         self._monotonic = time.monotonic
         self._max_events = max_events
         self._progress = progress
@@ -314,7 +315,7 @@ class _Pass:
             flusher._order,
             [KIND_OF[kind] for kind in flusher._priorities],
             flusher._live_first,
-            flusher._shared,
+            self._shared,
             self._add_to_total,
             self._check_reading,
         )
@@ -326,6 +327,9 @@ class _Pass:
             if self._total:
                 # Now, since nothing may delay a note once the server has spoken.
                 self._notes.update()
+                if self._notes.has_retried():
+                    # What is pending again may never have been looked at.
+                    self._shared.stale = True
                 self._api.teach_time(self._clock)
                 self._drain()
             stop = self._verdicts.left_behind(self._sender.last_failure)

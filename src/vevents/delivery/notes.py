@@ -103,6 +103,7 @@ class Notes:
         self.clocks: dict[int, int] = {}
         self._clock_seqs: dict[int, int] = {}
         self._totals_seq = 0
+        self._has_retried = False
         # Bytes that may be written until somebody has to look; none before the first look.
         self._room = 0
         self._next_seq = 0
@@ -117,6 +118,11 @@ class Notes:
         with self._lock:
             self._update()
         return self
+
+    def has_retried(self) -> bool:
+        """Whether a note says that records are pending again, read since this was last asked."""
+        retried, self._has_retried = self._has_retried, False
+        return retried
 
     def expire(self) -> None:
         """Let the next use begin with an update: another process may have written since."""
@@ -251,6 +257,8 @@ class Notes:
 
     def _fold(self, seq: int, note: Note) -> None:
         self._next_seq = seq + 1
+        if note.get("kind") == "retried":
+            self._has_retried = True
         # A note that is not as it should be must not keep the others, and the events, back.
         with suppress(KeyError, TypeError, ValueError):
             self._take(seq, note)
