@@ -301,7 +301,7 @@ def events(draw):
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(event=events(), choice=st.randoms(use_true_random=False))
 def test_the_bytes_are_those_of_the_codec(builder, event, choice):
     event.validate()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vevents.codec import PayloadError, decode, encode, header_id
@@ -34,9 +34,6 @@ from vevents.wire import event_to_json, payload_to_json, required_frames
 
 UUID = "5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa"
 MOMENT = datetime(2026, 10, 1, tzinfo=UTC)
-
-# Whether a machine is fast is not what is tested here.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Strings of everything that UTF-8 can hold: no surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -155,7 +152,6 @@ def decoded(payload: bytes, event: Event) -> Event:
     return decode(payload, event_id=event.event_id if in_header else UUID, timestamp=MOMENT)
 
 
-@patient
 @given(events())
 def test_a_valid_event_comes_back(event: Event) -> None:
     event.validate()
@@ -167,7 +163,6 @@ def test_a_valid_event_comes_back(event: Event) -> None:
     assert decoded(encode(found), found) == found
 
 
-@patient
 @given(events())
 def test_any_msgpack_reader_can_read_a_payload(event: Event) -> None:
     fields_read = msgpack.unpackb(encode(event), strict_map_key=True)
@@ -179,7 +174,6 @@ def test_any_msgpack_reader_can_read_a_payload(event: Event) -> None:
     assert ("eventId" in fields_read) == (header_id(event.event_id) is None)
 
 
-@patient
 @given(events(), st.sets(st.integers(0, 20)))
 def test_what_is_sent_is_json_and_a_valid_event(event: Event, uploaded: set[int]) -> None:
     refs = required_frames(event)
@@ -232,7 +226,6 @@ def short_way(payload: bytes, use_case_id: str | None) -> tuple[bytes, bool] | N
     )
 
 
-@patient
 @given(events(), st.none() | ids)
 def test_both_ways_to_json_give_the_same(event: Event, use_case_id: str | None) -> None:
     payload = encode(event)
@@ -252,7 +245,7 @@ float32_bits = st.randoms(use_true_random=False).map(
 )
 
 
-@settings(patient, max_examples=500)
+@settings(max_examples=500)
 @given(float32_bits)
 def test_a_float32_is_written_with_the_fewest_digits_that_name_it(bits: int) -> None:
     raw = struct.pack("<I", bits)
@@ -300,13 +293,11 @@ def is_event_or_refused(payload: bytes) -> None:
         assert found is None or found[0] == long_way(payload, use_case_id)
 
 
-@patient
 @given(st.binary())
 def test_bytes_are_an_event_or_refused(payload: bytes) -> None:
     is_event_or_refused(payload)
 
 
-@patient
 @given(events(), st.data())
 def test_a_damaged_payload_is_an_event_or_refused(event: Event, data: st.DataObject) -> None:
     payload = bytearray(encode(event))
@@ -343,7 +334,6 @@ names = st.sampled_from(
 )
 
 
-@patient
 @given(
     st.dictionaries(
         names, shapes | st.lists(st.dictionaries(names, shapes, max_size=3), max_size=2)

@@ -117,7 +117,6 @@ class RefusedEvents(RuleBasedStateMachine):
 
 TestRefusedEvents = RefusedEvents.TestCase
 TestRefusedEvents.settings = settings(
-    deadline=None,
     max_examples=8,
     stateful_step_count=15,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

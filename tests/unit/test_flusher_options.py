@@ -466,7 +466,8 @@ keys = st.sampled_from(
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.dictionaries(keys, values) | values, st.booleans())
 def test_no_payload_whatever_stops_a_pass(tmp_path: Path, payload: Any, typed: bool) -> None:

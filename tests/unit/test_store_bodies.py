@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vevents import codec
@@ -423,7 +423,7 @@ _IMAGE = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.dictionaries(_FIELDS, _JSON), st.lists(_IMAGE, max_size=2))
 def test_any_body_becomes_an_event_or_is_refused(
     fields: dict[str, Any], images: list[dict[str, Any]]
