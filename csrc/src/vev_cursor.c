@@ -17,17 +17,6 @@ enum { WINDOW_SIZE = 256 * 1024 };
 
 /* ---- the list of live segments ---- */
 
-/* An unreadable head is a segment that is not there; its gap counts as lost. */
-static bool read_head(vev_ring *ring, uint32_t segment, vev_listed *out)
-{
-    uint8_t bytes[VEV_HEAD_BYTES];
-    const vev_geometry *geometry = &ring->file.geometry;
-    *out = (vev_listed){.segment = segment};
-    return ring->io->read(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment), bytes,
-                          sizeof bytes) == VEV_OK &&
-           vev_head_read(bytes, ring->file.uuid, geometry, &out->head);
-}
-
 vev_status vev_ring_list(vev_ring *ring)
 {
     const vev_geometry *geometry = &ring->file.geometry;
@@ -39,26 +28,18 @@ vev_status vev_ring_list(vev_ring *ring)
             return status;
     }
     vev_ledger *ledger = &ring->listed_ledger;
-    if (!vev_ledger_latest(ring->region, ring->file.uuid, ledger))
+    bool accounted = vev_ledger_latest(ring->region, ring->file.uuid, ledger);
+    if (!accounted)
         *ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
+    vev_listed_find(ring, accounted ? ledger->floor_generation : UINT64_MAX, !ring->readonly,
+                    ring->cached);
     uint32_t count = 0;
     for (uint32_t s = 0; s < geometry->segment_count; s++) {
-        bool valid = true;
-        vev_listed *cached = &ring->cached[s];
-        if (ring->readonly) {
-            valid =
-                read_head(ring, s, cached) && cached->head.generation >= ledger->floor_generation;
-        } else {
-            uint64_t generation = atomic_load(&ring->live->generations[s]);
-            if (generation == 0 || generation & VEV_GENERATION_RECLAIMED)
-                continue;
-            if (cached->head.generation != generation || !cached->head.sealed)
-                valid = read_head(ring, s, cached) && cached->head.generation == generation;
-        }
-        if (valid)
-            ring->listed[count++] = *cached;
-        else
-            memset(cached, 0, sizeof *cached);
+        uint64_t generation = ring->cached[s].head.generation;
+        if (ring->readonly ? generation > 0
+                           : vev_ring_is_living(ring, s) &&
+                                 generation == atomic_load(&ring->live->generations[s]))
+            ring->listed[count++] = ring->cached[s];
     }
     ring->listed_count = vev_listed_order(ring->listed, count, geometry, ledger);
     return VEV_OK;

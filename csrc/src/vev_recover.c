@@ -138,6 +138,53 @@ static vev_status write_file_header(vev_ring *ring)
     return status;
 }
 
+uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor, vev_listed *known)
+{
+    const vev_io *io = ring->io;
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_head head;
+    uint32_t oldest = segment;
+    /* An unreadable head is a segment that is not there, unless another one names its lap; else its
+     * gap counts as lost. */
+    if (io->read(io->ctx, ring->fd, vev_segment_offset(geometry, segment), block, sizeof block) ||
+        !vev_head_read(block, ring->file.uuid, geometry, &head) ||
+        head.generation < known[segment].head.generation)
+        return segment;
+    bool heard = head.generation == known[segment].head.generation && !known[segment].head.sealed;
+    known[segment] = (vev_listed){.segment = segment, .head = head};
+    uint32_t count = heard ? 0 : vev_past_count(block, ring->file.uuid, &head);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t named;
+        if (!vev_past_read(block, geometry, i, &named, &head) || head.generation < floor ||
+            head.generation <= known[named].head.generation)
+            continue;
+        known[named] = (vev_listed){.segment = named, .head = head};
+        oldest = named;
+    }
+    return oldest;
+}
+
+void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known)
+{
+    uint32_t count = ring->file.geometry.segment_count;
+    bool looked[VEV_SEGMENT_MAX_COUNT] = {false};
+    /* The newest one names most others, and stands where this says, or a little further. */
+    uint32_t start = (uint32_t)(atomic_load(&ring->live->active) & 1023u);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t segment = (start + VEV_SEGMENT_MAX_COUNT * count - i) % count;
+        if ((known[segment].head.sealed && known[segment].head.generation >= floor) ||
+            (living && !vev_ring_is_living(ring, segment)))
+            continue;
+        /* From each on to the oldest that it names: all are named by what is read, whichever that
+         * is, so that every opening finds the same laps. */
+        while (!looked[segment]) {
+            looked[segment] = true;
+            segment = vev_listed_learn(ring, segment, floor, known);
+        }
+    }
+}
+
 static int by_generation(const void *a, const void *b)
 {
     uint64_t x = ((const vev_listed *)a)->head.generation;
@@ -418,16 +465,16 @@ static vev_status rebuild(vev_ring *ring)
     }
 
     vev_listed *listed = ring->listed;
-    uint32_t count = 0;
-    for (uint32_t s = 0; s < geometry->segment_count; s++) {
-        uint8_t bytes[VEV_HEAD_BYTES];
-        if (io->read(io->ctx, ring->fd, vev_segment_offset(geometry, s), bytes, sizeof bytes) ==
-                VEV_OK &&
-            vev_head_read(bytes, ring->file.uuid, geometry, &listed[count].head))
-            listed[count++].segment = s;
-    }
     vev_ledger ledger;
-    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
+    bool accounted = vev_ledger_latest(ring->region, ring->file.uuid, &ledger);
+    /* Without a ledger nothing says what of the past is reclaimed, and only heads count. */
+    memset(ring->cached, 0, sizeof ring->cached);
+    vev_listed_find(ring, accounted ? ledger.floor_generation : UINT64_MAX, false, ring->cached);
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < geometry->segment_count; s++)
+        if (ring->cached[s].head.generation > 0)
+            listed[count++] = ring->cached[s];
+    if (!accounted) {
         /* Both copies broken: what was reclaimed before the oldest head is of unknown fate. */
         ledger = (vev_ledger){.version = 1, .floor_generation = 1, .floor_seq = 1};
         if (count > 0) {
@@ -447,6 +494,9 @@ static vev_status rebuild(vev_ring *ring)
     count = vev_listed_order(listed, count, geometry, &ledger);
     for (uint32_t i = 0; i < count; i++)
         atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
+    if (count > 0) /* it is mended below */
+        memset(&ring->cached[listed[count - 1].segment], 0, sizeof *ring->cached);
+    memcpy(ring->reclaimer->cached, ring->cached, sizeof ring->cached);
 
     vev_status status;
     uint64_t last_seq;

@@ -457,7 +457,9 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
     return VEV_OK;
 }
 
-static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation, uint64_t base_seq)
+/* `before` is the span of the lap that was sealed for this one; NULL when there is none. */
+static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation, uint64_t base_seq,
+                           const vev_span *before)
 {
     uint64_t salt;
     vev_status status = vev_random_bytes(&salt, sizeof salt);
@@ -479,6 +481,8 @@ static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation
     if (dictionary)
         memcpy(span->base + VEV_HEADER_BLOCK, dictionary->bytes, dictionary->size);
     vev_head_write(span->base, &ring->file, &head);
+    if (before)
+        vev_past_write(span->base, &ring->file, &head, before->base, before->segment);
     /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
      * is taken again, since it carries no generation but the next one. */
     atomic_store(&ring->live->generations[segment], generation);
@@ -820,7 +824,7 @@ vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base
 {
     uint32_t segment;
     vev_status status = take_free_segment(ring, true, &segment);
-    return status ? status : activate(ring, segment, generation, base_seq);
+    return status ? status : activate(ring, segment, generation, base_seq, NULL);
 }
 
 /* Put the end word behind the last record. Returns how many records the segment holds. */
@@ -894,7 +898,7 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
         atomic_store(&live->spare, segment + 1);
     }
     uint32_t count = seal(ring, span);
-    return activate(ring, segment, generation + 1, span->lap.base_seq + count);
+    return activate(ring, segment, generation + 1, span->lap.base_seq + count, span);
 }
 
 /* Go on to the next segment, unless somebody has done so since `seen_generation`. */

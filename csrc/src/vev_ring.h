@@ -132,7 +132,7 @@ typedef struct vev_ring {
     vev_listed listed[VEV_SEGMENT_MAX_COUNT];
     uint32_t listed_count;
     vev_ledger listed_ledger;                 /* as of when they were listed */
-    vev_listed cached[VEV_SEGMENT_MAX_COUNT]; /* by segment */
+    vev_listed cached[VEV_SEGMENT_MAX_COUNT]; /* what was learned of each segment, last */
     uint64_t unreadable_since_ns;             /* 0: all that was read could be */
     uint64_t unreadable_at;                   /* the place in the file that showed it */
     uint8_t *window;                          /* bytes of the data area being read */
@@ -166,6 +166,21 @@ typedef struct vev_ring_options {
 
 /* ---- vev_recover.c ---- */
 
+/* Learn which lap a segment holds, from its head, and which ones others hold, from the past that
+ * stands beside it: those from generation `floor` on, as the ledger on the disk has it. `known` is by
+ * segment; what is newer there stays. Returns the segment of the oldest lap that was news, or `segment`
+ * itself. */
+uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor,
+                          vev_listed *known);
+/* Learn them all, or those only that are living as the live area has it, reading as few heads as that
+ * takes. What is sealed in `known` and not below the floor counts as known. */
+void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known);
+/* Whether a segment holds a lap that has not been reclaimed, by the live area. */
+static inline bool vev_ring_is_living(const vev_ring *ring, uint32_t segment)
+{
+    uint64_t generation = atomic_load(&ring->live->generations[segment]);
+    return generation != 0 && !(generation & VEV_GENERATION_RECLAIMED);
+}
 /* Sort heads by age, keep those that can be of one history (a damaged file may claim anything), and
  * set their end_seq. Returns how many are kept. */
 uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry *geometry,

@@ -2,11 +2,13 @@
 #include "vev_segment.h"
 
 #include "vev_crc32c.h"
+#include "vev_record.h"
 
 #define FILE_MAGIC "VEVRING\n"
 #define LEDGER_MAGIC "VEVLEDG\n"
 #define HEAD_MAGIC "VEVSEGM\n"
 #define SEAL_MAGIC "VEVSEAL\n"
+#define PAST_MAGIC "VEVPAST\n"
 enum { FORMAT_VERSION = 1 };
 
 bool vev_geometry_make(vev_geometry *geometry, uint64_t file_size, uint32_t segment_size,
@@ -232,6 +234,17 @@ void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation
     memcpy(segment + VEV_HEAD_SEAL, bytes, sizeof bytes);
 }
 
+static bool head_makes_sense(const vev_head *head, const vev_geometry *geometry)
+{
+    return head->generation > 0 && head->generation < 1ull << 53 && head->base_seq > 0 &&
+           head->base_seq < 1ull << 62 && head->dictionary_size <= geometry->dictionary_capacity;
+}
+
+static bool seal_makes_sense(const vev_head *head, const vev_geometry *geometry)
+{
+    return head->record_count <= geometry->max_records && head->data_end <= geometry->data_size;
+}
+
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out)
 {
@@ -244,19 +257,86 @@ bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geome
     head_out->dictionary_size = vev_load32(bytes + 32);
     head_out->dictionary_crc = vev_load32(bytes + 36);
     head_out->salt = vev_load64(bytes + 40);
-    if (head_out->generation == 0 || head_out->generation >= 1ull << 53 ||
-        head_out->base_seq == 0 || head_out->base_seq >= 1ull << 62 ||
-        head_out->dictionary_size > geometry->dictionary_capacity)
+    if (!head_makes_sense(head_out, geometry))
         return false;
     const uint8_t *seal = bytes + VEV_HEAD_SEAL;
     head_out->record_count = vev_load32(seal + 16);
     head_out->data_end = vev_load32(seal + 20);
-    head_out->sealed = memcmp(seal, SEAL_MAGIC, 8) == 0 &&
-                       vev_load32(seal + 24) == block_crc(uuid, seal, 24) &&
-                       vev_load64(seal + 8) == head_out->generation &&
-                       head_out->record_count <= geometry->max_records &&
-                       head_out->data_end <= geometry->data_size;
+    head_out->sealed =
+        memcmp(seal, SEAL_MAGIC, 8) == 0 && vev_load32(seal + 24) == block_crc(uuid, seal, 24) &&
+        vev_load64(seal + 8) == head_out->generation && seal_makes_sense(head_out, geometry);
     return true;
+}
+
+/* Past: magic 0, count 8, crc 12 over 0..11 and the laps, these from 16 on. A lap: generation 0,
+ * base seq 8, salt 16, count 24, end 28, dictionary crc 32, dictionary size 36, segment 38. */
+enum { PAST_LAPS = 16, PAST_LAP = 40 };
+VEV_STATIC_ASSERT(VEV_HEAD_PAST + PAST_LAPS + VEV_PAST_MAX * PAST_LAP <= VEV_HEADER_BLOCK,
+                  "the past fits into its block");
+
+uint32_t vev__past_max = VEV_PAST_MAX;
+
+/* Bound to the lap's salt: what a power cut left of a lap that had the same generation names laps as
+ * they were in another history. */
+static uint32_t past_crc(const uint8_t *past, const uint8_t uuid[16], const vev_head *head,
+                         uint32_t count)
+{
+    uint32_t seed = vev_lap_seed(uuid, head->generation, head->salt);
+    return vev_crc32c(vev_crc32c(seed, past, 12), past + PAST_LAPS, (size_t)count * PAST_LAP);
+}
+
+void vev_past_write(uint8_t block[VEV_HEADER_BLOCK], const vev_file_header *file,
+                    const vev_head *head, const uint8_t before[VEV_HEADER_BLOCK],
+                    uint32_t before_segment)
+{
+    uint8_t past[VEV_HEADER_BLOCK - VEV_HEAD_PAST] = {0};
+    vev_head last;
+    uint32_t count = 0;
+    if (vev_head_read(before, file->uuid, &file->geometry, &last) && last.sealed) {
+        uint8_t *lap = past + PAST_LAPS;
+        vev_store64(lap, last.generation);
+        vev_store64(lap + 8, last.base_seq);
+        vev_store64(lap + 16, last.salt);
+        vev_store32(lap + 24, last.record_count);
+        vev_store32(lap + 28, last.data_end);
+        vev_store32(lap + 32, last.dictionary_crc);
+        vev_store32(lap + 36, last.dictionary_size | before_segment << 16);
+        uint32_t further = VEV_MIN(vev_past_count(before, file->uuid, &last), vev__past_max - 1);
+        memcpy(lap + PAST_LAP, before + VEV_HEAD_PAST + PAST_LAPS, (size_t)further * PAST_LAP);
+        count = 1 + further;
+    }
+    memcpy(past, PAST_MAGIC, 8);
+    vev_store32(past + 8, count);
+    vev_store32(past + 12, past_crc(past, file->uuid, head, count));
+    memcpy(block + VEV_HEAD_PAST, past, PAST_LAPS + (size_t)count * PAST_LAP);
+}
+
+uint32_t vev_past_count(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
+                        const vev_head *head)
+{
+    const uint8_t *past = block + VEV_HEAD_PAST;
+    uint32_t count = vev_load32(past + 8);
+    return memcmp(past, PAST_MAGIC, 8) == 0 && count <= VEV_PAST_MAX &&
+                   vev_load32(past + 12) == past_crc(past, uuid, head, count)
+               ? count
+               : 0;
+}
+
+bool vev_past_read(const uint8_t block[VEV_HEADER_BLOCK], const vev_geometry *geometry, uint32_t i,
+                   uint32_t *segment_out, vev_head *head_out)
+{
+    const uint8_t *lap = block + VEV_HEAD_PAST + PAST_LAPS + (size_t)i * PAST_LAP;
+    *head_out = (vev_head){.generation = vev_load64(lap),
+                           .base_seq = vev_load64(lap + 8),
+                           .salt = vev_load64(lap + 16),
+                           .record_count = vev_load32(lap + 24),
+                           .data_end = vev_load32(lap + 28),
+                           .dictionary_crc = vev_load32(lap + 32),
+                           .dictionary_size = vev_load32(lap + 36) & 0xffffu,
+                           .sealed = true};
+    *segment_out = vev_load32(lap + 36) >> 16;
+    return *segment_out < geometry->segment_count && head_makes_sense(head_out, geometry) &&
+           seal_makes_sense(head_out, geometry);
 }
 
 static uint32_t map_check(uint32_t states, uint32_t seed, uint32_t word_index)

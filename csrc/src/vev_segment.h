@@ -139,6 +139,24 @@ bool vev_head_identify(const uint8_t *bytes, uint64_t file_size, vev_file_header
 bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geometry *geometry,
                    vev_head *head_out);
 
+/* The past: which laps came before this one, newest first, so that one block tells what else would
+ * have to be read from a block in each of their segments (docs/design/0014). */
+enum { VEV_HEAD_PAST = 256, VEV_PAST_MAX = 95 };
+/* How many laps are named in a past that is written. Tests shorten it. */
+extern uint32_t vev__past_max;
+
+/* Write the past into the block of a lap that begins: the sealed lap of `before`, the block of
+ * `before_segment`, and what that one names. */
+void vev_past_write(uint8_t block[VEV_HEADER_BLOCK], const vev_file_header *file,
+                    const vev_head *head, const uint8_t before[VEV_HEADER_BLOCK],
+                    uint32_t before_segment);
+/* How many laps a block names whose own head is `head`. */
+uint32_t vev_past_count(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
+                        const vev_head *head);
+/* The `i`-th of them. False when it makes no sense. */
+bool vev_past_read(const uint8_t block[VEV_HEADER_BLOCK], const vev_geometry *geometry, uint32_t i,
+                   uint32_t *segment_out, vev_head *head_out);
+
 /* State map: 64-bit words of 16 records, 2 bits each in the low half; the high half is a checksum
  * over lap, index and states. A word that does not check reads as all pending: at worst a record is
  * delivered twice, which the server takes as one, and never is one forgotten. */

@@ -95,6 +95,29 @@ class RingFile:
                 found.append((generation, base_seq, segment))
         return sorted(found)
 
+    def past(self, segment: int) -> list[tuple[int, int, int]]:
+        """The laps that the head in `segment` names, as laps() has them, newest first."""
+        start = 65536 + segment * self.segment_size
+        block = self.data[start : start + 4096]
+        count, crc = struct.unpack_from("<II", block, 264)
+        laps = block[272 : 272 + 40 * count]
+        seed = self._seed(*struct.unpack_from("<Q24xQ", block, 8))
+        if block[256:264] != b"VEVPAST\n" or crc32c(block[256:268] + laps, seed) != crc:
+            return []
+        named = []
+        for generation, base_seq, salt, records, end, _, _, place in struct.iter_unpack(
+            "<QQQIIIHH", laps
+        ):
+            at = 65536 + place * self.segment_size
+            if generation >= self.floor:
+                assert struct.unpack_from("<Q", self.data, at + 40) == (salt,)
+                assert struct.unpack_from("<QII", self.data, at + 136) == (generation, records, end)
+                named.append((generation, base_seq, place))
+        return named
+
+    def _seed(self, generation: int, salt: int) -> int:
+        return crc32c(struct.pack("<QQ", generation, salt), crc32c(self.uuid))
+
     def records(self) -> Iterator[RingRecord]:
         for generation, base_seq, segment in self.laps():
             yield from self._lap(generation, base_seq, segment)
@@ -112,7 +135,7 @@ class RingFile:
             ),
             2: zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS),
         }
-        seed = crc32c(head[40:48], crc32c(struct.pack("<Q", generation), crc32c(self.uuid)))
+        seed = self._seed(generation, _u64(head, 40))
         data_at = start + self.data_offset
         offset = expected = 0
         while offset <= self.data_size - 8:
@@ -196,6 +219,11 @@ def _mix(x: int) -> int:
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
     x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
     return x ^ x >> 31
+
+
+def _u64(block: bytes, offset: int) -> int:
+    value: int = struct.unpack_from("<Q", block, offset)[0]
+    return value
 
 
 def _u32(block: bytes, offset: int) -> int:

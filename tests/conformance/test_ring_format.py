@@ -79,4 +79,6 @@ def test_second_reader_after_many_laps(tmp_path: Path) -> None:
     assert ring.evicted == stats.evicted
     assert ring.floor_seq == stats.first_seq == ours[0][0]
     assert [(r.seq, r.payload) for r in records] == ours
+    laps = ring.laps()
+    assert ring.past(laps[-1][2]) == laps[-2::-1]
     assert all(r.flags == 2 and r.wall_ns == 1767323045678901000 for r in records)
