@@ -13,7 +13,11 @@
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-enum { WINDOW_SIZE = 256 * 1024 };
+/* Bytes of the data area that are read at once: few at first, since a record or two may be all that is
+ * wanted, and more with every step of a reader who goes on. */
+enum { WINDOW_MIN = 16 * 1024, WINDOW_MAX = 256 * 1024 };
+/* Likewise of the state map. */
+enum { MAP_PIECE = 4096 };
 
 /* ---- the list of live segments ---- */
 
@@ -95,7 +99,12 @@ static vev_status load_window(vev_ring *ring, const vev_listed *listed, uint32_t
         offset >= ring->window_offset &&
         (uint64_t)offset + size <= (uint64_t)ring->window_offset + ring->window_size)
         return VEV_OK;
-    uint32_t wanted = VEV_MIN(VEV_MAX(size, (uint32_t)WINDOW_SIZE), geometry->data_size - offset);
+    bool goes_on = ring->window_generation == listed->head.generation &&
+                   offset >= ring->window_offset &&
+                   offset - ring->window_offset <= ring->window_size;
+    uint32_t wanted =
+        goes_on ? VEV_MIN(2 * ring->window_size, (uint32_t)WINDOW_MAX) : (uint32_t)WINDOW_MIN;
+    wanted = VEV_MIN(VEV_MAX(size, wanted), geometry->data_size - offset);
     if (ring->window_capacity < wanted) {
         uint8_t *grown = realloc(ring->window, wanted);
         if (!grown)
@@ -261,14 +270,16 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
 
 /* ---- states ---- */
 
-/* What of it cannot be read does not check, and says pending. */
-static vev_status load_map(vev_ring *ring, const vev_listed *listed)
+/* Have a part of a segment's state map in memory. What of it cannot be read does not check, and says
+ * pending. */
+static vev_status load_map(vev_ring *ring, const vev_listed *listed, uint32_t from, uint32_t to)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t unreadable;
     return vev_io_read_around(ring->io, ring->fd,
-                              vev_segment_offset(geometry, listed->segment) + geometry->map_offset,
-                              ring->map, (size_t)vev_map_words(geometry) * 8, &unreadable);
+                              vev_segment_offset(geometry, listed->segment) + geometry->map_offset +
+                                  from,
+                              ring->map + from, to - from, &unreadable);
 }
 
 static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t index)
@@ -303,7 +314,7 @@ static vev_status count_unfinished(vev_ring *ring, const vev_listed *listed, uin
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
                           uint64_t counts[4], uint64_t *unfinished_out)
 {
-    vev_status status = load_map(ring, listed);
+    vev_status status = load_map(ring, listed, 0, vev_map_words(&ring->file.geometry) * 8);
     if (status)
         return status;
     vev_map_count(ring->map,
@@ -521,15 +532,11 @@ static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
 static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading *r)
 {
     vev_lap lap = lap_of(ring, listed);
+    const uint32_t map_size = vev_map_words(&ring->file.geometry) * 8;
+    uint32_t map_from = 0, map_to = 0;
     vev_status status = load_dictionary(ring, listed);
-    if (!status)
-        status = load_map(ring, listed);
     if (status)
         return status;
-    /* The map is zeroed after the segment is marked as reclaimed: asked now, it tells a good map. */
-    if (!ring->readonly &&
-        atomic_load(&ring->live->generations[listed->segment]) != listed->head.generation)
-        return VEV_OK;
     if (!listed->head.sealed || may_come_back(ring))
         ring->window_generation = 0; /* it may have grown since, or be readable again */
     uint32_t offset = 0, index = 0;
@@ -554,6 +561,19 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
                 return status;
         }
         if (s.kind == STEP_RECORD) {
+            uint32_t at = s.index / 16 * 8;
+            if (at < map_from || at >= map_to) {
+                map_from = at / MAP_PIECE * MAP_PIECE;
+                map_to = VEV_MIN(map_from + MAP_PIECE, map_size);
+                status = load_map(ring, listed, map_from, map_to);
+                if (status)
+                    return status;
+                /* It is zeroed after the segment is marked as reclaimed: asked now, this tells a
+                 * good one. */
+                if (!ring->readonly && atomic_load(&ring->live->generations[listed->segment]) !=
+                                           listed->head.generation)
+                    return VEV_OK;
+            }
             uint32_t state = state_of(ring, &lap, s.index);
             uint64_t seq = s.header.seq;
             bool bad = false;

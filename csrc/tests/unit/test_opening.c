@@ -275,6 +275,33 @@ static void seal_that_is_wrong(void)
     vev_log_close(log);
 }
 
+/* The first event of a segment of 8 MiB, whose state map has 64 KiB: the ring's header is mapped, and of
+ * the rest are read the head, a dictionary of at most 16 KiB, and the beginnings. */
+static void first_read_takes_little(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    options.events_size = 33 << 20;
+    options.segment_size = 8 << 20;
+    options.level = VEV_LEVEL_RAW;
+    vev_log *log = open_counting(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 40000);
+    taken.bytes = 0;
+    uint8_t buffer[512];
+    vev_record record;
+    size_t count;
+    uint64_t next;
+    OK(vev_log_read(log, VEV_EVENTS, 0, 1, &record, 1, buffer, sizeof buffer, &count, &next));
+    CHECK(count == 1 && record.seq == 1 && taken.bytes <= (4 + 16 + 4 + 16) << 10);
+    /* States behind the first piece of the map. */
+    uint64_t some[] = {3, 17000, 39999}, first, last;
+    OK(vev_log_mark(log, VEV_EVENTS, some, 3, VEV_DELIVERED, NULL));
+    CHECK(read_all(log, VEV_EVENTS, 1 << VEV_DELIVERED, &first, &last) == 3);
+    CHECK(first == 3 && last == 39999);
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == 39997);
+    vev_log_close(log);
+}
+
 /* What a power cut left of a lap that had the same generation, in the block of the one that has it now. */
 static void past_of_another_history(void)
 {
@@ -308,6 +335,7 @@ int main(void)
     RUN(newest_lap_behind_a_lost_ledger);
     RUN(no_past_without_a_ledger);
     RUN(seal_that_is_wrong);
+    RUN(first_read_takes_little);
     RUN(past_of_another_history);
     end_tests();
     return 0;
