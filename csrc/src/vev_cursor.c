@@ -251,7 +251,7 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
     vev_status status = load_window(ring, listed, 0, data_size, true);
     if (status)
         return status;
-    uint32_t next = vev_record_resync(ring->window, data_size, lap, offset, index);
+    uint32_t next = vev_record_resync(ring->window, data_size, data_size, lap, offset, index);
     if (next == data_size) {
         out->index = listed->head.sealed ? VEV_MAX(index, listed->head.record_count) : index;
         return VEV_OK;

@@ -7,15 +7,13 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "vev_clock.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
-#endif
-#ifndef FALLOC_FL_ZERO_RANGE /* musl's fcntl.h leaves it out */
-#define FALLOC_FL_ZERO_RANGE 16
 #endif
 
 static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
@@ -35,6 +33,8 @@ static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
         close(fd);
         return EINVAL; /* a fifo or a device in our place would block or lie */
     }
+    /* What is read here and there, heads and state maps, is not to bring along what stands behind it. */
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
     *fd_out = fd;
     return 0;
 }
@@ -118,18 +118,58 @@ static vev_status posix_read(void *ctx, int fd, uint64_t offset, void *buffer, s
     return 0;
 }
 
-static vev_status posix_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+/* Whether the file system knows for sure what was never written: an answer that leaves out what is in
+ * memory and not on the disk yet would cost records. */
+static bool knows_content(int fd)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return false;
+    switch ((uint32_t)fs.f_type) {
+    case 0xef53:     /* ext4 */
+    case 0xf2f52010: /* f2fs */
+    case 0x58465342: /* xfs */
+    case 0x9123683e: /* btrfs */
+    case 0x01021994: /* tmpfs */ return true;
+    default: return false;
+    }
+}
+
+static uint64_t posix_content(void *ctx, int fd, uint64_t offset, uint64_t size)
 {
     (void)ctx;
-    int rc;
-    do {
-        rc = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
-    } while (rc != 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
-        return errno;
-    return write_zeros(fd, offset, size);
+    enum { PARTS_MAX = 64 };
+    if (!knows_content(fd))
+        return size;
+    uint64_t end = offset + size, last = offset;
+    for (int part = 0; part < PARTS_MAX; part++) {
+        off_t data = lseek(fd, (off_t)last, SEEK_DATA);
+        if (data < 0 && errno == ENXIO) /* none up to the end of the file */
+            return last - offset;
+        if (data < 0)
+            return size;
+        if ((uint64_t)data >= end)
+            return last - offset;
+        off_t hole = lseek(fd, data, SEEK_HOLE);
+        if (hole <= data)
+            return size;
+        last = (uint64_t)hole;
+        if (last >= end)
+            return size;
+    }
+    return size;
+}
+
+static void posix_prefetch(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    (void)ctx;
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)size, POSIX_FADV_WILLNEED);
+}
+
+static void posix_forget(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    (void)ctx;
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
 }
 
 static vev_status posix_sync(void *ctx, int fd)
@@ -146,6 +186,9 @@ static vev_status posix_map(void *ctx, int fd, uint64_t offset, size_t size, boo
                    (off_t)offset);
     if (p == MAP_FAILED)
         return errno;
+    /* What is written was cleared before, so that it is in memory; what stands around it is not needed. */
+    if (writable)
+        (void)madvise(p, size, MADV_RANDOM);
     *base_out = p;
     return 0;
 }
@@ -354,11 +397,26 @@ vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size)
 
 vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size)
 {
+    /* The system keeps what is written at once as one page, and one byte that changes in it makes all of
+     * it be written to the flash again. So pieces are small; where much is cleared, all of it will be
+     * written soon, and fewer calls count for more. */
+    enum { SMALL = 4096, LARGE = 16384, MUCH = 256 * 1024 };
     static const uint8_t zeros[65536];
+    uint64_t piece = VEV_MAX(size >= MUCH ? LARGE : SMALL, vev_io_granule());
     vev_status status = VEV_OK;
-    for (uint64_t end = offset + size; !status && offset < end; offset += sizeof zeros)
-        status = io->write(io->ctx, fd, offset, zeros, VEV_MIN(sizeof zeros, end - offset));
+    for (uint64_t end = offset + size; !status && offset < end;) {
+        uint64_t here = VEV_MIN(piece - offset % piece, end - offset);
+        status = io->write(io->ctx, fd, offset, zeros, (size_t)here);
+        offset += here;
+    }
     return status;
+}
+
+uint32_t vev_io_granule(void)
+{
+    enum { LEAST = 4096, MOST = 65536 };
+    long page = sysconf(_SC_PAGESIZE);
+    return page <= LEAST ? LEAST : page >= MOST ? MOST : (uint32_t)page;
 }
 
 const vev_io vev_io_posix = {
@@ -369,7 +427,9 @@ const vev_io vev_io_posix = {
     .allocate = posix_allocate,
     .read = posix_read,
     .write = posix_write,
-    .zero = posix_zero,
+    .content = posix_content,
+    .prefetch = posix_prefetch,
+    .forget = posix_forget,
     .sync = posix_sync,
     .map = posix_map,
     .unmap = posix_unmap,

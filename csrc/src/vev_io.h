@@ -19,8 +19,14 @@ typedef struct vev_io {
     /* All `size` bytes or an error; bytes past the end of the file are EIO. */
     vev_status (*read)(void *ctx, int fd, uint64_t offset, void *buffer, size_t size);
     vev_status (*write)(void *ctx, int fd, uint64_t offset, const void *data, size_t size);
-    /* Make a range read as zero without reading it, its room still reserved. */
-    vev_status (*zero)(void *ctx, int fd, uint64_t offset, uint64_t size);
+    /* How much of a range, from its start, may be anything but zeros: behind it nothing was ever
+     * written. `size` where that is not known. */
+    uint64_t (*content)(void *ctx, int fd, uint64_t offset, uint64_t size);
+    /* A range is read next. Best effort. */
+    void (*prefetch)(void *ctx, int fd, uint64_t offset, uint64_t size);
+    /* A range is overwritten next: what the system has of it in memory is not needed. What is not on the
+     * disk yet is written, which may take its time. Best effort. */
+    void (*forget)(void *ctx, int fd, uint64_t offset, uint64_t size);
     vev_status (*sync)(void *ctx, int fd);
 
     /* Shared mapping; `offset` is a multiple of 64 KiB, so any page size does. */
@@ -63,9 +69,10 @@ vev_status vev_io_read_around(const vev_io *io, int fd, uint64_t offset, void *b
  * a new place. */
 vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size);
 
-/* Like `zero`, by writing zeros: the pages are in memory then, and dirty. A system has less work with
- * large pieces that are written than with page faults on what it has no page of. */
+/* Write zeros. By writing, and not through a mapping, which would have to read what is overwritten. */
 vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size);
+/* What a file is cleared by: a page of the system, and at least 4 KiB. */
+uint32_t vev_io_granule(void);
 
 /* The real thing. */
 extern const vev_io vev_io_posix;

@@ -1,5 +1,6 @@
 /* The helper thread of a log: whatever would make an append wait is done here before it is needed.
- * Background sync (of a RAM-first log: of its copy), page faults taken ahead of the tail, the next segment zeroed, old maps undone. */
+ * Background sync (of a RAM-first log: of its copy), segments cleared and page faults taken ahead of the
+ * tail, old maps undone. */
 #ifndef VEV_KEEPER_H
 #define VEV_KEEPER_H
 

@@ -392,7 +392,9 @@ bool vev__log_has_room(vev_log *log, int stream, size_t payload_size)
     uint64_t generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t used = (uint32_t)tail * 8ull + payload_size;
+    uint64_t behind = used + VEV_RECORD_OVERHEAD_MAX + VEV_RECORD_ALIGN;
     if (used > geometry->data_size - geometry->data_size / 64 ||
+        behind > atomic_load_explicit(&span->cleared, memory_order_relaxed) ||
         tail >> 32 > geometry->max_records - geometry->max_records / 64)
         return false;
     /* Where another process has gone on to the next segment, this one has to follow. */

@@ -146,13 +146,14 @@ bool vev_end_check(uint64_t word, const vev_lap *lap, uint32_t offset, uint32_t 
     return true;
 }
 
-uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, const vev_lap *lap,
-                           uint32_t from, uint32_t min_index)
+uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, uint32_t content,
+                           const vev_lap *lap, uint32_t from, uint32_t min_index)
 {
     /* Every place that looks like a record costs a checksum over the size it claims. A hostile file
      * could make every eighth byte claim the rest of the segment, so the sum is bounded. */
     uint64_t budget = 16ull * data_size + 65536;
-    for (uint32_t at = from; data_size >= 8 && at <= data_size - 8; at += VEV_RECORD_ALIGN) {
+    uint32_t end = VEV_MIN(content, data_size);
+    for (uint32_t at = from; end >= 8 && at <= end - 8; at += VEV_RECORD_ALIGN) {
         uint64_t word = vev_load64(data + at);
         uint32_t state = vev_word_state(word);
         if (state == VEV_WORD_END) {

@@ -7,7 +7,8 @@
  *               committed (size, crc)  <--release---+---recovery-->  hole (size, why, lost count)
  *     free (0)  --seal, compare-and-swap-->     end (count, crc)
  *
- * INV-1  Space behind the tail of an active segment is zero: a word of 0 means "free from here".
+ * INV-1  The word behind the last record of an active segment is zero: "free from here". What stands
+ *        further behind may be of an earlier lap (INV-10, vev_ring.c).
  * INV-2  A word, once reserved, is never free again in that lap; its size never changes.
  * INV-3  A committed word is stored after everything its checksum covers (release), so whoever sees
  *        it (acquire) sees the whole record.
@@ -22,6 +23,7 @@ enum {
     VEV_RECORD_HEADER = 40,
     VEV_RECORD_ALIGN = 8,
     VEV_ID_SIZE = 16,
+    VEV_RECORD_OVERHEAD_MAX = 64, /* header, id and padding */
     VEV_RAW_SIZE_MAX = 0x0fffffff,
     VEV_CODEC_RAW = 0,
     VEV_CODEC_ZSTD = 1,       /* with the segment's dictionary */
@@ -120,9 +122,10 @@ static inline const uint8_t *vev_record_payload(const uint8_t *record, const vev
 }
 
 /* Find the next genuine record or end at or behind `from`, with an index of at least `min_index`.
- * `data` is the whole data area. Work is bounded to a few times its size, whatever it holds.
+ * `data` is the whole data area, of which only the first `content` bytes may be anything but zero. Work
+ * is bounded to a few times its size, whatever it holds.
  * Returns its offset, or `data_size` when there is none. */
-uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, const vev_lap *lap,
-                           uint32_t from, uint32_t min_index);
+uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, uint32_t content,
+                           const vev_lap *lap, uint32_t from, uint32_t min_index);
 
 #endif

@@ -9,7 +9,8 @@
  *   - heads: a lap whose head is missing does not exist; its sequence numbers are lost, and counted
  *     so by the gap to the next head. A head without records is an empty segment.
  *   - the newest segment: the scan takes what checks, whatever stands between; INV-1 is restored by
- *     zeroing what is behind the last good record, and holes get a word that walkers can step over.
+ *     zeroing the rest of the page behind the last good record, and holes get a word that walkers can
+ *     step over. How far it was cleared is not known any more: from there on it is cleared again.
  *   - the state map: states beyond the last record belong to records that did not survive; they are
  *     cleared on disk before the numbers are given out again.
  * Sealed segments are not scanned here: damage in them is found when they are read.
@@ -22,7 +23,7 @@
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-enum { LIVE_MAGIC = 0x32564556, LIVE_REBUILDING = 0x44425552 };
+enum { LIVE_MAGIC = 0x33564556, LIVE_REBUILDING = 0x44425552 };
 
 /* ---- creating ---- */
 
@@ -36,8 +37,10 @@ static vev_status build_file(const vev_io *io, int fd, const vev_file_header *he
     vev_ledger ledger = {.version = 1, .floor_generation = 1, .floor_seq = 1};
     vev_ledger_write(region + VEV_AT_LEDGER + VEV_HEADER_BLOCK, header->uuid, &ledger);
     vev_status status = io->allocate(io->ctx, fd, header->geometry.file_size);
-    if (!status)
-        status = io->write(io->ctx, fd, 0, region, VEV_HEADER_REGION);
+    /* Page by page, for what the system takes at once it writes to the flash at once ever after: all of it
+     * whenever somebody appends, who writes to the live area. */
+    for (uint32_t at = 0; !status && at < VEV_HEADER_REGION; at += VEV_PIECE)
+        status = io->write(io->ctx, fd, at, region + at, VEV_PIECE);
     if (!status)
         status = io->sync(io->ctx, fd);
     free(region);
@@ -226,6 +229,8 @@ uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry
 typedef struct repair {
     vev_ring *ring;
     vev_span *span;
+    uint32_t content; /* of the data; behind it there are only zeros */
+    uint32_t cleared; /* up to where it is fit for appends, once scanned (INV-10) */
     bool changed;
 } repair;
 
@@ -234,7 +239,12 @@ static void set_map_states(repair *r, uint32_t from, uint32_t to, bool lost)
     const vev_geometry *geometry = &r->ring->file.geometry;
     for (uint32_t i = from; i < VEV_MIN(to, geometry->max_records); i++) {
         uint8_t *at = r->span->base + geometry->map_offset + i / 16 * 8;
-        uint32_t states = vev_map_states(vev_load64(at), r->span->lap.seed, i / 16);
+        uint64_t word = vev_load64(at);
+        if (word == 0 && !lost) {
+            i |= 15; /* nothing is known of any of its sixteen */
+            continue;
+        }
+        uint32_t states = vev_map_states(word, r->span->lap.seed, i / 16);
         uint32_t shift = i % 16 * 2;
         uint32_t present = states >> shift & 3u;
         uint32_t wanted =
@@ -288,7 +298,8 @@ static void scan_newest(repair *r)
             sealed = true;
             break;
         }
-        uint32_t next = vev_record_resync(data, geometry->data_size, &span->lap, offset, index);
+        uint32_t next =
+            vev_record_resync(data, geometry->data_size, r->content, &span->lap, offset, index);
         if (next == geometry->data_size)
             break;
         uint32_t next_index;
@@ -324,9 +335,12 @@ static void scan_newest(repair *r)
             r->changed = true;
         }
     }
+    r->cleared = geometry->data_size; /* sealed, or full: nothing is appended to it */
     if (!sealed && offset < geometry->data_size) {
         /* INV-1: a record that was only reserved, or torn, never was. */
-        uint32_t last = geometry->data_size;
+        uint64_t end = vev_align_up((uint64_t)offset + VEV_RECORD_ALIGN, VEV_CLEAR_MIN);
+        r->cleared = (uint32_t)VEV_MIN(end, (uint64_t)geometry->data_size);
+        uint32_t last = r->cleared;
         while (last > offset && data[last - 1] == 0)
             last--;
         if (last > offset) {
@@ -386,13 +400,19 @@ static vev_status go_on_in(vev_ring *ring, const vev_listed *newest)
     if (sigsetjmp(guard.jump, 0) == 0) {
         status = vev_ring_adopt(ring, newest->head.generation, newest->segment);
         if (!status) {
+            const vev_io *io = ring->io;
+            const vev_geometry *geometry = &ring->file.geometry;
             vev_span *span = atomic_load(&ring->current);
-            repair r = {.ring = ring, .span = span};
+            uint64_t at = vev_segment_offset(geometry, newest->segment) + geometry->data_offset;
+            uint64_t content = io->content(io->ctx, ring->fd, at, geometry->data_size);
+            content = VEV_MIN(vev_align_up(content, VEV_RECORD_ALIGN), geometry->data_size);
+            io->prefetch(io->ctx, ring->fd, at, content);
+            repair r = {.ring = ring, .span = span, .content = (uint32_t)content};
             scan_newest(&r);
+            vev_ring_set_cleared(ring, span, newest->head.generation, r.cleared);
             if (r.changed)
-                status =
-                    vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, span->base,
-                                                             ring->file.geometry.segment_size));
+                status = vev_ring_synced(ring,
+                                         io->sync_map(io->ctx, span->base, geometry->segment_size));
         }
         vev_guard_leave(&guard);
     } else {
@@ -422,7 +442,7 @@ static vev_status go_on_behind(vev_ring *ring, vev_listed newest)
                     .file_offset = at + geometry->data_offset,
                     .base_seq = newest.head.base_seq,
                     .max_records = geometry->max_records}};
-        repair r = {.ring = ring, .span = &span};
+        repair r = {.ring = ring, .span = &span, .content = geometry->data_size};
         scan_newest(&r);
         count = (atomic_load(&span.tail) >> 32) + unreadable / VEV_RECORD_HEADER + 2;
         count = VEV_MIN(count, (uint64_t)geometry->max_records);
@@ -457,6 +477,7 @@ static vev_status rebuild(vev_ring *ring)
     }
     live->magic = LIVE_REBUILDING;
     atomic_store(&live->spare, 0);
+    atomic_store(&live->cleared, 0);
     for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
         atomic_store(&live->generations[s], 0);
     for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
@@ -716,6 +737,7 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
 
 static void init_mutexes(vev_ring *ring)
 {
+    pthread_mutex_init(&ring->clear_mutex, NULL);
     pthread_mutex_init(&ring->roll_mutex, NULL);
     pthread_mutex_init(&ring->sync_mutex, NULL);
     pthread_mutex_init(&ring->read_mutex, NULL);
@@ -805,6 +827,7 @@ void vev_ring_close(vev_ring *ring)
         ring->dictionaries = next;
     }
     pthread_mutex_destroy(&ring->dictionary_mutex);
+    pthread_mutex_destroy(&ring->clear_mutex);
     pthread_mutex_destroy(&ring->roll_mutex);
     pthread_mutex_destroy(&ring->sync_mutex);
     pthread_mutex_destroy(&ring->read_mutex);

@@ -6,7 +6,7 @@
  * of known size, and nobody waits for it. When the segment has no room the writer seals it with an
  * end word and, under a lock that the system drops with its holder, activates the next.
  *
- *     segment:  free --zero--> spare --activate--> active --seal--> sealed --reclaim--> free
+ *     segment:  free --clear the front--> spare --activate--> active --seal--> sealed --reclaim--> free
  *
  * INV-7  A writer announces the generation it writes to in a cell of its process before it looks at
  *        the segment's generation again, and a reclaimer marks the generation as reclaimed before it
@@ -16,6 +16,12 @@
  *        end word before the successor exists: sequence numbers have no gaps and no doubles.
  * INV-9  durable_seq moves only after a sync that returned success and covered every record up to
  *        it; after one failed sync it does not move again until the log is opened anew.
+ * INV-10 A segment is cleared as it is written: `cleared` in the live area, which names the
+ *        generation, says up to where zeros have been put over what an earlier lap left. It is moved
+ *        only by who holds the segment's clear lock, after the zeros were written, and a place is
+ *        taken only if the word behind it lies before that mark. So whoever follows the words meets
+ *        none of an earlier lap, and nothing is ever cleared that somebody has taken. Who clears holds
+ *        a cell as well (INV-7), so that one who is stopped amid it never clears a later lap.
  */
 #include "vev_ring.h"
 
@@ -374,6 +380,7 @@ static vev_status try_map_span(vev_ring *ring, uint32_t segment, vev_span **span
         span->segment = segment;
         span->data = span->base + geometry->data_offset;
         atomic_store(&span->touched, 0);
+        atomic_store(&span->cleared, 0);
         *span_out = span;
         return VEV_OK;
     }
@@ -390,6 +397,9 @@ static vev_span *take_ready(vev_ring *ring, uint32_t segment)
         unmap_span(ring, span);
         span = NULL;
     }
+    /* Another process may have written a lap to it meanwhile. */
+    if (span && atomic_load(&ring->live->active) >> 10 != ring->ready_after)
+        atomic_store(&span->cleared, 0);
     return span;
 }
 
@@ -403,6 +413,109 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
             vev_clock_pause(turn);
     }
     return status;
+}
+
+/* ---- clearing ---- */
+
+enum { CLEARED_BITS = 24 };
+VEV_STATIC_ASSERT(VEV_SEGMENT_SIZE_MAX / 8 <= 1u << CLEARED_BITS, "every offset can be said");
+
+/* False when the mark is of another lap: whoever was going on to that one died. */
+static bool read_cleared(const vev_ring *ring, uint64_t generation, uint32_t *offset_out)
+{
+    uint64_t cleared = atomic_load(&ring->live->cleared);
+    uint32_t offset = (uint32_t)(cleared & ((1u << CLEARED_BITS) - 1)) * 8u;
+    *offset_out = VEV_MIN(offset, ring->file.geometry.data_size);
+    return cleared >> CLEARED_BITS == (generation & UINT64_MAX >> CLEARED_BITS);
+}
+
+static uint64_t cleared_make(uint64_t generation, uint32_t offset)
+{
+    return generation << CLEARED_BITS | offset / 8;
+}
+
+void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, uint32_t offset)
+{
+    atomic_store(&ring->live->cleared, cleared_make(generation, offset));
+    atomic_store_explicit(&span->cleared, offset, memory_order_release);
+}
+
+/* The least end of whole pages, seen from the data area, at or behind `offset` of it. */
+static uint32_t page_end(const vev_geometry *geometry, uint32_t offset)
+{
+    uint64_t end = vev_align_up((uint64_t)geometry->data_offset + offset, vev_io_granule());
+    return (uint32_t)VEV_MIN(end - geometry->data_offset, (uint64_t)geometry->data_size);
+}
+
+static vev_status wipe_data(const vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t at = vev_segment_offset(geometry, segment) + geometry->data_offset;
+    return to > from ? vev_io_wipe(ring->io, ring->fd, at + from, to - from) : VEV_OK;
+}
+
+/* What a lap needs before it can begin: no old head, dictionary or states, and some room. */
+static vev_status clear_front(const vev_ring *ring, uint32_t segment)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t at = vev_segment_offset(geometry, segment);
+    return vev_io_wipe(ring->io, ring->fd, at,
+                       geometry->data_offset + page_end(geometry, VEV_CLEAR_MIN));
+}
+
+typedef struct clearing {
+    uint64_t generation;
+    uint32_t wanted;
+} clearing;
+
+/* With the clear lock of the segment. */
+static vev_status clear_span(vev_ring *ring, vev_span *span, void *argument)
+{
+    const clearing *c = argument;
+    if (atomic_load(&span->generation) != c->generation)
+        return VEV_OK; /* not asked for any more */
+    if (atomic_load(&ring->live->generations[span->segment]) != c->generation)
+        return VEV_E_FULL; /* another process is a lap ahead (INV-7) */
+    uint64_t mark = atomic_load(&ring->live->cleared);
+    uint32_t from;
+    if (!read_cleared(ring, c->generation, &from))
+        return VEV_E_FULL;
+    uint32_t to = VEV_MAX(page_end(&ring->file.geometry, c->wanted), from);
+    vev_status status = wipe_data(ring, span->segment, from, to);
+    if (status) {
+        atomic_fetch_add(&ring->failed_clears, 1);
+        return status;
+    }
+    atomic_store(&ring->failed_clears, 0);
+    /* Fails when others went on to the next segment meanwhile: the mark is of that one then. */
+    if (!atomic_compare_exchange_strong(&ring->live->cleared, &mark,
+                                        cleared_make(c->generation, to)))
+        return VEV_E_FULL;
+    atomic_store_explicit(&span->cleared, to, memory_order_release);
+    return VEV_OK;
+}
+
+/* Have the active segment cleared up to an offset (INV-10). VEV_E_FULL: it is not the active one any more,
+ * or who is clearing it does not get on: go on in another one. */
+static vev_status clear_up_to(vev_ring *ring, uint32_t segment, uint64_t generation,
+                              uint32_t wanted)
+{
+    enum { WAIT_MS = 100 };
+    pthread_mutex_lock(&ring->clear_mutex);
+    const vev_span *current = atomic_load(&ring->current);
+    if (!current || atomic_load(&current->generation) != generation) {
+        pthread_mutex_unlock(&ring->clear_mutex); /* another thread waited and went on */
+        return VEV_OK;
+    }
+    vev_status status =
+        vev_io_lock(ring->io, ring->fd, VEV_LOCK_CLEAR + segment, VEV_LOCK_EXCLUSIVE, WAIT_MS);
+    if (!status) {
+        clearing c = {.generation = generation, .wanted = wanted};
+        status = on_current(ring, clear_span, &c);
+        (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_CLEAR + segment, VEV_LOCK_NONE);
+    }
+    pthread_mutex_unlock(&ring->clear_mutex);
+    return status == VEV_E_BUSY ? VEV_E_FULL : status;
 }
 
 /* Make a mapped span with a head the current one. */
@@ -453,6 +566,8 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
         unmap_span(ring, span);
         return status;
     }
+    uint32_t cleared;
+    atomic_store(&span->cleared, read_cleared(ring, generation, &cleared) ? cleared : 0);
     publish_span(ring, span, &head, dictionary);
     return VEV_OK;
 }
@@ -486,6 +601,8 @@ static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation
     /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
      * is taken again, since it carries no generation but the next one. */
     atomic_store(&ring->live->generations[segment], generation);
+    vev_ring_set_cleared(ring, span, generation,
+                         VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN));
     atomic_store(&ring->live->active, active_make(generation, segment));
     atomic_store(&ring->live->spare, 0);
     publish_span(ring, span, &head, dictionary);
@@ -560,9 +677,22 @@ bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_ou
     return known;
 }
 
-/* Take `size` bytes at the tail. False when the segment has no room or is sealed. */
+/* Whether the segment is cleared up to `end` (INV-10), by this process or another one. */
+static bool is_cleared(const vev_ring *ring, vev_span *span, uint32_t end)
+{
+    if (VEV_LIKELY(end <= atomic_load_explicit(&span->cleared, memory_order_acquire)))
+        return true;
+    uint32_t cleared;
+    if (!read_cleared(ring, atomic_load(&span->generation), &cleared) || end > cleared)
+        return false;
+    atomic_store_explicit(&span->cleared, cleared, memory_order_release);
+    return true;
+}
+
+/* Take `size` bytes at the tail. False when the segment has no room or is sealed, or is to be cleared up
+ * to `*uncleared_out` first. */
 static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *offset_out,
-                    uint32_t *index_out)
+                    uint32_t *index_out, uint32_t *uncleared_out)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t taken = vev_word_sized(VEV_WORD_RESERVED, size, ring->owner);
@@ -571,6 +701,11 @@ static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *off
         uint32_t offset = tail_offset(tail), index = tail_index(tail);
         if (size > geometry->data_size - 8 - offset || index >= geometry->max_records)
             return false;
+        uint32_t behind = offset + size + VEV_RECORD_ALIGN;
+        if (!is_cleared(ring, span, behind)) {
+            *uncleared_out = behind;
+            return false;
+        }
         /* Without looking first: it is free most of the time, and a line that is only read would have
          * to come twice from the core that wrote it. */
         uint64_t free_word = 0;
@@ -752,19 +887,8 @@ static vev_status reclaim_oldest(vev_ring *ring, bool may_evict)
     return status;
 }
 
-/* Make a segment read as zero. At speed by writing: all its pages are dirty in a moment anyway, and to
- * write a page is ten times as fast as to take the fault of one that is not in memory, which besides
- * keeps the other writers waiting. Else without writing anything that may reach the flash for nothing. */
-static vev_status zero_segment(const vev_ring *ring, uint32_t segment)
-{
-    uint32_t size = ring->file.geometry.segment_size;
-    uint64_t offset = vev_segment_offset(&ring->file.geometry, segment);
-    return atomic_load(&ring->at_speed) ? vev_io_wipe(ring->io, ring->fd, offset, size)
-                                        : ring->io->zero(ring->io->ctx, ring->fd, offset, size);
-}
-
-/* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and zero it. VEV_E_FULL when
- * that would cost records that are pending, and they may not be evicted. */
+/* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and clear its front. VEV_E_FULL
+ * when that would cost records that are pending, and they may not be evicted. */
 static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *segment_out)
 {
     may_evict = may_evict && ring->full_policy != VEV_FULL_REFUSE;
@@ -798,21 +922,24 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
                               generation & ~VEV_GENERATION_RECLAIMED))
                     continue;
             }
-            vev_status status = zero_segment(ring, segment);
+            vev_status status = clear_front(ring, segment);
             if (status == EIO) { /* a bad place on the disk; the next one may do */
                 failed = status;
                 continue;
             }
             if (status)
                 return status;
+            ring->took_none = false;
             atomic_store(&ring->live->generations[segment], 0);
             prepare_dictionary(ring);
             *segment_out = segment;
             return VEV_OK;
         }
         /* One bad place is gone around; a disk that takes nothing must not cost the whole backlog. */
-        if (failed != VEV_E_BUSY && tries > 0)
+        if (failed != VEV_E_BUSY && (tries > 0 || ring->took_none)) {
+            ring->took_none = true;
             break;
+        }
         vev_status status = reclaim_oldest(ring, may_evict);
         if (status)
             return status == VEV_E_BUSY ? failed : status;
@@ -920,17 +1047,41 @@ static vev_status roll(vev_ring *ring, uint64_t seen_generation)
     return status;
 }
 
-/* Map the segment that comes next and take the page faults that its first appends would. */
+/* Clear what an append needs, and some more, where nobody has done so in time. VEV_E_FULL: go on in another
+ * segment. */
+static vev_status clear_for(vev_ring *ring, uint32_t segment, uint64_t generation,
+                            uint32_t uncleared)
+{
+    enum { MORE = 16384, BAD_PLACES = 2 };
+    uint32_t data_size = ring->file.geometry.data_size;
+    uint32_t more = atomic_load(&ring->at_speed) ? data_size / 4 : MORE;
+    uint64_t wanted = VEV_MIN((uint64_t)uncleared + more, (uint64_t)data_size);
+    vev_status status = clear_up_to(ring, segment, generation, (uint32_t)wanted);
+    /* A bad place is gone around, but a disk that takes nothing costs no segment after another. */
+    return status == EIO && atomic_load(&ring->degraded) == 0 &&
+                   atomic_load(&ring->failed_clears) < BAD_PLACES
+               ? VEV_E_FULL
+               : status;
+}
+
+/* Map the segment that comes next, clear it as far as it is to be written soon, and take the page faults
+ * that its first appends would. */
 static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
 {
+    const vev_geometry *geometry = &ring->file.geometry;
     vev_span *span = take_ready(ring, segment);
     if (!span && try_map_span(ring, segment, &span))
         return;
-    uint32_t wanted = VEV_MIN(ahead, ring->file.geometry.data_size);
-    touch(ring, span->base, VEV_HEADER_BLOCK + ring->file.geometry.dictionary_capacity);
-    touch(ring, span->data, wanted);
-    atomic_store(&span->touched, wanted);
+    uint32_t wanted = page_end(geometry, VEV_MAX(ahead, (uint32_t)VEV_CLEAR_MIN));
+    uint32_t cleared = VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN);
+    if (wipe_data(ring, segment, cleared, wanted) == VEV_OK)
+        cleared = VEV_MAX(cleared, wanted);
+    atomic_store(&span->cleared, cleared);
+    touch(ring, span->base, VEV_HEADER_BLOCK + geometry->dictionary_capacity);
+    touch(ring, span->data, cleared);
+    atomic_store(&span->touched, cleared);
     ring->ready = span;
+    ring->ready_after = atomic_load(&ring->live->active) >> 10;
     atomic_store(&ring->ready_for, segment + 1);
 }
 
@@ -982,8 +1133,9 @@ typedef struct look {
     vev_watch *seen;
     uint64_t now_ns;
     vev_pace pace;
-    bool low, half; /* the next segment is wanted; because this one is half full */
-    uint32_t ahead; /* how many bytes are to be touched ahead */
+    bool low, half;  /* the next segment is wanted; because this one is half full */
+    uint32_t ahead;  /* how many bytes are to be cleared and touched ahead */
+    uint32_t wanted; /* up to where that is in this one */
 } look;
 
 static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
@@ -1016,12 +1168,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     ahead = at_speed ? data_size : VEV_MIN(ahead, 4ull * seen->recent);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
-    uint32_t touched = VEV_MAX(atomic_load(&span->touched), at);
-    uint32_t wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
-    if (wanted > touched) {
-        touch(ring, span->data + touched, wanted - touched);
-        atomic_store(&span->touched, wanted);
-    }
+    l->wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
     uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
     l->pace = coming >= data_size ? VEV_PACE_FAST : VEV_PACE_MOVING;
     l->half = at >= data_size / 2;
@@ -1029,6 +1176,30 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     uint32_t spare = atomic_load(&ring->live->spare);
     l->low = (l->half || soon) && (spare == 0 || atomic_load(&ring->ready_for) != spare);
     return VEV_OK;
+}
+
+static vev_status touch_span(vev_ring *ring, vev_span *span, void *argument)
+{
+    const look *l = argument;
+    uint32_t at = tail_offset(atomic_load_explicit(&span->tail, memory_order_relaxed));
+    uint32_t touched = VEV_MAX(atomic_load(&span->touched), at);
+    uint32_t wanted = VEV_MIN(l->wanted, atomic_load(&span->cleared));
+    if (atomic_load(&span->generation) == l->seen->generation && wanted > touched) {
+        touch(ring, span->data + touched, wanted - touched);
+        atomic_store(&span->touched, wanted);
+    }
+    return VEV_OK;
+}
+
+/* What is to be written soon: cleared, where that has not been done yet, and in memory. What cannot be
+ * cleared is met by the append that needs it. */
+static void look_ahead(vev_ring *ring, look *l)
+{
+    const vev_span *span = atomic_load(&ring->current);
+    if (atomic_load(&span->cleared) < l->wanted)
+        (void)clear_up_to(ring, span->segment, l->seen->generation, l->wanted);
+    vev_status ignored = on_current(ring, touch_span, l);
+    (void)ignored;
 }
 
 static vev_status rewarm_span(vev_ring *ring, vev_span *span, void *argument)
@@ -1063,6 +1234,17 @@ static void retire_idle_spans(vev_ring *ring)
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 
+/* Pages of the next segment that are in memory since its last lap may be so in large pieces, of a time when
+ * it was written at speed, and each byte that changes in such a piece makes all of it be written. Without a
+ * lock, for it may take its time; whatever the segment is by then, nothing is lost by it. */
+static void forget_earlier_lap(const vev_ring *ring)
+{
+    uint32_t ready = atomic_load(&ring->ready_for), size = ring->file.geometry.segment_size;
+    if (ready > 0)
+        ring->io->forget(ring->io->ctx, ring->fd,
+                         vev_segment_offset(&ring->file.geometry, ready - 1), size);
+}
+
 vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
 {
     /* Looking closely means writing to the live area, and so a page to the flash whenever the kernel
@@ -1073,8 +1255,11 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     look l = {.seen = seen, .now_ns = now_ns, .pace = VEV_PACE_IDLE};
     if (on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
         return VEV_PACE_IDLE;
+    look_ahead(ring, &l);
     if (l.low && prepare_spare(ring, l.half, l.ahead) == VEV_E_FULL)
         seen->full_generation = seen->generation;
+    else if (l.low && !atomic_load(&ring->at_speed))
+        forget_earlier_lap(ring);
     retire_idle_spans(ring);
     return l.pace;
 }
@@ -1089,6 +1274,8 @@ typedef struct job {
     const void *stored;
     uint64_t dictionary_id; /* with which `stored` was made; UINT64_MAX: not made yet */
     uint64_t generation;    /* where it was tried last */
+    uint32_t segment;       /* likewise */
+    uint32_t uncleared;     /* up to where that is to be cleared first; 0: it is not that */
 } job;
 
 /* Find what to store: the compressed form in the context's scratch, or the payload itself. */
@@ -1119,11 +1306,13 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
     job *j = argument;
     j->generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
+    j->segment = span->segment;
+    j->uncleared = 0;
     compress(ring, span->dictionary, j); /* while pinned, so that the dictionary stays */
     if (atomic_load(&ring->live->generations[span->segment]) != j->generation)
         return VEV_E_FULL; /* another process is a lap ahead (INV-7) */
     uint32_t offset, index;
-    if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index))
+    if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index, &j->uncleared))
         return VEV_E_FULL;
     j->header.seq = span->lap.base_seq + index;
     uint64_t word =
@@ -1161,7 +1350,10 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
     entry->seq = 0; /* until it is stored: tells a failed append from a failed sync */
     vev_status status;
     while ((status = on_current(ring, append_here, &j)) == VEV_E_FULL) {
-        status = roll(ring, j.generation);
+        status =
+            j.uncleared > 0 ? clear_for(ring, j.segment, j.generation, j.uncleared) : VEV_E_FULL;
+        if (status == VEV_E_FULL)
+            status = roll(ring, j.generation);
         if (status)
             break;
     }
@@ -1248,6 +1440,32 @@ static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
     return VEV_OK;
 }
 
+/* Whether nothing was appended or marked since the last sync. Without a cell: to announce oneself is to
+ * write to the live area, and that is a page of flash every time that nothing else is to be written. */
+static bool is_synced(vev_ring *ring)
+{
+    volatile bool synced = false;
+    pthread_mutex_lock(&ring->roll_mutex); /* the span stays mapped */
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        const vev_span *span = atomic_load(&ring->current);
+        const vev_live *live = ring->live;
+        uint64_t walked = ring->walk_generation;
+        synced =
+            span && ring->synced_offset > 0 && atomic_load(&span->generation) == walked &&
+            atomic_load(&live->active) >> 10 == walked && atomic_load(&live->sync_error) == 0 &&
+            !atomic_load(&ring->marks_dirty) &&
+            ring->synced_offset == VEV_MAX(ring->walk_offset, 8u) &&
+            ring->walk_offset <= ring->file.geometry.data_size - 8 &&
+            atomic_load_explicit(word_at(span, ring->walk_offset), memory_order_acquire) == 0 &&
+            atomic_load(&live->durable_seq) + 1 >= span->lap.base_seq + ring->walk_index;
+        vev_guard_leave(&guard);
+    }
+    pthread_mutex_unlock(&ring->roll_mutex);
+    return synced;
+}
+
 static vev_status look_for_unsynced(vev_ring *ring, vev_span *span, void *argument)
 {
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
@@ -1269,8 +1487,8 @@ vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq)
     if (ring->readonly)
         return VEV_OK;
     pthread_mutex_lock(&ring->sync_mutex);
-    vev_status status;
-    while ((status = on_current(ring, sync_span, &target_seq)) == VEV_E_FULL) {
+    vev_status status = VEV_OK;
+    while (!is_synced(ring) && (status = on_current(ring, sync_span, &target_seq)) == VEV_E_FULL) {
         status = roll(ring, 0); /* adopts what another process activated */
         if (status)
             break;

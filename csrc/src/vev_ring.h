@@ -25,9 +25,10 @@ enum { VEV_ASIDE_MAX = 8 };
 
 /* Byte offsets of the file locks; far behind any data. */
 #define VEV_LOCK_BASE (1ull << 60)
-#define VEV_LOCK_ATTACH (VEV_LOCK_BASE + 0) /* shared by all, exclusive by whoever rebuilds */
-#define VEV_LOCK_ROLL (VEV_LOCK_BASE + 1)   /* changing the set of segments */
-#define VEV_LOCK_SLOT (VEV_LOCK_BASE + 64)  /* + slot: held as long as the process lives */
+#define VEV_LOCK_ATTACH (VEV_LOCK_BASE + 0)   /* shared by all, exclusive by whoever rebuilds */
+#define VEV_LOCK_ROLL (VEV_LOCK_BASE + 1)     /* changing the set of segments */
+#define VEV_LOCK_SLOT (VEV_LOCK_BASE + 64)    /* + slot: held as long as the process lives */
+#define VEV_LOCK_CLEAR (VEV_LOCK_BASE + 4096) /* + segment: clearing it while it is active */
 
 /* A dictionary as found in a segment, or the one for new segments. Counted: spans, the reader and
  * the ring hold it. Members but `refs` and `next` never change. */
@@ -60,6 +61,7 @@ typedef struct vev_span {
     _Atomic uint64_t generation; /* 0: unused */
     uint32_t segment;
     _Atomic uint32_t touched; /* offset up to which page faults were taken ahead */
+    _Atomic uint32_t cleared; /* how far this process knows it to be cleared (INV-10) */
     uint8_t *base, *data;
     vev_lap lap;
     vev_dictionary *dictionary; /* NULL: none; held */
@@ -112,11 +114,16 @@ typedef struct vev_ring {
 
     _Atomic(vev_span *) current;
     vev_span spans[VEV_SPAN_COUNT];
-    vev_span *ready;            /* mapped ahead, without a generation; NULL: none; roll_mutex */
-    _Atomic uint32_t ready_for; /* 1 + its segment, for who has no lock; 0: none */
-    _Atomic bool at_speed;      /* segments are full as soon as they are begun */
+    vev_span *ready;                /* mapped ahead, without a generation; NULL: none; roll_mutex */
+    uint64_t ready_after;           /* the generation that was active then */
+    _Atomic uint32_t failed_clears; /* in a row */
+    bool took_none;                 /* when a segment was last looked for, since the disk failed */
+    _Atomic uint32_t ready_for;     /* 1 + its segment, for who has no lock; 0: none */
+    _Atomic bool at_speed;          /* segments are full as soon as they are begun */
 
-    /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. */
+    /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. Alone: clear (then
+     * VEV_LOCK_CLEAR). */
+    pthread_mutex_t clear_mutex;
     pthread_mutex_t dictionary_mutex; /* dictionaries */
     pthread_mutex_t roll_mutex;       /* spans and the set of segments */
     pthread_mutex_t sync_mutex;       /* the four below */
@@ -219,6 +226,8 @@ vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment)
 vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
 /* Find a segment to go on in, and do so. */
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq);
+/* Say how far the active segment is cleared (INV-10). */
+void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, uint32_t offset);
 /* No more appends: the disk failed. */
 void vev_ring_degrade(vev_ring *ring, int error);
 /* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back

@@ -20,6 +20,7 @@
 #include "vev_base.h"
 
 enum {
+    VEV_CLEAR_MIN = 4096, /* of the data of a segment, when its lap begins */
     VEV_HEADER_REGION = 65536,
     VEV_HEADER_BLOCK = 4096,
     VEV_AT_LEDGER = 8192,
@@ -97,15 +98,20 @@ typedef struct vev_live {
     uint32_t boot;
     _Atomic uint64_t active; /* generation << 10 | segment index */
     _Atomic uint64_t durable_seq;
-    _Atomic uint32_t spare; /* 1 + index of a segment zeroed ahead, 0 when there is none */
+    _Atomic uint32_t
+        spare; /* 1 + index of a segment whose front is cleared; 0 when there is none */
     _Atomic uint32_t
         sync_error; /* errno of a failed sync in this session: nothing after it counts */
-    uint8_t pad[4096 - 32];
+    /* Generation of the active segment << 24 | offset / 8 in its data up to which it is cleared (INV-10,
+     * vev_ring.c). */
+    _Atomic uint64_t cleared;
+    uint8_t
+        pad[512 - 40]; /* one page with the first slots: it is written to the flash at every sync */
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
 } vev_live;
-VEV_STATIC_ASSERT(offsetof(vev_live, slots) == 4096, "slots start on a page");
+VEV_STATIC_ASSERT(offsetof(vev_live, slots) == 512, "slots are aligned to their size");
 VEV_STATIC_ASSERT(sizeof(vev_slot) == 512, "a cache line a cell, and one for the epoch");
 VEV_STATIC_ASSERT(VEV_AT_LIVE + sizeof(vev_live) <= VEV_HEADER_REGION, "the live area fits");
 

@@ -127,12 +127,22 @@ static vev_status disk_write(void *ctx, int fd, uint64_t offset, const void *dat
     return 0;
 }
 
-static vev_status disk_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+/* As tight as it may be. */
+static uint64_t disk_content(void *ctx, int fd, uint64_t offset, uint64_t size)
 {
-    if (fails(ctx))
-        return EIO;
-    memset(((lab_disk *)ctx)->files[fd].cache + offset, 0, (size_t)size);
-    return 0;
+    const lab_file *file = &((lab_disk *)ctx)->files[fd];
+    uint64_t end = VEV_MIN(offset + size, file->size);
+    while (end > offset && file->cache[end - 1] == 0)
+        end--;
+    return end - offset;
+}
+
+static void disk_hint(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    (void)ctx;
+    (void)fd;
+    (void)offset;
+    (void)size;
 }
 
 /* Bring sectors of a range to the disk, each with the given chance in percent. */
@@ -275,7 +285,9 @@ void lab_io(lab_disk *disk, vev_io *io_out)
                        .allocate = disk_allocate,
                        .read = disk_read,
                        .write = disk_write,
-                       .zero = disk_zero,
+                       .content = disk_content,
+                       .prefetch = disk_hint,
+                       .forget = disk_hint,
                        .sync = disk_sync,
                        .map = disk_map,
                        .unmap = disk_unmap,

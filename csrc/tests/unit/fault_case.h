@@ -93,14 +93,6 @@ static inline vev_status bad_write(void *ctx, int fd, uint64_t offset, const voi
     return vev_io_posix.write(ctx, fd, offset, data, size);
 }
 
-static inline vev_status bad_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
-{
-    if (disk.write_error && fd == disk.fd)
-        return disk.write_error;
-    forget_bad(fd, offset, size);
-    return vev_io_posix.zero(ctx, fd, offset, size);
-}
-
 static inline vev_status bad_sync_map(void *ctx, uint8_t *start, size_t size)
 {
     return disk.write_error ? disk.write_error : vev_io_posix.sync_map(ctx, start, size);
@@ -144,7 +136,6 @@ static inline vev_io bad_io(void)
     io.open = bad_open;
     io.read = bad_read;
     io.write = bad_write;
-    io.zero = bad_zero;
     io.sync_map = bad_sync_map;
     io.map = bad_map;
     io.unmap = bad_unmap;

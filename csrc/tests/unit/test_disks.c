@@ -43,7 +43,9 @@ static void large_frames_behind_damage(void)
         offset += vev_record_size(&header);
     }
     data[VEV_RECORD_HEADER + 100] ^= 1;
-    CHECK(vev_record_resync(data, DATA, &lap, 0, 0) == second);
+    CHECK(vev_record_resync(data, DATA, DATA, &lap, 0, 0) == second);
+    CHECK(vev_record_resync(data, DATA, second + 8, &lap, 0, 0) == second);
+    CHECK(vev_record_resync(data, DATA, second, &lap, 0, 0) == DATA);
     free(frame);
     free(data);
 }
@@ -265,7 +267,7 @@ static struct {
     int fd;
     int sync_map;       /* errno of every one, or 0 */
     bool sync_map_once; /* this one only */
-    int zero;
+    int wipe;           /* errno of writes of whole pieces */
     int roll_lock;
     _Atomic bool hold_sync, in_sync;
 } fail;
@@ -286,9 +288,10 @@ static vev_status failing_sync_map(void *ctx, uint8_t *start, size_t size)
     return status ? status : vev_io_posix.sync_map(ctx, start, size);
 }
 
-static vev_status failing_zero(void *ctx, int fd, uint64_t offset, uint64_t size)
+static vev_status failing_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
 {
-    return fail.zero ? fail.zero : vev_io_posix.zero(ctx, fd, offset, size);
+    return fail.wipe && size >= VEV_PIECE ? fail.wipe
+                                          : vev_io_posix.write(ctx, fd, offset, data, size);
 }
 
 static vev_status failing_lock(void *ctx, int fd, uint64_t offset, int kind)
@@ -316,7 +319,7 @@ static const vev_io *failing_io(void)
     io = vev_io_posix;
     io.open = failing_open;
     io.sync_map = failing_sync_map;
-    io.zero = failing_zero;
+    io.write = failing_write;
     io.lock = failing_lock;
     io.sync = held_sync;
     return &io;
@@ -417,7 +420,7 @@ static void damaged_segment_is_kept_once(void)
 static void urgent_append_without_room(void)
 {
     vev_log *log = open_failing(fresh_dir());
-    fail.zero = ENOSPC;
+    fail.wipe = ENOSPC;
     uint8_t payload[512];
     uint64_t stored = 0;
     vev_entry entry;
@@ -429,6 +432,92 @@ static void urgent_append_without_room(void)
     } while (!status && stored < 9000);
     CHECK(status == ENOSPC && entry.seq == 0);
     CHECK(stats_of(log, VEV_EVENTS).appended == stored);
+    vev_log_close(log);
+}
+
+/* A disk that can be read, but takes nothing, costs no more than the one segment that was to make room. */
+static void disk_that_takes_nothing(void)
+{
+    vev_log *log = open_failing(fresh_dir());
+    uint8_t payload[512];
+    uint64_t n = 0;
+    while (stats_of(log, VEV_EVENTS).evicted == 0) {
+        OK(vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL));
+        n++;
+    }
+    vev_stats before = stats_of(log, VEV_EVENTS);
+    uint64_t in_segment = before.first_seq - 1;
+    CHECK(before.max_payload < 65536);
+    fail.wipe = EIO;
+    static const uint8_t large[65536]; /* its max_payload needs a segment of its own */
+    int failures = 0, tries = 3000;
+    for (int i = 0; i < tries; i++) {
+        vev_entry entry = {.flags = VEV_APPEND_RAW};
+        failures +=
+            vev_log_append(log, VEV_EVENTS, large, i % 2 ? before.max_payload : 300, &entry) == EIO;
+    }
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(failures > 1000 && stats.evicted <= before.evicted + 2 * in_segment);
+    CHECK(stats.appended == before.appended + (uint64_t)(tries - failures));
+    fail.wipe = 0;
+    append_numbers(log, VEV_EVENTS, 0, 3000);
+    CHECK(stats_of(log, VEV_EVENTS).appended == stats.appended + 3000);
+    vev_log_close(log);
+}
+
+/* A place that cannot be cleared costs the rest of its segment, and no record. */
+static struct {
+    uint64_t segment_size;
+    uint64_t from; /* places in a segment */
+    uint64_t only; /* the segment; UINT64_MAX: any */
+} bad_places;
+
+static vev_status write_but_there(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
+{
+    if (fd == fail.fd && offset >= VEV_HEADER_REGION && bad_places.segment_size > 0) {
+        uint64_t at = offset - VEV_HEADER_REGION, segment = at / bad_places.segment_size;
+        if (at % bad_places.segment_size + size > bad_places.from &&
+            (bad_places.only == UINT64_MAX || bad_places.only == segment))
+            return EIO;
+    }
+    return vev_io_posix.write(ctx, fd, offset, data, size);
+}
+
+static vev_log *open_with_bad_places(uint64_t only)
+{
+    static vev_io io;
+    io = *failing_io();
+    io.write = write_but_there;
+    memset(&bad_places, 0, sizeof bad_places);
+    vev_options options = quiet();
+    vev_log *log;
+    OK(vev__log_open(&io, fresh_dir(), &options, &log));
+    bad_places.segment_size = stats_of(log, VEV_EVENTS).segment_size;
+    bad_places.from = 40960; /* behind the front */
+    bad_places.only = only;
+    return log;
+}
+
+static void place_that_cannot_be_cleared(void)
+{
+    vev_log *log = open_with_bad_places(1);
+    append_numbers(log, VEV_EVENTS, 0, 9000);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.appended == 9000 && stats.lost == 0 && stats.evicted > 0);
+    vev_log_close(log);
+}
+
+/* Where all segments can be begun and none can be filled, appends fail before the backlog is gone. */
+static void segments_that_cannot_be_filled(void)
+{
+    vev_log *log = open_with_bad_places(UINT64_MAX);
+    uint8_t payload[512];
+    int failures = 0;
+    for (uint64_t n = 0; n < 30000; n++)
+        failures += vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL) == EIO;
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(failures > 10000 && stats.appended == 30000 - (uint64_t)failures);
+    CHECK(stats.evicted == 0 && stats.pending == stats.appended);
     vev_log_close(log);
 }
 
@@ -703,6 +792,9 @@ int main(void)
     RUN(failed_sync_of_the_ledger);
     RUN(damaged_segment_is_kept_once);
     RUN(urgent_append_without_room);
+    RUN(disk_that_takes_nothing);
+    RUN(place_that_cannot_be_cleared);
+    RUN(segments_that_cannot_be_filled);
     RUN(urgent_append_that_is_stored);
     RUN(writer_that_ends_while_looked_at);
     RUN(appends_beside_a_slow_reader);
