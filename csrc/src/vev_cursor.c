@@ -314,12 +314,13 @@ static vev_status count_unfinished(vev_ring *ring, const vev_listed *listed, uin
 vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
                           uint64_t counts[4], uint64_t *unfinished_out)
 {
-    vev_status status = load_map(ring, listed, 0, vev_map_words(&ring->file.geometry) * 8);
+    record_count = VEV_MIN(record_count, ring->file.geometry.max_records);
+    vev_status status = load_map(ring, listed, 0, (record_count + 15) / 16 * 8);
     if (status)
         return status;
     vev_map_count(ring->map,
                   vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
-                  VEV_MIN(record_count, ring->file.geometry.max_records), counts);
+                  record_count, counts);
     /* Losses are few and why they happened stands in the data, so it is read only for them. */
     vev_listed *cached = &ring->cached[listed->segment];
     if (cached->lost != counts[VEV_LOST]) {
