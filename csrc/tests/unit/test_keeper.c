@@ -80,6 +80,15 @@ static vev_ring *open_counted(void)
     return ring;
 }
 
+/* The same ring once more, as another process would open it. */
+static vev_ring *open_beside(const vev_ring *ring)
+{
+    char dir[160];
+    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
+             ring->path);
+    return open_ring(dir);
+}
+
 /* A look some time after the last one. The time is the tests' own. */
 static uint64_t now_ns;
 
@@ -140,13 +149,10 @@ static void ready_beside_another_process(void)
     vev_ring *ring = open_counted();
     vev_watch seen;
     watch(ring, &seen);
-    char dir[160];
-    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
-             ring->path);
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) { /* a second open in one process would do, but locks are seen as another's */
-        vev_ring *other = open_ring(dir);
+        vev_ring *other = open_beside(ring);
         for (int i = 0; i < 3000; i++) {
             append(other, 300);
             if (i % 7 == 0)
@@ -364,10 +370,7 @@ static void ready_segment_that_another_process_used(void)
         (void)keep_after(ring, &seen, 1);
     }
     uint64_t generation = generation_of(ring);
-    char dir[160];
-    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
-             ring->path);
-    vev_ring *other = open_ring(dir);
+    vev_ring *other = open_beside(ring);
     uint32_t count = ring->file.geometry.segment_count;
     while (generation_of(other) < generation + count)
         append(other, 3000);
@@ -386,9 +389,6 @@ static void ready_segment_that_another_process_used(void)
 static void rest_is_left_alone(void)
 {
     vev_ring *ring = open_counted();
-    char dir[160];
-    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
-             ring->path);
     for (int n = 0; n < 10; n++)
         append(ring, 300);
     OK(vev_ring_sync(ring, 0));
@@ -403,7 +403,7 @@ static void rest_is_left_alone(void)
     alarm(0);
     for (int i = 0; i < VEV_CELL_COUNT; i++)
         atomic_store(&cells[i].generation, 0);
-    vev_ring *other = open_ring(dir);
+    vev_ring *other = open_beside(ring);
     append(other, 300);
     OK(vev_ring_sync(ring, 0));
     CHECK(asked.syncs == 1 && vev_ring_synced_seq(ring) == 11);
@@ -425,11 +425,8 @@ static void what_others_wrote_is_no_speed(void)
 {
     vev_watch seen;
     vev_ring *ring = open_full(&seen);
-    char dir[160];
-    snprintf(dir, sizeof dir, "%.*s", (int)(strlen(ring->path) - strlen("/events.ring")),
-             ring->path);
     append(ring, 8000);
-    vev_ring *second = open_ring(dir);
+    vev_ring *second = open_beside(ring);
     watch(second, &seen);
     uint64_t evicted = evicted_from(ring);
     append(second, 50);
