@@ -35,7 +35,7 @@ WAYS_IN_C = {
 
 
 def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
-    # A second of them: in the first tenth a log finds out how fast it is, and clears ahead from then.
+    # A second of them: in the first tenth a log finds out how fast it is.
     events = max(2_000, int(2_000_000 * scale))
     rates: dict[tuple[str, int], list[float]] = {}
 

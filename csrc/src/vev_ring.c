@@ -447,11 +447,22 @@ static uint32_t page_end(const vev_geometry *geometry, uint32_t offset)
     return (uint32_t)VEV_MIN(end - geometry->data_offset, (uint64_t)geometry->data_size);
 }
 
+/* Write zeros, but not behind the end of a file that somebody cut short: it would have its size again, and
+ * seem to be whole. */
+static vev_status wipe(const vev_ring *ring, uint64_t offset, uint64_t size)
+{
+    uint64_t file_size;
+    vev_status status = ring->io->size(ring->io->ctx, ring->fd, &file_size);
+    if (!status && file_size < offset + size)
+        status = EIO;
+    return status ? status : vev_io_wipe(ring->io, ring->fd, offset, size);
+}
+
 static vev_status wipe_data(const vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t at = vev_segment_offset(geometry, segment) + geometry->data_offset;
-    return to > from ? vev_io_wipe(ring->io, ring->fd, at + from, to - from) : VEV_OK;
+    return to > from ? wipe(ring, at + from, to - from) : VEV_OK;
 }
 
 /* What a lap needs before it can begin: no old head, dictionary or states, and some room. */
@@ -459,8 +470,7 @@ static vev_status clear_front(const vev_ring *ring, uint32_t segment)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t at = vev_segment_offset(geometry, segment);
-    return vev_io_wipe(ring->io, ring->fd, at,
-                       geometry->data_offset + page_end(geometry, VEV_CLEAR_MIN));
+    return wipe(ring, at, geometry->data_offset + page_end(geometry, VEV_CLEAR_MIN));
 }
 
 typedef struct clearing {
