@@ -4,7 +4,8 @@
 #   Debian's source packages -> zlib, OpenSSL, SQLite, CPython, compiled by the zig that PYTHON has
 #
 # Nobody packages one where Debian and pip are all there is. For x86-64; needs Debian's packages musl,
-# whose loader the programs name, and tcl, in which SQLite's sources are put together. DIRECTORY then has bin/python3; the sources are removed again.
+# whose loader the programs name, and tcl, in which SQLite's sources are put together. DIRECTORY then
+# has bin/python3; the sources are removed again.
 set -eu
 
 zig=$1

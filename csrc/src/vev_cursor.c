@@ -569,7 +569,7 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
                 status = load_map(ring, listed, map_from, map_to);
                 if (status)
                     return status;
-                /* It is zeroed after the segment is marked as reclaimed: asked now, this tells a
+                /* It is cleared after the segment is marked as reclaimed: asked now, this tells a
                  * good one. */
                 if (!ring->readonly && atomic_load(&ring->live->generations[listed->segment]) !=
                                            listed->head.generation)

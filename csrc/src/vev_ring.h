@@ -116,10 +116,10 @@ typedef struct vev_ring {
     vev_span spans[VEV_SPAN_COUNT];
     vev_span *ready;                /* mapped ahead, without a generation; NULL: none; roll_mutex */
     uint64_t ready_after;           /* the generation that was active then */
-    _Atomic uint32_t failed_clears; /* in a row */
-    bool took_none;                 /* when a segment was last looked for, since the disk failed */
     _Atomic uint32_t ready_for;     /* 1 + its segment, for who has no lock; 0: none */
     _Atomic bool at_speed;          /* segments are full as soon as they are begun */
+    _Atomic uint32_t failed_clears; /* in a row */
+    bool took_none; /* when a segment was last looked for, since the disk failed; roll_mutex */
 
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. Alone: clear (then
      * VEV_LOCK_CLEAR). */

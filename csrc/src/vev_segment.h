@@ -98,15 +98,13 @@ typedef struct vev_live {
     uint32_t boot;
     _Atomic uint64_t active; /* generation << 10 | segment index */
     _Atomic uint64_t durable_seq;
-    _Atomic uint32_t
-        spare; /* 1 + index of a segment whose front is cleared; 0 when there is none */
+    _Atomic uint32_t spare; /* 1 + index of a segment whose front is cleared; 0: there is none */
     _Atomic uint32_t
         sync_error; /* errno of a failed sync in this session: nothing after it counts */
     /* Generation of the active segment << 24 | offset / 8 in its data up to which it is cleared (INV-10,
      * vev_ring.c). */
     _Atomic uint64_t cleared;
-    uint8_t
-        pad[512 - 40]; /* one page with the first slots: it is written to the flash at every sync */
+    uint8_t pad[512 - 40]; /* on one page with the first slots, for a sync writes both */
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
