@@ -35,8 +35,8 @@ vev_status vev_ring_list(vev_ring *ring)
     bool accounted = vev_ledger_latest(ring->region, ring->file.uuid, ledger);
     if (!accounted)
         *ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
-    vev_listed_find(ring, accounted ? ledger->floor_generation : UINT64_MAX, !ring->readonly,
-                    ring->cached);
+    bool living = !ring->readonly;
+    vev_listed_find(ring, vev_listed_floor(ring, accounted, living, ledger), living, ring->cached);
     uint32_t count = 0;
     for (uint32_t s = 0; s < geometry->segment_count; s++) {
         uint64_t generation = ring->cached[s].head.generation;

@@ -81,6 +81,7 @@ static void before_fork(void)
     for (vev_log *log = open_logs; log; log = log->next) {
         for (int s = 0; s < VEV_STREAM_COUNT; s++) {
             pthread_mutex_lock(&log->rings[s]->roll_mutex);
+            pthread_mutex_lock(&log->rings[s]->reclaim_mutex);
             pthread_mutex_lock(&log->rings[s]->read_mutex);
             pthread_mutex_lock(&log->rings[s]->dictionary_mutex);
         }
@@ -92,6 +93,7 @@ static void let_go(vev_ring *ring)
 {
     pthread_mutex_unlock(&ring->dictionary_mutex);
     pthread_mutex_unlock(&ring->read_mutex);
+    pthread_mutex_unlock(&ring->reclaim_mutex);
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 

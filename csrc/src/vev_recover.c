@@ -34,8 +34,11 @@ static vev_status build_file(const vev_io *io, int fd, const vev_file_header *he
         return VEV_E_NOMEM;
     vev_file_header_write(region, header);
     vev_file_header_write(region + VEV_HEADER_BLOCK, header);
-    vev_ledger ledger = {.version = 1, .floor_generation = 1, .floor_seq = 1};
-    vev_ledger_write(region + VEV_AT_LEDGER + VEV_HEADER_BLOCK, header->uuid, &ledger);
+    vev_ledger ledger = {.floor_generation = 1, .floor_seq = 1};
+    for (; ledger.version < 2;
+         ledger.version++) /* both, for a single one is not believed everything */
+        vev_ledger_write(region + VEV_AT_LEDGER + ledger.version * VEV_HEADER_BLOCK, header->uuid,
+                         &ledger);
     vev_status status = io->allocate(io->ctx, fd, header->geometry.file_size);
     /* Page by page, for what the system takes at once it writes to the flash at once ever after: all of it
      * whenever somebody appends, who writes to the live area. */
@@ -166,6 +169,14 @@ uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor
         oldest = named;
     }
     return oldest;
+}
+
+uint64_t vev_listed_floor(const vev_ring *ring, bool accounted, bool living,
+                          const vev_ledger *ledger)
+{
+    bool believed =
+        accounted && (living || vev_ledger_is_last(ring->region, ring->file.uuid, ledger));
+    return believed ? ledger->floor_generation : UINT64_MAX;
 }
 
 void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known)
@@ -488,9 +499,8 @@ static vev_status rebuild(vev_ring *ring)
     vev_listed *listed = ring->listed;
     vev_ledger ledger;
     bool accounted = vev_ledger_latest(ring->region, ring->file.uuid, &ledger);
-    /* Without a ledger nothing says what of the past is reclaimed, and only heads count. */
     memset(ring->cached, 0, sizeof ring->cached);
-    vev_listed_find(ring, accounted ? ledger.floor_generation : UINT64_MAX, false, ring->cached);
+    vev_listed_find(ring, vev_listed_floor(ring, accounted, false, &ledger), false, ring->cached);
     uint32_t count = 0;
     for (uint32_t s = 0; s < geometry->segment_count; s++)
         if (ring->cached[s].head.generation > 0)
@@ -739,6 +749,7 @@ static void init_mutexes(vev_ring *ring)
 {
     pthread_mutex_init(&ring->clear_mutex, NULL);
     pthread_mutex_init(&ring->roll_mutex, NULL);
+    pthread_mutex_init(&ring->reclaim_mutex, NULL);
     pthread_mutex_init(&ring->sync_mutex, NULL);
     pthread_mutex_init(&ring->read_mutex, NULL);
 }
@@ -829,6 +840,7 @@ void vev_ring_close(vev_ring *ring)
     pthread_mutex_destroy(&ring->dictionary_mutex);
     pthread_mutex_destroy(&ring->clear_mutex);
     pthread_mutex_destroy(&ring->roll_mutex);
+    pthread_mutex_destroy(&ring->reclaim_mutex);
     pthread_mutex_destroy(&ring->sync_mutex);
     pthread_mutex_destroy(&ring->read_mutex);
     if (ring->reclaimer) {

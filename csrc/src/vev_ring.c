@@ -41,8 +41,9 @@ VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between process
 enum { TOUCH_AHEAD_MIN = 4096, AHEAD_NS = 160 * 1000 * 1000 };
 /* The next segment is made ready when the current one is half full, or would be full so soon at the
  * present speed. Records that are pending are evicted for it when it is half full and no sooner: how
- * long a ring of a given size lasts does not depend on speed. */
-enum { READY_NS = 640 * 1000 * 1000 };
+ * long a ring of a given size lasts does not depend on speed, but for what comes in the time that a busy
+ * disk takes to sync a page, of which a ring keeps free at most one part in so many. */
+enum { READY_NS = 640 * 1000 * 1000, SYNC_NS = 32 * 1000 * 1000, FREE_PART = 8 };
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
 {
@@ -473,9 +474,15 @@ static vev_status clear_front(const vev_ring *ring, uint32_t segment)
     return wipe(ring, at, geometry->data_offset + page_end(geometry, VEV_CLEAR_MIN));
 }
 
+/* How much is cleared at a time, while others go on in what is cleared already; and how much of that is to
+ * be left when an append that finds no more clears the next of it. */
+enum { CLEAR_STEP = 256 * 1024, CLEAR_LEFT = 64 * 1024, CLEAR_WAIT_MS = 100 };
+
 typedef struct clearing {
     uint64_t generation;
     uint32_t wanted;
+    uint32_t wait_ms; /* for who is clearing just now */
+    bool warm;        /* take the page faults as well */
 } clearing;
 
 /* With the clear lock of the segment. */
@@ -501,27 +508,29 @@ static vev_status clear_span(vev_ring *ring, vev_span *span, void *argument)
     if (!atomic_compare_exchange_strong(&ring->live->cleared, &mark,
                                         cleared_make(c->generation, to)))
         return VEV_E_FULL;
+    if (c->warm && to > from) {
+        touch(ring, span->data + from, to - from);
+        if (atomic_load(&span->touched) >= from)
+            atomic_store(&span->touched, to);
+    }
     atomic_store_explicit(&span->cleared, to, memory_order_release);
     return VEV_OK;
 }
 
-/* Have the active segment cleared up to an offset (INV-10). VEV_E_FULL: it is not the active one any more,
- * or who is clearing it does not get on: go on in another one. */
-static vev_status clear_up_to(vev_ring *ring, uint32_t segment, uint64_t generation,
-                              uint32_t wanted)
+/* Have the active segment cleared as far as is said (INV-10). VEV_E_FULL: it is not the active one any
+ * more, or who is clearing it does not get on: go on in another one. With clear_mutex, which is given
+ * up. */
+static vev_status clear_up_to(vev_ring *ring, uint32_t segment, clearing *c)
 {
-    enum { WAIT_MS = 100 };
-    pthread_mutex_lock(&ring->clear_mutex);
     const vev_span *current = atomic_load(&ring->current);
-    if (!current || atomic_load(&current->generation) != generation) {
+    if (!current || atomic_load(&current->generation) != c->generation) {
         pthread_mutex_unlock(&ring->clear_mutex); /* another thread waited and went on */
         return VEV_OK;
     }
     vev_status status =
-        vev_io_lock(ring->io, ring->fd, VEV_LOCK_CLEAR + segment, VEV_LOCK_EXCLUSIVE, WAIT_MS);
+        vev_io_lock(ring->io, ring->fd, VEV_LOCK_CLEAR + segment, VEV_LOCK_EXCLUSIVE, c->wait_ms);
     if (!status) {
-        clearing c = {.generation = generation, .wanted = wanted};
-        status = on_current(ring, clear_span, &c);
+        status = on_current(ring, clear_span, c);
         (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_CLEAR + segment, VEV_LOCK_NONE);
     }
     pthread_mutex_unlock(&ring->clear_mutex);
@@ -822,116 +831,151 @@ static void keep_damaged(vev_ring *ring, const vev_listed *listed)
     free(name);
 }
 
-/* Count the oldest segment out and allow its bytes to be reused. The ledger is on disk before
- * anything is destroyed (INV-5). */
-static vev_status reclaim_oldest_locked(vev_ring *ring, bool may_evict)
+/* Say here what the ledger says already: whoever died between the two left it to us. */
+static vev_status finish_reclaim(vev_ring *ring, bool *found_out)
+{
+    vev_ledger ledger;
+    *found_out = false;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
+        return VEV_OK;
+    for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++) {
+        uint64_t generation = atomic_load(&ring->live->generations[s]);
+        if (generation == 0 || generation >= ledger.floor_generation)
+            continue;
+        /* It may have died before its ledger was on the disk (INV-5). */
+        vev_status status =
+            *found_out ? VEV_OK
+                       : vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx,
+                                                                  ring->region + VEV_AT_LEDGER,
+                                                                  2 * VEV_HEADER_BLOCK));
+        if (status)
+            return status;
+        atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
+        *found_out = true;
+    }
+    return VEV_OK;
+}
+
+/* Count a segment out in a ledger that is not written yet. VEV_E_FULL when that would cost records that
+ * are pending, and they may not be evicted. */
+static vev_status count_out(vev_ring *ring, const vev_listed *oldest, uint64_t next_base,
+                            bool may_evict, vev_ledger *ledger)
 {
     vev_ring *view = ring->reclaimer;
-    vev_status status = vev_ring_list(view);
-    if (!status && view->listed_count < 2)
-        status = VEV_E_BUSY;
     uint64_t counts[4], unfinished = 0;
-    if (!status) {
-        const vev_listed *oldest = &view->listed[0];
-        uint64_t next_base = view->listed[1].head.base_seq;
-        uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
-        status = vev_ring_count(view, oldest, record_count, counts, &unfinished);
-        if (status == VEV_E_NOMEM)
-            return status;
-        if (status) {
-            status = VEV_OK;
-            /* The map cannot be read: nothing is known to be delivered, all of it is gone. */
-            memset(counts, 0, sizeof counts);
-            counts[VEV_LOST] = record_count;
-        }
-        vev_ledger ledger;
-        if (!may_evict && counts[VEV_PENDING] > 0) {
-            status = VEV_E_FULL;
-        } else if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
-            status = VEV_E_CORRUPT;
-        } else {
-            ledger.version++;
-            ledger.lost += oldest->head.base_seq - ledger.floor_seq; /* segments that vanished */
-            ledger.floor_generation = oldest->head.generation + 1;
-            ledger.floor_seq = next_base;
-            ledger.delivered += counts[VEV_DELIVERED];
-            ledger.rejected += counts[VEV_REJECTED];
-            ledger.evicted += counts[VEV_PENDING];
-            ledger.lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
-            ledger.lost_unfinished += unfinished;
-            ledger.lost_damaged += counts[VEV_LOST] - unfinished;
-            if (counts[VEV_LOST] > unfinished && ring->kept_generation != oldest->head.generation) {
-                ring->kept_generation =
-                    oldest->head.generation; /* once, also if the ledger fails */
-                keep_damaged(ring, oldest);
-            }
-            count_kinds(view, oldest, counts[VEV_PENDING], ledger.evicted_by_kind);
-            uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
-            vev_ledger_write(block, ring->file.uuid, &ledger);
-            status =
-                vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
-            if (!status) {
-                atomic_store(&ring->live->generations[oldest->segment],
-                             oldest->head.generation | VEV_GENERATION_RECLAIMED);
-            } else {
-                /* The segment stays, so this ledger must not count; the other copy does. If the
-                 * disk has it all the same, a crash finds the segment evicted and counted so. */
-                memset(block, 0, VEV_HEADER_BLOCK);
-            }
-        }
+    uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
+    vev_status status = vev_ring_count(view, oldest, record_count, counts, &unfinished);
+    if (status == VEV_E_NOMEM)
+        return status;
+    if (status) {
+        /* The map cannot be read: nothing is known to be delivered, all of it is gone. */
+        memset(counts, 0, sizeof counts);
+        counts[VEV_LOST] = record_count;
     }
+    if (!may_evict && counts[VEV_PENDING] > 0)
+        return VEV_E_FULL;
+    ledger->lost += oldest->head.base_seq - ledger->floor_seq; /* segments that vanished */
+    ledger->floor_generation = oldest->head.generation + 1;
+    ledger->floor_seq = next_base;
+    ledger->delivered += counts[VEV_DELIVERED];
+    ledger->rejected += counts[VEV_REJECTED];
+    ledger->evicted += counts[VEV_PENDING];
+    ledger->lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
+    ledger->lost_unfinished += unfinished;
+    ledger->lost_damaged += counts[VEV_LOST] - unfinished;
+    if (counts[VEV_LOST] > unfinished && ring->kept_generation < oldest->head.generation) {
+        ring->kept_generation = oldest->head.generation; /* once, also if the ledger fails */
+        keep_damaged(ring, oldest);
+    }
+    count_kinds(view, oldest, counts[VEV_PENDING], ledger->evicted_by_kind);
+    return VEV_OK;
+}
+
+/* With reclaim_mutex and VEV_LOCK_RECLAIM. */
+static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t wanted)
+{
+    vev_ring *view = ring->reclaimer;
+    bool found;
+    vev_status status = finish_reclaim(ring, &found);
+    if (status || found)
+        return status;
+    status = vev_ring_list(view);
+    if (status)
+        return status;
+    vev_ledger ledger;
+    if (!vev_ledger_latest(ring->region, ring->file.uuid, &ledger))
+        return VEV_E_CORRUPT;
+    uint32_t count = 0;
+    while (count < wanted && count + 1 < view->listed_count) {
+        uint64_t next_base = view->listed[count + 1].head.base_seq;
+        status = count_out(ring, &view->listed[count], next_base, may_evict, &ledger);
+        if (status)
+            break;
+        count++;
+    }
+    if (count == 0)
+        return status ? status : VEV_E_BUSY;
+    ledger.version++;
+    uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
+    vev_ledger_write(block, ring->file.uuid, &ledger);
+    status = vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
+    if (status) {
+        /* The segments stay, so this ledger must not count; the other copy does. If the disk has it
+         * all the same, a crash finds them evicted and counted so. */
+        memset(block, 0, VEV_HEADER_BLOCK);
+        return status;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        atomic_store(&ring->live->generations[view->listed[i].segment],
+                     view->listed[i].head.generation | VEV_GENERATION_RECLAIMED);
+    return VEV_OK;
+}
+
+/* Count the oldest segments out, as many as are wanted and at least one, and allow their bytes to be reused.
+ * The ledger is on disk before anything is destroyed (INV-5). Not under the roll lock alone: the disk may
+ * take its time, in which others go on to segments that are free already. VEV_E_FULL when it would cost
+ * records that are pending, and they may not be evicted. */
+static vev_status reclaim(vev_ring *ring, bool may_evict, uint32_t wanted)
+{
+    pthread_mutex_lock(&ring->reclaim_mutex);
+    vev_status status =
+        vev_io_lock(ring->io, ring->fd, VEV_LOCK_RECLAIM, VEV_LOCK_EXCLUSIVE, VEV_ROLL_WAIT_MS);
+    if (!status) {
+        vev_guard guard;
+        vev_guard_enter(&guard);
+        if (sigsetjmp(guard.jump, 0) == 0) {
+            status = reclaim_locked(ring, may_evict, wanted);
+            vev_guard_leave(&guard);
+        } else {
+            status = EIO;
+        }
+        (void)ring->io->lock(ring->io->ctx, ring->fd, VEV_LOCK_RECLAIM, VEV_LOCK_NONE);
+    }
+    pthread_mutex_unlock(&ring->reclaim_mutex);
     return status;
 }
 
-static vev_status reclaim_oldest(vev_ring *ring, bool may_evict)
+/* Whether nobody needs the bytes of a segment. */
+static bool is_free(const vev_ring *ring, uint32_t segment)
 {
-    vev_status status;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        status = reclaim_oldest_locked(ring, may_evict);
-        vev_guard_leave(&guard);
-    } else {
-        status = EIO;
-    }
-    return status;
+    uint64_t generation = atomic_load(&ring->live->generations[segment]);
+    uint64_t reclaimed = generation & ~VEV_GENERATION_RECLAIMED;
+    return generation == 0 || (generation != reclaimed && !is_pinned(ring, reclaimed, reclaimed));
 }
 
 /* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and clear its front. VEV_E_FULL
  * when that would cost records that are pending, and they may not be evicted. */
 static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *segment_out)
 {
-    may_evict = may_evict && ring->full_policy != VEV_FULL_REFUSE;
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t active = atomic_load(&ring->live->active);
     uint32_t active_segment = (uint32_t)active & 1023u;
-    /* Whoever died between counting a segment out and saying so here left it to us. */
-    vev_ledger ledger;
-    if (vev_ledger_latest(ring->region, ring->file.uuid, &ledger)) {
-        for (uint32_t s = 0; s < geometry->segment_count; s++) {
-            uint64_t generation = atomic_load(&ring->live->generations[s]);
-            if (generation == 0 || generation >= ledger.floor_generation)
-                continue;
-            /* It may have died before its ledger was on the disk (INV-5). */
-            vev_status status = vev_ring_synced(
-                ring, ring->io->sync_map(ring->io->ctx, ring->region + VEV_AT_LEDGER,
-                                         2 * VEV_HEADER_BLOCK));
-            if (status)
-                return status;
-            atomic_store(&ring->live->generations[s], generation | VEV_GENERATION_RECLAIMED);
-        }
-    }
     vev_status failed = VEV_E_BUSY;
     for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
         for (uint32_t i = 1; i < geometry->segment_count; i++) {
             uint32_t segment = (active_segment + i) % geometry->segment_count;
-            uint64_t generation = atomic_load(&ring->live->generations[segment]);
-            if (generation != 0) {
-                if (!(generation & VEV_GENERATION_RECLAIMED) ||
-                    is_pinned(ring, generation & ~VEV_GENERATION_RECLAIMED,
-                              generation & ~VEV_GENERATION_RECLAIMED))
-                    continue;
-            }
+            if (!is_free(ring, segment))
+                continue;
             vev_status status = clear_front(ring, segment);
             if (status == EIO) { /* a bad place on the disk; the next one may do */
                 failed = status;
@@ -950,11 +994,25 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
             ring->took_none = true;
             break;
         }
-        vev_status status = reclaim_oldest(ring, may_evict);
+        vev_status status = reclaim(ring, may_evict && ring->full_policy != VEV_FULL_REFUSE,
+                                    1 + atomic_load(&ring->laps_ahead));
         if (status)
             return status == VEV_E_BUSY ? failed : status;
     }
     return failed;
+}
+
+/* At speed, have segments counted out before they are wanted, so that no append waits for the disk. */
+static void reclaim_ahead(vev_ring *ring)
+{
+    uint32_t wanted = atomic_load(&ring->laps_ahead), spare = atomic_load(&ring->live->spare);
+    uint32_t count = 0;
+    for (uint32_t s = 0; wanted > 0 && s < ring->file.geometry.segment_count; s++) {
+        uint64_t generation = atomic_load(&ring->live->generations[s]);
+        count += s + 1 != spare && (generation == 0 || generation & VEV_GENERATION_RECLAIMED);
+    }
+    if (count < wanted)
+        (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, wanted - count);
 }
 
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq)
@@ -1041,7 +1099,9 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation)
 /* Go on to the next segment, unless somebody has done so since `seen_generation`. */
 static vev_status roll(vev_ring *ring, uint64_t seen_generation)
 {
+    atomic_fetch_add(&ring->waiting, 1);
     vev_status status = lock_roll(ring);
+    atomic_fetch_sub(&ring->waiting, 1);
     if (status)
         return status;
     vev_guard guard;
@@ -1057,23 +1117,6 @@ static vev_status roll(vev_ring *ring, uint64_t seen_generation)
     return status;
 }
 
-/* Clear what an append needs, and some more, where nobody has done so in time. VEV_E_FULL: go on in another
- * segment. */
-static vev_status clear_for(vev_ring *ring, uint32_t segment, uint64_t generation,
-                            uint32_t uncleared)
-{
-    enum { MORE = 16384, BAD_PLACES = 2 };
-    uint32_t data_size = ring->file.geometry.data_size;
-    uint32_t more = atomic_load(&ring->at_speed) ? data_size / 4 : MORE;
-    uint64_t wanted = VEV_MIN((uint64_t)uncleared + more, (uint64_t)data_size);
-    vev_status status = clear_up_to(ring, segment, generation, (uint32_t)wanted);
-    /* A bad place is gone around, but a disk that takes nothing costs no segment after another. */
-    return status == EIO && atomic_load(&ring->degraded) == 0 &&
-                   atomic_load(&ring->failed_clears) < BAD_PLACES
-               ? VEV_E_FULL
-               : status;
-}
-
 /* Map the segment that comes next, clear it as far as it is to be written soon, and take the page faults
  * that its first appends would. */
 static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
@@ -1084,11 +1127,17 @@ static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
         return;
     uint32_t wanted = page_end(geometry, VEV_MAX(ahead, (uint32_t)VEV_CLEAR_MIN));
     uint32_t cleared = VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN);
-    if (wipe_data(ring, segment, cleared, wanted) == VEV_OK)
-        cleared = VEV_MAX(cleared, wanted);
-    atomic_store(&span->cleared, cleared);
     touch(ring, span->base, VEV_HEADER_BLOCK + geometry->dictionary_capacity);
     touch(ring, span->data, cleared);
+    /* Who waits for this segment is better off with what there is of it. */
+    while (cleared < wanted && atomic_load(&ring->waiting) == 0) {
+        uint32_t next = VEV_MIN(page_end(geometry, cleared + CLEAR_STEP), wanted);
+        if (wipe_data(ring, segment, cleared, next))
+            break;
+        touch(ring, span->data + cleared, next - cleared);
+        cleared = next;
+    }
+    atomic_store(&span->cleared, cleared);
     atomic_store(&span->touched, cleared);
     ring->ready = span;
     ring->ready_after = atomic_load(&ring->live->active) >> 10;
@@ -1148,6 +1197,12 @@ typedef struct look {
     uint32_t wanted; /* up to where that is in this one */
 } look;
 
+/* How many segments are kept free at the highest speed. */
+static uint64_t most_ahead(const vev_ring *ring)
+{
+    return ring->file.geometry.segment_count / FREE_PART;
+}
+
 static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
 {
     look *l = argument;
@@ -1174,6 +1229,8 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
      * dirty from end to end. */
     bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
     atomic_store(&ring->at_speed, at_speed);
+    uint64_t laps_ahead = at_speed ? SYNC_NS / VEV_MAX(seen->last_lap_ns, UINT64_C(1)) : 0;
+    atomic_store(&ring->laps_ahead, (uint32_t)VEV_MIN(laps_ahead, most_ahead(ring)));
     /* Else four looks' worth, so that a faster burst still finds warm pages. */
     ahead = at_speed ? data_size : VEV_MIN(ahead, 4ull * seen->recent);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
@@ -1206,8 +1263,17 @@ static vev_status touch_span(vev_ring *ring, vev_span *span, void *argument)
 static void look_ahead(vev_ring *ring, look *l)
 {
     const vev_span *span = atomic_load(&ring->current);
-    if (atomic_load(&span->cleared) < l->wanted)
-        (void)clear_up_to(ring, span->segment, l->seen->generation, l->wanted);
+    vev_status status = VEV_OK;
+    for (uint32_t before = 0, cleared; !status; before = cleared) {
+        cleared = atomic_load(&span->cleared);
+        if (cleared >= l->wanted || cleared <= before)
+            break;
+        clearing c = {.generation = l->seen->generation,
+                      .wanted = (uint32_t)VEV_MIN((uint64_t)cleared + CLEAR_STEP, l->wanted),
+                      .warm = true};
+        pthread_mutex_lock(&ring->clear_mutex);
+        status = clear_up_to(ring, span->segment, &c);
+    }
     vev_status ignored = on_current(ring, touch_span, l);
     (void)ignored;
 }
@@ -1270,6 +1336,7 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
         seen->full_generation = seen->generation;
     else if (l.low && !atomic_load(&ring->at_speed))
         forget_earlier_lap(ring);
+    reclaim_ahead(ring);
     retire_idle_spans(ring);
     return l.pace;
 }
@@ -1285,7 +1352,7 @@ typedef struct job {
     uint64_t dictionary_id; /* with which `stored` was made; UINT64_MAX: not made yet */
     uint64_t generation;    /* where it was tried last */
     uint32_t segment;       /* likewise */
-    uint32_t uncleared;     /* up to where that is to be cleared first; 0: it is not that */
+    uint32_t uncleared;     /* up to where that is to be cleared; 0: nothing is */
 } job;
 
 /* Find what to store: the compressed form in the context's scratch, or the payload itself. */
@@ -1311,6 +1378,49 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
     }
 }
 
+/* How far to clear for an append: at speed as much as others use up meanwhile, else a little, and more when
+ * that was not enough for long. With clear_mutex. */
+static clearing plan_clearing(vev_ring *ring, const job *j)
+{
+    enum { LEAST = 16384, BURST_NS = 10 * 1000 * 1000 };
+    uint32_t most =
+        VEV_MAX(VEV_MIN(ring->file.geometry.data_size / 4, (uint32_t)CLEAR_STEP), (uint32_t)LEAST);
+    bool soon = j->header.mono_ns - ring->cleared_ns < BURST_NS;
+    ring->clear_step = soon ? VEV_MIN(2 * ring->clear_step, most) : LEAST;
+    ring->cleared_ns = j->header.mono_ns;
+    uint32_t step = atomic_load(&ring->at_speed) ? most : ring->clear_step;
+    return (clearing){.generation = j->generation,
+                      .wanted = (uint32_t)VEV_MIN((uint64_t)j->uncleared + step,
+                                                  (uint64_t)ring->file.geometry.data_size),
+                      .wait_ms = CLEAR_WAIT_MS,
+                      .warm = step > LEAST};
+}
+
+/* Clear what an append needs, and some more, where nobody has done so in time. VEV_E_FULL: go on in another
+ * segment. */
+static vev_status clear_for(vev_ring *ring, const job *j)
+{
+    enum { BAD_PLACES = 2 };
+    pthread_mutex_lock(&ring->clear_mutex);
+    clearing c = plan_clearing(ring, j);
+    vev_status status = clear_up_to(ring, j->segment, &c);
+    /* A bad place is gone around, but a disk that takes nothing costs no segment after another. */
+    return status == EIO && atomic_load(&ring->degraded) == 0 &&
+                   atomic_load(&ring->failed_clears) < BAD_PLACES
+               ? VEV_E_FULL
+               : status;
+}
+
+/* At speed, clear more before others find none, unless somebody does. What fails is met by who needs it. */
+static void clear_in_time(vev_ring *ring, const job *j)
+{
+    if (pthread_mutex_trylock(&ring->clear_mutex) != 0)
+        return;
+    clearing c = plan_clearing(ring, j);
+    c.wait_ms = 0;
+    (void)clear_up_to(ring, j->segment, &c);
+}
+
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
@@ -1324,6 +1434,10 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     uint32_t offset, index;
     if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index, &j->uncleared))
         return VEV_E_FULL;
+    uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
+    if (VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&
+        atomic_load_explicit(&ring->at_speed, memory_order_relaxed))
+        j->uncleared = cleared;
     j->header.seq = span->lap.base_seq + index;
     uint64_t word =
         vev_record_write(span->data + offset, &span->lap, offset, &j->header, j->stored);
@@ -1360,8 +1474,7 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
     entry->seq = 0; /* until it is stored: tells a failed append from a failed sync */
     vev_status status;
     while ((status = on_current(ring, append_here, &j)) == VEV_E_FULL) {
-        status =
-            j.uncleared > 0 ? clear_for(ring, j.segment, j.generation, j.uncleared) : VEV_E_FULL;
+        status = j.uncleared > 0 ? clear_for(ring, &j) : VEV_E_FULL;
         if (status == VEV_E_FULL)
             status = roll(ring, j.generation);
         if (status)
@@ -1374,6 +1487,8 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
     }
     if (status)
         return status;
+    if (VEV_UNLIKELY(j.uncleared > 0))
+        clear_in_time(ring, &j);
     if (!j.header.id_given)
         vev_record_make_id(ring->file.uuid, &j.header, entry->id);
     entry->seq = j.header.seq;

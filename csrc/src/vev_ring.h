@@ -27,6 +27,7 @@ enum { VEV_ASIDE_MAX = 8 };
 #define VEV_LOCK_BASE (1ull << 60)
 #define VEV_LOCK_ATTACH (VEV_LOCK_BASE + 0)   /* shared by all, exclusive by whoever rebuilds */
 #define VEV_LOCK_ROLL (VEV_LOCK_BASE + 1)     /* changing the set of segments */
+#define VEV_LOCK_RECLAIM (VEV_LOCK_BASE + 2)  /* counting segments out */
 #define VEV_LOCK_SLOT (VEV_LOCK_BASE + 64)    /* + slot: held as long as the process lives */
 #define VEV_LOCK_CLEAR (VEV_LOCK_BASE + 4096) /* + segment: clearing it while it is active */
 
@@ -109,7 +110,7 @@ typedef struct vev_ring {
     vev_dictionary *dictionaries;    /* all that are held */
     vev_dictionary *own_dictionary;  /* as given to open; NULL: none */
     vev_dictionary *next_dictionary; /* for the next segment; NULL: own_dictionary */
-    uint64_t kept_generation;        /* the damaged one that was kept last */
+    uint64_t kept_generation;        /* the damaged one that was kept last; reclaim_mutex */
     _Atomic int32_t degraded;        /* errno; appends stop */
 
     _Atomic(vev_span *) current;
@@ -118,12 +119,16 @@ typedef struct vev_ring {
     uint64_t ready_after;           /* the generation that was active then */
     _Atomic uint32_t ready_for;     /* 1 + its segment, for who has no lock; 0: none */
     _Atomic bool at_speed;          /* segments are full as soon as they are begun */
+    _Atomic uint32_t laps_ahead;    /* how many segments are to be free beside the next one */
     _Atomic uint32_t failed_clears; /* in a row */
+    _Atomic uint32_t waiting;       /* who want to go on to the next segment */
     bool took_none; /* when a segment was last looked for, since the disk failed; roll_mutex */
 
-    /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), read, dictionary. Alone: clear (then
-     * VEV_LOCK_CLEAR). */
+    /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), reclaim (then VEV_LOCK_RECLAIM), read,
+     * dictionary. Alone: clear (then VEV_LOCK_CLEAR). */
     pthread_mutex_t clear_mutex;
+    uint64_t cleared_ns;              /* by an append, last; clear_mutex */
+    uint32_t clear_step;              /* how much that was; likewise */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
     pthread_mutex_t roll_mutex;       /* spans and the set of segments */
     pthread_mutex_t sync_mutex;       /* the four below */
@@ -131,7 +136,8 @@ typedef struct vev_ring {
     uint32_t walk_offset, synced_offset;
     _Atomic bool marks_dirty;
 
-    /* A list, window and map for reclaiming, under roll_mutex: an append that needs a segment must not
+    pthread_mutex_t reclaim_mutex;
+    /* A list, window and map for reclaiming, under reclaim_mutex: an append that needs a segment must not
      * wait for a reader, who may be going through a gigabyte. Only those members of it are used. */
     struct vev_ring *reclaimer;
 
@@ -179,6 +185,10 @@ typedef struct vev_ring_options {
  * itself. */
 uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor,
                           vev_listed *known);
+/* Such a floor. Where neither the last ledger nor the live area says what of the past is reclaimed, only
+ * heads count. */
+uint64_t vev_listed_floor(const vev_ring *ring, bool accounted, bool living,
+                          const vev_ledger *ledger);
 /* Learn them all, or those only that are living as the live area has it, reading as few heads as that
  * takes. What is sealed in `known` and not below the floor counts as known. */
 void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known);

@@ -186,6 +186,13 @@ bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger
     return found;
 }
 
+bool vev_ledger_is_last(const uint8_t *region, const uint8_t uuid[16], const vev_ledger *latest)
+{
+    vev_ledger before;
+    const uint8_t *other = region + VEV_AT_LEDGER + (latest->version + 1) % 2 * VEV_HEADER_BLOCK;
+    return vev_ledger_read(other, uuid, &before) && before.version + 1 == latest->version;
+}
+
 /* Head: magic 0, generation 8, base seq 16, created 24, dictionary size 32, dictionary crc 36,
  * salt 40, the file's uuid 48, segment size 64, dictionary capacity 68, smallest record 72,
  * stream 76, crc 80 over 0..79. Seal: magic 128, generation 136, count 144, end 148, crc 152. */

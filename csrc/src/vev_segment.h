@@ -132,6 +132,9 @@ bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[1
                      vev_ledger *ledger_out);
 /* The valid one with the higher version of A and B at VEV_AT_LEDGER. False when neither is valid. */
 bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger *ledger_out);
+/* Whether `latest` is sure to be the last that was written: the one before it is there as well. If not, a
+ * newer one may have been damaged, and segments be reused that this one still counts in. */
+bool vev_ledger_is_last(const uint8_t *region, const uint8_t uuid[16], const vev_ledger *latest);
 
 void vev_head_write(uint8_t *segment, const vev_file_header *file, const vev_head *head);
 void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,

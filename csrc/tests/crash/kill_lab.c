@@ -488,6 +488,7 @@ static bool inside_lock(pid_t pid)
             if (sscanf(line, "lock: %*d: %15s %*s %15s %*d %*s %llu", type, mode, &start) != 3)
                 continue;
             inside |= strcmp(type, "FLOCK") == 0 || start == VEV_LOCK_ROLL ||
+                      start == VEV_LOCK_RECLAIM ||
                       (start == VEV_LOCK_ATTACH && strcmp(mode, "WRITE") == 0);
         }
         if (file)

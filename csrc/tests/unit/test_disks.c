@@ -390,6 +390,80 @@ static void failed_sync_of_the_ledger(void)
     vev_log_close(log);
 }
 
+static void append_laps(vev_ring *ring, uint64_t count)
+{
+    uint64_t until = (atomic_load(&ring->live->active) >> 10) + count;
+    uint8_t payload[2000] = {0};
+    while (atomic_load(&ring->live->active) >> 10 < until) {
+        vev_entry entry = {0};
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    }
+}
+
+/* One ledger counts several segments out, laps are written to them, and that ledger is lost. The one before
+ * it does not say that they are reused: the new laps count, wherever the search for them begins. */
+static void newest_laps_behind_a_lost_ledger(void)
+{
+    for (uint64_t start = 0; start < 15; start++) {
+        const char *dir = fresh_dir();
+        CHECK(mkdir(dir, 0700) == 0);
+        vev_ring *ring = open_ring(dir);
+        CHECK(ring->file.geometry.segment_count == 15);
+        append_laps(ring, 14);
+        atomic_store(&ring->laps_ahead, 4);
+        vev_ledger before, ledger;
+        CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &before));
+        append_laps(ring, 4);
+        CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &ledger));
+        CHECK(ledger.version == before.version + 1);
+        CHECK(ledger.floor_generation == before.floor_generation + 5);
+        vev_stats made, stats;
+        OK(vev_ring_stats(ring, &made));
+        vev_ring_close(ring);
+        static const uint8_t junk[64] = {1};
+        overwrite(dir, VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK, junk, sizeof junk);
+        overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, active), &start, sizeof start);
+        ring = open_ring(dir);
+        OK(vev_ring_stats(ring, &stats));
+        CHECK(stats.appended == made.appended);
+        append_laps(ring, 20);
+        OK(vev_ring_stats(ring, &stats));
+        check_conserved(&stats);
+        vev_ring_close(ring);
+    }
+}
+
+/* Whoever counted segments out died before it said so in the live area. They are used all the same, and
+ * no others are counted out for them. */
+static void counted_out_by_who_died(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    append_laps(ring, 14);
+    atomic_store(&ring->laps_ahead, 4);
+    append_laps(ring, 1);
+    vev_ledger before, ledger;
+    CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &before));
+    uint32_t left = 0;
+    for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++) {
+        uint64_t generation = atomic_load(&ring->live->generations[s]);
+        left += (generation & VEV_GENERATION_RECLAIMED) != 0;
+        atomic_store(&ring->live->generations[s], generation & ~VEV_GENERATION_RECLAIMED);
+    }
+    CHECK(left == 4);
+    append_laps(ring, left);
+    CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &ledger));
+    CHECK(ledger.version == before.version);
+    append_laps(ring, 1);
+    CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &ledger));
+    CHECK(ledger.version == before.version + 1);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    check_conserved(&stats);
+    vev_ring_close(ring);
+}
+
 /* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every try. */
 static void damaged_segment_is_kept_once(void)
 {
@@ -788,6 +862,8 @@ int main(void)
 #endif
     RUN(no_room_to_mend);
     RUN(failed_sync_of_the_ledger);
+    RUN(newest_laps_behind_a_lost_ledger);
+    RUN(counted_out_by_who_died);
     RUN(damaged_segment_is_kept_once);
     RUN(urgent_append_without_room);
     RUN(disk_that_takes_nothing);

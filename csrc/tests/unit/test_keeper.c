@@ -63,15 +63,21 @@ static bool was_touched(const void *address)
     return false;
 }
 
-static vev_ring *open_counted(void)
+static vev_io counting_io(void)
 {
-    static vev_io io;
-    io = vev_io_posix;
+    vev_io io = vev_io_posix;
     io.map = count_map;
     io.write = count_write;
     io.sync = count_sync;
     io.sync_map = count_sync_map;
     io.touch = count_touch;
+    return io;
+}
+
+static vev_ring *open_counted(void)
+{
+    static vev_io io;
+    io = counting_io();
     const char *dir = fresh_dir();
     CHECK(mkdir(dir, 0700) == 0);
     segment_size = 0;
@@ -341,9 +347,110 @@ static void all_is_cleared_only_at_speed(void)
     vev_ring_close(ring);
 }
 
+/* Segments that a lap can begin in without asking the disk, the next one not counted. */
+static uint32_t count_free(const vev_ring *ring)
+{
+    uint32_t count = 0, spare = atomic_load(&ring->live->spare);
+    for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++)
+        count += s + 1 != spare && !vev_ring_is_living(ring, s);
+    return count;
+}
+
+static void roll_without_looks(vev_ring *ring)
+{
+    uint64_t generation = generation_of(ring);
+    while (generation_of(ring) == generation)
+        append(ring, 8000);
+}
+
+/* At speed a ring has more than the next segment to go on in, so that no append waits until a ledger is on
+ * the disk; but no more than an eighth of it, and none when it is slow again. */
+static void segments_are_free_at_speed(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    CHECK(fill_segment(ring, &seen, 50) > 0 && count_free(ring) == 0);
+    for (int n = 0; n < 4; n++)
+        (void)fill_segment(ring, &seen, 1);
+    (void)keep_after(ring, &seen, 1);
+    uint32_t most = ring->file.geometry.segment_count / 8;
+    CHECK(count_free(ring) == most && most > 0);
+    while (tail_of(ring) < ring->file.geometry.data_size / 2) {
+        append(ring, 8000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    CHECK(atomic_load(&ring->ready_for) > 0 && count_free(ring) == most);
+    uint64_t evicted = evicted_from(ring);
+    memset(&asked, 0, sizeof asked);
+    for (uint32_t n = 0; n < 1 + most; n++)
+        roll_without_looks(ring);
+    CHECK(asked.syncs == 0 && evicted_from(ring) == evicted && count_free(ring) == 0);
+    roll_without_looks(ring);
+    CHECK(asked.syncs == 1 && count_free(ring) == most); /* several are counted out at once */
+    (void)fill_segment(ring, &seen, 50);
+    roll_without_looks(ring);
+    (void)keep_after(ring, &seen, 50);
+    CHECK(count_free(ring) == 0);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    check_conserved(&stats);
+    vev_ring_close(ring);
+}
+
 static uint32_t cleared_up_to(const vev_ring *ring)
 {
     return ((uint32_t)atomic_load(&ring->live->cleared) & 0xffffffu) * 8u;
+}
+
+static vev_ring *open_large(void)
+{
+    static vev_io io;
+    static vev_pool pool;
+    io = counting_io();
+    vev_ring_options options = {
+        .size = 8 << 20, .segment_size = 1 << 20, .record_size_min = 64, .level = VEV_LEVEL_RAW};
+    char path[160];
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    vev_ring *ring;
+    segment_size = 0;
+    OK(vev_ring_open(&io, path, &options, &pool, &ring));
+    segment_size = options.segment_size;
+    memset(&asked, 0, sizeof asked);
+    return ring;
+}
+
+/* A burst that nobody saw coming clears more and more at a time. */
+static void burst_clears_in_growing_steps(void)
+{
+    vev_ring *ring = open_large();
+    uint32_t steps = 0, before = cleared_up_to(ring);
+    while (tail_of(ring) < 700 * 1024) {
+        append(ring, 8000);
+        uint32_t cleared = cleared_up_to(ring);
+        steps += cleared != before;
+        before = cleared;
+    }
+    CHECK(steps >= 4 && steps < 12); /* 43 of the least */
+    CHECK(before <= tail_of(ring) + 256 * 1024 + vev_io_granule());
+    vev_ring_close(ring);
+}
+
+/* At speed an append that leaves little of what is cleared clears more, so that no other one finds none. */
+static void clears_in_time_at_speed(void)
+{
+    vev_ring *ring = open_large();
+    atomic_store(&ring->at_speed, true);
+    const uint32_t data_size = ring->file.geometry.data_size;
+    append(ring, 8000); /* finds a page, as laps begin */
+    for (uint64_t generation = generation_of(ring);; append(ring, 8000)) {
+        if (generation_of(ring) != generation)
+            break;
+        uint32_t cleared = cleared_up_to(ring);
+        CHECK(cleared == data_size || cleared - tail_of(ring) > 32 * 1024);
+    }
+    vev_ring_close(ring);
 }
 
 /* INV-10: from lap to lap a segment keeps its bytes, but for what stands in front of the tail. */
@@ -483,6 +590,9 @@ int main(void)
     RUN(slow_log_keeps_what_it_has);
     RUN(fast_log_drops_nothing_early);
     RUN(all_is_cleared_only_at_speed);
+    RUN(segments_are_free_at_speed);
+    RUN(burst_clears_in_growing_steps);
+    RUN(clears_in_time_at_speed);
     RUN(clears_in_front_of_the_tail);
     RUN(ready_segment_that_another_process_used);
     RUN(rest_is_left_alone);
