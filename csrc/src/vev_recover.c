@@ -774,6 +774,7 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
         ring->readonly = options->readonly;
         ring->full_policy = options->full_policy;
         ring->level = options->level;
+        atomic_store(&ring->laps_ahead, vev__laps_ahead);
         init_mutexes(ring);
         pthread_mutex_init(&ring->dictionary_mutex, NULL);
         vev_status status = open_file(ring, path, options);

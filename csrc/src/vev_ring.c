@@ -831,6 +831,8 @@ static void keep_damaged(vev_ring *ring, const vev_listed *listed)
     free(name);
 }
 
+uint32_t vev__laps_ahead = 0;
+
 /* Say here what the ledger says already: whoever died between the two left it to us. */
 static vev_status finish_reclaim(vev_ring *ring, bool *found_out)
 {

@@ -212,6 +212,10 @@ vev_status vev_ring_reattach(vev_ring *ring);
 
 /* ---- vev_ring.c ---- */
 
+/* How many segments a ring keeps free beside the next one before the helper thread knows its speed. Tests
+ * raise it. */
+extern uint32_t vev__laps_ahead;
+
 vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry);
 vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq);
 /* Whether nothing is left to sync, or nothing can be. */
