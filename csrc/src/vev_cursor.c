@@ -4,6 +4,13 @@
  * a gigabyte costs a window of memory and a failing disk costs an error code. What they read may be
  * changing under them (the newest segment) or be reclaimed meanwhile; the checksum, which covers the
  * generation, tells (INV-4), and a record that does not check in a live segment is looked at twice.
+ *
+ * INV-13 A tally in the live area that says something says what the state map of that lap says, but for
+ *        changes by somebody who holds a cell of the lap. Who is to change a map claims a cell (INV-7),
+ *        takes the tally back, and only then changes it. Who counts puts its token in the tally's place,
+ *        looks then at the cells and at the generation, reads the map after that, and puts the counts in
+ *        the place of its token, if that still stands there (all sequentially consistent). Either the one
+ *        finds the token, or the other the cell. A lap begins without a tally; so does a boot.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -270,16 +277,22 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
 
 /* ---- states ---- */
 
-/* Have a part of a segment's state map in memory. What of it cannot be read does not check, and says
- * pending. */
-static vev_status load_map(vev_ring *ring, const vev_listed *listed, uint32_t from, uint32_t to)
+static uint64_t map_at(const vev_ring *ring, const vev_listed *listed)
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    uint64_t unreadable;
-    return vev_io_read_around(ring->io, ring->fd,
-                              vev_segment_offset(geometry, listed->segment) + geometry->map_offset +
-                                  from,
-                              ring->map + from, to - from, &unreadable);
+    return vev_segment_offset(geometry, listed->segment) + geometry->map_offset;
+}
+
+/* How much of a map tells of so many records. */
+static uint32_t map_bytes(uint32_t record_count) { return (record_count + 15) / 16 * 8; }
+
+/* Have a part of a segment's state map in memory. What of it cannot be read does not check, and says
+ * pending. */
+static vev_status load_map(vev_ring *ring, const vev_listed *listed, uint32_t from, uint32_t to,
+                           uint64_t *unreadable_out)
+{
+    return vev_io_read_around(ring->io, ring->fd, map_at(ring, listed) + from, ring->map + from,
+                              to - from, unreadable_out);
 }
 
 static uint32_t state_of(const vev_ring *ring, const vev_lap *lap, uint32_t index)
@@ -311,11 +324,11 @@ static vev_status count_unfinished(vev_ring *ring, const vev_listed *listed, uin
     return VEV_OK;
 }
 
-vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
-                          uint64_t counts[4], uint64_t *unfinished_out)
+static vev_status count_map(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
+                            uint64_t counts[4], uint64_t *unfinished_out, uint64_t *unreadable_out)
 {
     record_count = VEV_MIN(record_count, ring->file.geometry.max_records);
-    vev_status status = load_map(ring, listed, 0, (record_count + 15) / 16 * 8);
+    vev_status status = load_map(ring, listed, 0, map_bytes(record_count), unreadable_out);
     if (status)
         return status;
     vev_map_count(ring->map,
@@ -330,6 +343,87 @@ vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t rec
     *unfinished_out = VEV_MIN((uint64_t)cached->unfinished, counts[VEV_LOST]);
     return status;
 }
+
+vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
+                          uint64_t counts[4], uint64_t *unfinished_out)
+{
+    uint64_t unreadable;
+    return count_map(ring, listed, record_count, counts, unfinished_out, &unreadable);
+}
+
+/* ---- tallies ---- */
+
+bool vev__tallies = true;
+
+/* Whether tallies can be relied on. Not after a failed sync: the system may drop pages that it has not
+ * written, and what a map says then is older. A read-only ring has a copy of the live area, which is of this
+ * boot or means nothing; it was copied behind the ledger, by whose version the figures are seen to be of one
+ * moment. */
+static bool has_tallies(const vev_ring *ring)
+{
+    const vev_live *live = ring->live;
+    return vev__tallies && atomic_load(&live->sync_error) == 0 &&
+           (!ring->readonly ||
+            (live->magic == VEV_LIVE_MAGIC && live->boot == vev_clock_boot_tag()));
+}
+
+static uint32_t records_in(const vev_listed *sealed)
+{
+    return (uint32_t)(sealed->end_seq - sealed->head.base_seq);
+}
+
+static bool read_tally(const vev_ring *ring, const vev_listed *listed, uint64_t counts[4])
+{
+    const vev_live *live = ring->live;
+    return has_tallies(ring) &&
+           vev_tally_read(atomic_load(&live->tallies[listed->segment]), records_in(listed),
+                          counts) &&
+           atomic_load(&live->generations[listed->segment]) == listed->head.generation;
+}
+
+/* Whether what the map adds up to can be kept as a tally, as far as is known before it is read: nothing is
+ * written to the live area in vain, for that is a page of flash. */
+static bool may_tally(const vev_ring *ring, const vev_listed *listed)
+{
+    uint64_t generation = listed->head.generation;
+    return !ring->readonly && has_tallies(ring) && !ring->cached[listed->segment].no_tally &&
+           !vev_ring_is_pinned(ring, generation, generation) &&
+           atomic_load(&ring->live->generations[listed->segment]) == generation;
+}
+
+/* Count a sealed lap, by its tally if it has one; else by its map, and leave a tally (INV-13). */
+static vev_status count_sealed(vev_ring *ring, const vev_listed *listed, uint64_t counts[4],
+                               uint64_t *unfinished_out)
+{
+    *unfinished_out = 0;
+    if (read_tally(ring, listed, counts))
+        return VEV_OK;
+    _Atomic uint32_t *tally = &ring->live->tallies[listed->segment];
+    uint32_t token = vev_tally_token(ring->owner), present = atomic_load(tally);
+    bool ours = may_tally(ring, listed) && atomic_compare_exchange_strong(tally, &present, token) &&
+                may_tally(ring, listed);
+    uint64_t unreadable;
+    vev_status status =
+        count_map(ring, listed, records_in(listed), counts, unfinished_out, &unreadable);
+    if (status)
+        return status;
+    uint32_t word = unreadable > 0 ? 0 : vev_tally_word(counts);
+    ring->cached[listed->segment].no_tally = word == 0;
+    if (ours && word != 0)
+        (void)atomic_compare_exchange_strong(tally, &token, word);
+    return VEV_OK;
+}
+
+/* Take back a lap's tally, of which a cell is held. Looking first: mostly there is none, and a page that is
+ * not written to need not go to the flash. */
+static void forget_tally(const vev_ring *ring, uint32_t segment)
+{
+    _Atomic uint32_t *tally = &ring->live->tallies[segment];
+    if (atomic_load(tally) != 0)
+        atomic_store(tally, 0);
+}
+
+/* ---- marking ---- */
 
 /* Map the head and state map of a segment, for marking. Stays mapped for the next call. */
 static vev_status map_for_marking(vev_ring *ring, const vev_listed *listed)
@@ -388,19 +482,20 @@ static vev_status mark_range(vev_ring *ring, const vev_listed *listed, const vev
                              uint32_t from, uint32_t to, uint32_t state, bool only_pending,
                              size_t *changed)
 {
-    vev_status status = map_for_marking(ring, listed);
-    if (status)
-        return status;
+    vev_status status = VEV_OK;
     /* The cell keeps the bytes from being reused for another lap under our hands (INV-7). */
     _Atomic uint64_t *cell = vev_ring_claim(ring, listed->head.generation);
     ring->mark_cell = cell;
     if (atomic_load(&ring->live->generations[listed->segment]) == listed->head.generation) {
-        for (uint32_t i = from; i < to && i < lap->max_records; i++)
+        forget_tally(ring,
+                     listed->segment); /* before a map is healed, for that changes it (INV-13) */
+        status = map_for_marking(ring, listed);
+        for (uint32_t i = from; !status && i < to && i < lap->max_records; i++)
             *changed += mark_one(ring, lap, i, state, only_pending);
     }
     ring->mark_cell = NULL;
     vev_ring_release(cell);
-    return VEV_OK;
+    return status;
 }
 
 /* What a jump out of mark_range() leaves. */
@@ -566,7 +661,8 @@ static vev_status read_segment(vev_ring *ring, const vev_listed *listed, reading
             if (at < map_from || at >= map_to) {
                 map_from = at / MAP_PIECE * MAP_PIECE;
                 map_to = VEV_MIN(map_from + MAP_PIECE, map_size);
-                status = load_map(ring, listed, map_from, map_to);
+                uint64_t unreadable;
+                status = load_map(ring, listed, map_from, map_to, &unreadable);
                 if (status)
                     return status;
                 /* It is cleared after the segment is marked as reclaimed: asked now, this tells a
@@ -885,6 +981,23 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
 
 /* ---- stats ---- */
 
+/* How many maps are asked of the disk before they are read: as many as keep its queue filled. */
+enum { MAPS_AHEAD = 64 };
+
+/* Ask for the maps of sealed laps that have no tally, from the `asked`-th in the list on. Returns how far
+ * that has come. */
+static uint32_t prefetch_maps(const vev_ring *ring, uint32_t asked, uint32_t to)
+{
+    for (; asked < to && asked + 1 < ring->listed_count; asked++) {
+        const vev_listed *listed = &ring->listed[asked];
+        uint64_t ignored[4];
+        if (!read_tally(ring, listed, ignored))
+            ring->io->prefetch(ring->io->ctx, ring->fd, map_at(ring, listed),
+                               map_bytes(records_in(listed)));
+    }
+    return asked;
+}
+
 static vev_status add_up(vev_ring *ring, vev_stats *stats)
 {
     memset(stats, 0, sizeof *stats);
@@ -900,17 +1013,20 @@ static vev_status add_up(vev_ring *ring, vev_stats *stats)
     stats->lost_damaged = ledger->lost_damaged;
     memcpy(stats->evicted_by_kind, ledger->evicted_by_kind, sizeof ledger->evicted_by_kind);
     uint64_t next_seq = ledger->floor_seq;
+    uint32_t asked = 0;
     for (uint32_t i = 0; i < ring->listed_count; i++) {
         const vev_listed *listed = &ring->listed[i];
         uint32_t count = (uint32_t)(listed->end_seq - listed->head.base_seq);
         uint32_t used = listed->head.sealed ? listed->head.data_end : ring->file.geometry.data_size;
-        if (i + 1 == ring->listed_count) {
-            status = measure_newest(ring, listed, &count, &used);
-            if (status)
-                return status;
-        }
         uint64_t counts[4], unfinished;
-        status = vev_ring_count(ring, listed, count, counts, &unfinished);
+        asked = prefetch_maps(ring, asked, i + MAPS_AHEAD);
+        if (i + 1 < ring->listed_count) {
+            status = count_sealed(ring, listed, counts, &unfinished);
+        } else {
+            status = measure_newest(ring, listed, &count, &used);
+            if (!status)
+                status = vev_ring_count(ring, listed, count, counts, &unfinished);
+        }
         if (status)
             return status;
         if (listed->head.base_seq > next_seq)

@@ -23,8 +23,6 @@
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-enum { LIVE_MAGIC = 0x33564556, LIVE_REBUILDING = 0x44425552 };
-
 /* ---- creating ---- */
 
 static vev_status build_file(const vev_io *io, int fd, const vev_file_header *header)
@@ -465,15 +463,47 @@ static vev_status go_on_behind(vev_ring *ring, vev_listed newest)
     return status;
 }
 
+static bool is_of_this_boot(const vev_live *live)
+{
+    return (live->magic == VEV_LIVE_MAGIC || live->magic == VEV_LIVE_REBUILDING ||
+            live->magic == VEV_LIVE_MAGIC_3 || live->magic == VEV_LIVE_REBUILDING_3) &&
+           live->boot == vev_clock_boot_tag();
+}
+
+static bool has_tallies(const vev_live *live)
+{
+    /* Those of before a sync failed may be of pages that are not there any more. */
+    return (live->magic == VEV_LIVE_MAGIC || live->magic == VEV_LIVE_REBUILDING) &&
+           live->boot == vev_clock_boot_tag() && atomic_load(&live->sync_error) == 0;
+}
+
+static void forget_tallies(vev_live *live)
+{
+    for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
+        atomic_store(&live->tallies[s], 0);
+}
+
+/* Keep the tallies of laps whose segments hold them still, but for the newest, whose map is mended. */
+static void keep_tallies(vev_live *live, const uint64_t before[VEV_SEGMENT_MAX_COUNT],
+                         const vev_listed *newest)
+{
+    for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++) {
+        uint64_t generation = atomic_load(&live->generations[s]);
+        if (generation == 0 || generation != before[s] || (newest && newest->segment == s))
+            atomic_store(&live->tallies[s], 0);
+    }
+}
+
 static vev_status rebuild(vev_ring *ring)
 {
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
     vev_live *live = ring->live;
-    /* What outlives a rebuild is how far the page cache has been synced in this boot. It stays in
+    if (!has_tallies(live)) /* before anything says that they can be believed */
+        forget_tallies(live);
+    /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It stays in
      * place all the time, so that a rebuilder that dies does not take it along. */
-    if ((live->magic != LIVE_MAGIC && live->magic != LIVE_REBUILDING) ||
-        live->boot != vev_clock_boot_tag()) {
+    if (!is_of_this_boot(live)) {
         live->magic = 0;
         atomic_store(&live->durable_seq, UINT64_MAX); /* all that is found was read from the disk */
         atomic_store(&live->sync_error, 0);
@@ -486,11 +516,12 @@ static vev_status rebuild(vev_ring *ring)
                 atomic_store(&live->slots[s].epoch, epoch);
         }
     }
-    live->magic = LIVE_REBUILDING;
+    live->magic = VEV_LIVE_REBUILDING;
     atomic_store(&live->spare, 0);
     atomic_store(&live->cleared, 0);
+    uint64_t before[VEV_SEGMENT_MAX_COUNT];
     for (uint32_t s = 0; s < VEV_SEGMENT_MAX_COUNT; s++)
-        atomic_store(&live->generations[s], 0);
+        before[s] = atomic_exchange(&live->generations[s], 0);
     for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
         for (int i = 0; i < VEV_CELL_COUNT; i++)
             atomic_store(&live->slots[s].cells[i].generation, 0);
@@ -525,6 +556,7 @@ static vev_status rebuild(vev_ring *ring)
     count = vev_listed_order(listed, count, geometry, &ledger);
     for (uint32_t i = 0; i < count; i++)
         atomic_store(&live->generations[listed[i].segment], listed[i].head.generation);
+    keep_tallies(live, before, count > 0 ? &listed[count - 1] : NULL);
     if (count > 0) /* it is mended below */
         memset(&ring->cached[listed[count - 1].segment], 0, sizeof *ring->cached);
     memcpy(ring->reclaimer->cached, ring->cached, sizeof ring->cached);
@@ -550,7 +582,8 @@ static vev_status rebuild(vev_ring *ring)
         if (durable != UINT64_MAX && durable > last_seq &&
             durable - last_seq <= (uint64_t)geometry->max_records * geometry->segment_count) {
             /* This boot has seen the disk have more: it is damaged, not unwritten. Its numbers are
-             * used, and the gap says that they are lost. */
+             * used, and the gap says that they are lost. So may be states that were counted. */
+            forget_tallies(live);
             status = vev_ring_begin_lap(ring, atomic_load(&span->generation) + 1, durable + 1);
         }
         if (atomic_load(&live->sync_error) && rewrite(ring) == VEV_OK)
@@ -565,7 +598,7 @@ static vev_status rebuild(vev_ring *ring)
         return status;
     }
     atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
-    live->magic = LIVE_MAGIC;
+    live->magic = VEV_LIVE_MAGIC;
     return VEV_OK;
 }
 
@@ -610,7 +643,7 @@ static vev_status attach(vev_ring *ring)
             vev_status shared = io->lock(io->ctx, ring->fd, VEV_LOCK_ATTACH, VEV_LOCK_SHARED);
             return status ? status : shared;
         }
-        if (ring->live->magic == LIVE_MAGIC) {
+        if (ring->live->magic == VEV_LIVE_MAGIC) {
             status = take_slot(ring);
             if (status)
                 return status;

@@ -311,8 +311,7 @@ bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner)
     return ring->io->is_locked(ring->io->ctx, ring->fd, VEV_LOCK_SLOT + slot);
 }
 
-/* Whether a living process may still be writing to a lap in [first, last]. */
-static bool is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
+bool vev_ring_is_pinned(const vev_ring *ring, uint64_t first, uint64_t last)
 {
     for (uint32_t slot = 0; slot < VEV_SLOT_COUNT; slot++) {
         for (int i = 0; i < VEV_CELL_COUNT; i++) {
@@ -619,6 +618,7 @@ static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation
         vev_past_write(span->base, &ring->file, &head, before->base, before->segment);
     /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
      * is taken again, since it carries no generation but the next one. */
+    atomic_store(&ring->live->tallies[segment], 0); /* of the lap before; INV-13 */
     atomic_store(&ring->live->generations[segment], generation);
     vev_ring_set_cleared(ring, span, generation,
                          VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN));
@@ -962,7 +962,7 @@ static bool is_free(const vev_ring *ring, uint32_t segment)
 {
     uint64_t generation = atomic_load(&ring->live->generations[segment]);
     uint64_t reclaimed = generation & ~VEV_GENERATION_RECLAIMED;
-    return generation == 0 || (generation != reclaimed && !is_pinned(ring, reclaimed, reclaimed));
+    return generation == 0 || (generation != reclaimed && !vev_ring_is_pinned(ring, reclaimed, reclaimed));
 }
 
 /* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and clear its front. VEV_E_FULL
@@ -1544,7 +1544,7 @@ static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
         /* More than this segment's data: heads, sealed segments, delivery states. A sealed segment
          * in which somebody is still writing holds the mark back; asked before the sync, since what
          * is committed during it may miss it. */
-        if (durable + 1 < span->lap.base_seq && is_pinned(ring, 1, generation - 1))
+        if (durable + 1 < span->lap.base_seq && vev_ring_is_pinned(ring, 1, generation - 1))
             reached = durable;
         status = ring->io->sync(ring->io->ctx, ring->fd);
     } else {

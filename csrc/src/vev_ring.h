@@ -91,6 +91,7 @@ typedef struct vev_listed {
     uint64_t end_seq; /* one behind its last; for the active segment, as far as the head knows */
     uint32_t lost,
         unfinished; /* how many are lost, when last asked; how many of those unfinished */
+    bool no_tally;  /* likewise: its counts cannot be told in one (INV-13) */
 } vev_listed;
 
 typedef struct vev_ring {
@@ -229,6 +230,8 @@ _Atomic uint64_t *vev_ring_claim(vev_ring *ring, uint64_t generation);
 void vev_ring_release(_Atomic uint64_t *cell);
 /* The same for a cell that may itself be on a page that is gone. NULL is allowed. */
 void vev_ring_release_guarded(_Atomic uint64_t *cell);
+/* Whether a living process may still be at work on a lap in [first, last]. */
+bool vev_ring_is_pinned(const vev_ring *ring, uint64_t first, uint64_t last);
 /* Whether a reserved word belongs to a writer that can still commit it. */
 bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
 
@@ -289,6 +292,9 @@ void vev_ring_rewarm(vev_ring *ring);
 /* How long bytes must have been unreadable before the records in them are given up for good. Tests
  * shorten it. */
 extern uint64_t vev__give_up_ns;
+
+/* Whether figures are taken from tallies, and tallies made (INV-13). Tests count without. */
+extern bool vev__tallies;
 
 /* Bring `listed` up to date: live segments, oldest first. With read_mutex held. */
 vev_status vev_ring_list(vev_ring *ring);

@@ -346,6 +346,33 @@ bool vev_past_read(const uint8_t block[VEV_HEADER_BLOCK], const vev_geometry *ge
            seal_makes_sense(head_out, geometry);
 }
 
+/* Tally: bit 31 set, rejected in bits 21..30, delivered in bits 0..20. */
+enum { TALLY_DELIVERED_BITS = 21, TALLY_REJECTED_MAX = 1023 };
+#define TALLY_KNOWN (1u << 31)
+VEV_STATIC_ASSERT(VEV_SEGMENT_SIZE_MAX / 48 < 1u << TALLY_DELIVERED_BITS, "every lap's fit");
+VEV_STATIC_ASSERT(VEV_SLOT_COUNT <= 64, "an owner leaves the two highest bits to the token");
+
+uint32_t vev_tally_word(const uint64_t counts[4])
+{
+    if (counts[VEV_LOST] > 0 || counts[VEV_REJECTED] > TALLY_REJECTED_MAX)
+        return 0;
+    return TALLY_KNOWN | (uint32_t)counts[VEV_REJECTED] << TALLY_DELIVERED_BITS |
+           (uint32_t)counts[VEV_DELIVERED];
+}
+
+bool vev_tally_read(uint32_t word, uint32_t record_count, uint64_t counts[4])
+{
+    uint32_t delivered = word & ((1u << TALLY_DELIVERED_BITS) - 1);
+    uint32_t rejected = word >> TALLY_DELIVERED_BITS & TALLY_REJECTED_MAX;
+    if (!(word & TALLY_KNOWN) || delivered + rejected > record_count)
+        return false;
+    counts[VEV_PENDING] = record_count - delivered - rejected;
+    counts[VEV_DELIVERED] = delivered;
+    counts[VEV_REJECTED] = rejected;
+    counts[VEV_LOST] = 0;
+    return true;
+}
+
 static uint32_t map_check(uint32_t states, uint32_t seed, uint32_t word_index)
 {
     uint8_t bytes[8];

@@ -92,6 +92,12 @@ typedef struct vev_slot {
 
 #define VEV_GENERATION_RECLAIMED (1ull << 63)
 
+/* In the live area when it is ready, and while it is rebuilt. Those of an earlier layout, or of one of which
+ * more is expected, are others: the tallies of a file that somebody else has marked in are worth nothing. */
+enum { VEV_LIVE_MAGIC = 0x34564556, VEV_LIVE_REBUILDING = 0x34425552 };
+/* The same before there were tallies. */
+enum { VEV_LIVE_MAGIC_3 = 0x33564556, VEV_LIVE_REBUILDING_3 = 0x44425552 };
+
 /* Shared by the processes that have the file open. */
 typedef struct vev_live {
     uint32_t magic;
@@ -108,6 +114,9 @@ typedef struct vev_live {
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
+    /* What the state map of each sealed lap adds up to (INV-13, vev_cursor.c): vev_tally_word(), or the
+     * token of who is counting it, or 0. */
+    _Atomic uint32_t tallies[VEV_SEGMENT_MAX_COUNT];
 } vev_live;
 VEV_STATIC_ASSERT(offsetof(vev_live, slots) == 512, "slots are aligned to their size");
 VEV_STATIC_ASSERT(sizeof(vev_slot) == 512, "a cache line a cell, and one for the epoch");
@@ -180,5 +189,13 @@ static inline int vev_map_state(uint32_t states, uint32_t record_index)
 
 /* How many of the first `record_count` records of a map are in each state. */
 void vev_map_count(const uint8_t *map, uint32_t seed, uint32_t record_count, uint64_t counts[4]);
+
+/* The counts of a lap in one word, so that its map need not be read for them. 0 when they do not fit:
+ * some records are lost (why is asked of the data), or too many rejected. */
+uint32_t vev_tally_word(const uint64_t counts[4]);
+/* The same backwards, for a lap of that many records. False when the word says nothing, or nonsense. */
+bool vev_tally_read(uint32_t word, uint32_t record_count, uint64_t counts[4]);
+/* Names a process that is counting, by its `owner`; no word that says something is like it. */
+static inline uint32_t vev_tally_token(uint32_t owner) { return owner | 1u << 30; }
 
 #endif
