@@ -5,12 +5,13 @@
  * changing under them (the newest segment) or be reclaimed meanwhile; the checksum, which covers the
  * generation, tells (INV-4), and a record that does not check in a live segment is looked at twice.
  *
- * INV-13 A tally in the live area that says something says what the state map of that lap says, but for
- *        changes by somebody who holds a cell of the lap. Who is to change a map claims a cell (INV-7),
- *        takes the tally back, and only then changes it. Who counts puts its token in the tally's place,
- *        looks then at the cells and at the generation, reads the map after that, and puts the counts in
- *        the place of its token, if that still stands there (all sequentially consistent). Either the one
- *        finds the token, or the other the cell. A lap begins without a tally; so does a boot.
+ * INV-14 A tally in the live area that says something says what the state map of that lap says, but
+ *        for changes by somebody who holds a cell of the lap. Who is to change a map claims a cell
+ *        (INV-7), takes the tally back, and only then changes it. Who counts puts its token in the
+ *        tally's place, looks then at the cells and at the generation, reads the map after that, and
+ *        puts the counts in the place of its token, if that still stands there (all sequentially
+ *        consistent). Either the one finds the token, or the other the cell. A lap begins without a
+ *        tally; so does a boot.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -355,10 +356,10 @@ vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t rec
 
 bool vev__tallies = true;
 
-/* Whether tallies can be relied on. Not after a failed sync: the system may drop pages that it has not
- * written, and what a map says then is older. A read-only ring has a copy of the live area, which is of this
- * boot or means nothing; it was copied behind the ledger, by whose version the figures are seen to be of one
- * moment. */
+/* Whether tallies can be relied on. Not after a failed sync: the system may drop pages that it has
+ * not written, and what a map says then is older. A read-only ring has a copy of the live area,
+ * which is of this boot or means nothing; it was copied behind the ledger, by whose version the
+ * figures are seen to be of one moment. */
 static bool has_tallies(const vev_ring *ring)
 {
     const vev_live *live = ring->live;
@@ -381,8 +382,8 @@ static bool read_tally(const vev_ring *ring, const vev_listed *listed, uint64_t 
            atomic_load(&live->generations[listed->segment]) == listed->head.generation;
 }
 
-/* Whether what the map adds up to can be kept as a tally, as far as is known before it is read: nothing is
- * written to the live area in vain, for that is a page of flash. */
+/* Whether what the map adds up to can be kept as a tally, as far as is known before it is read:
+ * nothing is written to the live area in vain, for that is a page of flash. */
 static bool may_tally(const vev_ring *ring, const vev_listed *listed)
 {
     uint64_t generation = listed->head.generation;
@@ -391,7 +392,7 @@ static bool may_tally(const vev_ring *ring, const vev_listed *listed)
            atomic_load(&ring->live->generations[listed->segment]) == generation;
 }
 
-/* Count a sealed lap, by its tally if it has one; else by its map, and leave a tally (INV-13). */
+/* Count a sealed lap, by its tally if it has one; else by its map, and leave a tally (INV-14). */
 static vev_status count_sealed(vev_ring *ring, const vev_listed *listed, uint64_t counts[4],
                                uint64_t *unfinished_out)
 {
@@ -414,8 +415,8 @@ static vev_status count_sealed(vev_ring *ring, const vev_listed *listed, uint64_
     return VEV_OK;
 }
 
-/* Take back a lap's tally, of which a cell is held. Looking first: mostly there is none, and a page that is
- * not written to need not go to the flash. */
+/* Take a lap's tally back; with a cell of it, if its map is then changed. Looking first: mostly
+ * there is none, and a page that is not written to need not go to the flash. */
 static void forget_tally(const vev_ring *ring, uint32_t segment)
 {
     _Atomic uint32_t *tally = &ring->live->tallies[segment];
@@ -487,8 +488,8 @@ static vev_status mark_range(vev_ring *ring, const vev_listed *listed, const vev
     _Atomic uint64_t *cell = vev_ring_claim(ring, listed->head.generation);
     ring->mark_cell = cell;
     if (atomic_load(&ring->live->generations[listed->segment]) == listed->head.generation) {
-        forget_tally(ring,
-                     listed->segment); /* before a map is healed, for that changes it (INV-13) */
+        /* Before the map is healed, which changes it, too (INV-14). */
+        forget_tally(ring, listed->segment);
         status = map_for_marking(ring, listed);
         for (uint32_t i = from; !status && i < to && i < lap->max_records; i++)
             *changed += mark_one(ring, lap, i, state, only_pending);
@@ -809,6 +810,20 @@ static vev_status verify_segment(vev_ring *ring, const vev_listed *listed, verif
     }
 }
 
+/* A tally that the map does not bear out is taken back: of a log that was copied while it was in
+ * use, say, or of a disk that was pulled out. The next figures are right; the records always were. */
+static vev_status verify_tally(vev_ring *ring, const vev_listed *listed)
+{
+    uint64_t tallied[4], counts[4], unfinished, unreadable;
+    if (ring->readonly || !read_tally(ring, listed, tallied))
+        return VEV_OK;
+    vev_status status =
+        count_map(ring, listed, records_in(listed), counts, &unfinished, &unreadable);
+    if (!status && unreadable == 0 && memcmp(tallied, counts, sizeof counts) != 0)
+        forget_tally(ring, listed->segment);
+    return status;
+}
+
 static vev_status verify_locked(vev_ring *ring, verifying *v)
 {
     vev_status status = vev_ring_list(ring);
@@ -820,6 +835,8 @@ static vev_status verify_locked(vev_ring *ring, verifying *v)
         if (listed->head.base_seq > next_seq) /* a segment whose head is gone: it can be anywhere */
             add_damage(v, 0, 0, next_seq, listed->head.base_seq - next_seq);
         status = verify_segment(ring, listed, v);
+        if (!status && i + 1 < ring->listed_count)
+            status = verify_tally(ring, listed);
         next_seq = VEV_MAX(next_seq, listed->end_seq);
     }
     return status;
@@ -981,11 +998,11 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
 
 /* ---- stats ---- */
 
-/* How many maps are asked of the disk before they are read: as many as keep its queue filled. */
-enum { MAPS_AHEAD = 64 };
+/* How many maps are asked of the disk before they are read: enough to keep its queue filled. */
+enum { MAPS_AHEAD = 128 };
 
-/* Ask for the maps of sealed laps that have no tally, from the `asked`-th in the list on. Returns how far
- * that has come. */
+/* Ask for the maps of sealed laps that have no tally, from the `asked`-th in the list on. Returns
+ * how far that has come. */
 static uint32_t prefetch_maps(const vev_ring *ring, uint32_t asked, uint32_t to)
 {
     for (; asked < to && asked + 1 < ring->listed_count; asked++) {

@@ -618,7 +618,7 @@ static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation
         vev_past_write(span->base, &ring->file, &head, before->base, before->segment);
     /* Whoever dies between these stores leaves a state that roll() or recovery finishes: the spare
      * is taken again, since it carries no generation but the next one. */
-    atomic_store(&ring->live->tallies[segment], 0); /* of the lap before; INV-13 */
+    atomic_store(&ring->live->tallies[segment], 0); /* of the lap before; INV-14 */
     atomic_store(&ring->live->generations[segment], generation);
     vev_ring_set_cleared(ring, span, generation,
                          VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN));
@@ -962,7 +962,8 @@ static bool is_free(const vev_ring *ring, uint32_t segment)
 {
     uint64_t generation = atomic_load(&ring->live->generations[segment]);
     uint64_t reclaimed = generation & ~VEV_GENERATION_RECLAIMED;
-    return generation == 0 || (generation != reclaimed && !vev_ring_is_pinned(ring, reclaimed, reclaimed));
+    return generation == 0 ||
+           (generation != reclaimed && !vev_ring_is_pinned(ring, reclaimed, reclaimed));
 }
 
 /* Find a segment whose bytes nobody needs, reclaiming as many as it takes, and clear its front. VEV_E_FULL

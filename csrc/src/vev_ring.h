@@ -91,7 +91,7 @@ typedef struct vev_listed {
     uint64_t end_seq; /* one behind its last; for the active segment, as far as the head knows */
     uint32_t lost,
         unfinished; /* how many are lost, when last asked; how many of those unfinished */
-    bool no_tally;  /* likewise: its counts cannot be told in one (INV-13) */
+    bool no_tally;  /* likewise: its counts cannot be told in one (INV-14) */
 } vev_listed;
 
 typedef struct vev_ring {
@@ -293,7 +293,7 @@ void vev_ring_rewarm(vev_ring *ring);
  * shorten it. */
 extern uint64_t vev__give_up_ns;
 
-/* Whether figures are taken from tallies, and tallies made (INV-13). Tests count without. */
+/* Whether figures are taken from tallies, and tallies made (INV-14). Tests count without. */
 extern bool vev__tallies;
 
 /* Bring `listed` up to date: live segments, oldest first. With read_mutex held. */

@@ -92,8 +92,8 @@ typedef struct vev_slot {
 
 #define VEV_GENERATION_RECLAIMED (1ull << 63)
 
-/* In the live area when it is ready, and while it is rebuilt. Those of an earlier layout, or of one of which
- * more is expected, are others: the tallies of a file that somebody else has marked in are worth nothing. */
+/* In the live area when it is ready, and while it is rebuilt. Whoever expects less of it has others:
+ * what somebody has marked who knows of no tallies is in none. */
 enum { VEV_LIVE_MAGIC = 0x34564556, VEV_LIVE_REBUILDING = 0x34425552 };
 /* The same before there were tallies. */
 enum { VEV_LIVE_MAGIC_3 = 0x33564556, VEV_LIVE_REBUILDING_3 = 0x44425552 };
@@ -114,8 +114,8 @@ typedef struct vev_live {
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
-    /* What the state map of each sealed lap adds up to (INV-13, vev_cursor.c): vev_tally_word(), or the
-     * token of who is counting it, or 0. */
+    /* What the state map of each sealed lap adds up to (INV-14, vev_cursor.c): vev_tally_word(), or
+     * the token of who is counting it, or 0. */
     _Atomic uint32_t tallies[VEV_SEGMENT_MAX_COUNT];
 } vev_live;
 VEV_STATIC_ASSERT(offsetof(vev_live, slots) == 512, "slots are aligned to their size");
@@ -193,7 +193,7 @@ void vev_map_count(const uint8_t *map, uint32_t seed, uint32_t record_count, uin
 /* The counts of a lap in one word, so that its map need not be read for them. 0 when they do not fit:
  * some records are lost (why is asked of the data), or too many rejected. */
 uint32_t vev_tally_word(const uint64_t counts[4]);
-/* The same backwards, for a lap of that many records. False when the word says nothing, or nonsense. */
+/* The same backwards, for a lap of that many records. False when it says nothing, or nonsense. */
 bool vev_tally_read(uint32_t word, uint32_t record_count, uint64_t counts[4]);
 /* Names a process that is counting, by its `owner`; no word that says something is like it. */
 static inline uint32_t vev_tally_token(uint32_t owner) { return owner | 1u << 30; }

@@ -9,6 +9,7 @@
  *   - every witnessed record that was not reclaimed is there, as it was appended, and is not lost
  *   - what was marked is delivered; what nobody meant to mark is not
  *   - conservation holds in all three rings, and no more is lost than writers were killed
+ *   - the figures are those that the state maps add up to, by tallies or without
  *   - whoever lives goes on, also while another is stopped, and the log opens
  *
  * The seed fixes what is done, not how the kernel interleaves it: a failure need not come again with
@@ -255,7 +256,7 @@ _Noreturn static void mark_on(int fd)
             messages[wanted++] = (message){
                 .seq = records[i].seq, .content = content, .kind = MEANT, .stream = VEV_EVENTS};
         }
-        if (count == 0 || draw(40) == 0) {
+        if (count == 0 || draw(10) == 0) {
             next = 0;
             message m = {.kind = ALIVE};
             tell(fd, &m, 1);
@@ -558,6 +559,19 @@ static uint64_t read_ring(vev_log *log, int stream, bool alone)
     }
 }
 
+/* The figures must be those of the state maps. */
+static void check_maps(vev_log *log, int stream, const vev_stats *stats)
+{
+    vev_stats maps;
+    vev__tallies = false;
+    if (vev_log_stats(log, stream, &maps))
+        fail("stats");
+    vev__tallies = true;
+    if (stats->delivered != maps.delivered || stats->pending != maps.pending)
+        fail("ring %d: %llu delivered, %llu pending; by the maps %llu and %llu", stream,
+             LLU(stats->delivered), LLU(stats->pending), LLU(maps.delivered), LLU(maps.pending));
+}
+
 /* `alone`: everybody else is dead, so nothing moves. Otherwise writers soon wait for us to listen
  * again, but what they do until then must not be taken for a fault. */
 static void check_log(bool alone)
@@ -582,6 +596,8 @@ static void check_log(bool alone)
         vev_stats before, stats;
         if (vev_log_stats(log, s, &before))
             fail("stats");
+        if (alone) /* before it is read, for that marks what is lost */
+            check_maps(log, s, &before);
         uint64_t total = read_ring(log, s, alone);
         if (vev_log_stats(log, s, &stats))
             fail("stats");
@@ -595,6 +611,8 @@ static void check_log(bool alone)
                 fail("ring %d: record %llu (%u) is gone; the ring is %llu .. %llu", s, LLU(seq),
                      w->flags, LLU(stats.first_seq), LLU(stats.last_seq));
         }
+        if (alone)
+            check_maps(log, s, &stats);
         lost += stats.lost;
         laps += stats.first_seq > 1 && alone;
         if (!alone)
