@@ -165,8 +165,9 @@ SECTIONS = (
         OPEN,
         "Opening by size of the log",
         "Full logs whose process was killed, each time in a new process: open, read the first "
-        "event, and ask for the figures of `vevents status`. Medians of five.",
-        ("open_ms", "first_read_ms", "status_ms"),
+        "event, and ask for the figures of `vevents status`, twice. After a boot: in the first "
+        "process that opens the log since. Medians of five.",
+        ("open_ms", "first_read_ms", "status_ms", "status_again_ms", "status_after_boot_ms"),
     ),
     Section(
         "test_append_by_detections[encoded]",
@@ -438,6 +439,14 @@ AIMS = (
     Aim(
         "status by size of the log: flat, within a factor of 2",
         _flat(OPEN, "status_ms", 2),
+    ),
+    Aim(
+        "the same, asked again: flat, within a factor of 2",
+        _flat(OPEN, "status_again_ms", 2),
+    ),
+    Aim(
+        "the same, first in a boot: flat, within a factor of 2",
+        _flat(OPEN, "status_after_boot_ms", 2),
     ),
 )
 
