@@ -411,6 +411,8 @@ static vev_status persist_front(pass *p, uint32_t segment, vev_head *head, bool 
         if (!status && from == 0)
             *keep_out = vev_head_read(p->piece, ring->file.uuid, geometry, head) &&
                         head->generation >= p->floor_generation;
+        if (from == 0) /* what it says was synced was so in memory */
+            memset(p->piece + VEV_HEAD_CHECKPOINT, 0, sizeof(uint64_t));
         if (!status && !*keep_out)
             break;
         if (!status)

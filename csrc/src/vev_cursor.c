@@ -159,6 +159,24 @@ typedef struct step {
     uint32_t index; /* of the record, or of the first one after a skip */
 } step;
 
+/* Whether a record of this lap stands at `offset`. `again`: what of it was read before is read again. */
+static vev_status look_for_record(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
+                                  uint32_t offset, bool again, vev_header *header, bool *found_out)
+{
+    uint32_t data_size = ring->file.geometry.data_size;
+    *found_out = false;
+    vev_status status = load_window(ring, listed, offset, VEV_RECORD_HEADER, false);
+    if (status)
+        return status;
+    uint32_t size = vev_word_size(vev_load64(window_at(ring, offset)));
+    if (size < VEV_RECORD_HEADER || size > data_size - offset)
+        return VEV_OK;
+    status = load_window(ring, listed, offset, size, again);
+    *found_out = !status && vev_record_check(window_at(ring, offset), window_left(ring, offset),
+                                             data_size, lap, offset, header);
+    return status;
+}
+
 /* Whether the chain goes on at `offset` with record `index` or a later one. */
 static vev_status chain_goes_on(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
                                 uint32_t offset, uint32_t index, bool *goes_on_out)
@@ -178,15 +196,18 @@ static vev_status chain_goes_on(vev_ring *ring, const vev_listed *listed, const 
         *goes_on_out = vev_end_check(word, lap, offset, &end_count) && end_count >= index;
         break;
     default:
-        if (size < VEV_RECORD_HEADER || size > data_size - offset)
-            break;
-        status = load_window(ring, listed, offset, size, false);
-        *goes_on_out = !status &&
-                       vev_record_check(window_at(ring, offset), window_left(ring, offset),
-                                        data_size, lap, offset, &header) &&
-                       header.seq - lap->base_seq >= index;
+        status = look_for_record(ring, listed, lap, offset, false, &header, goes_on_out);
+        *goes_on_out = *goes_on_out && header.seq - lap->base_seq >= index;
     }
     return status;
+}
+
+/* Whether a free word at `offset` is the end for now: in front of a checkpoint it is damage, which opening
+ * did not mend (INV-13). A checkpoint that is none costs a look at what is behind the end. */
+static bool is_open_at(const vev_ring *ring, const vev_listed *listed, uint32_t offset)
+{
+    return !listed->head.sealed && offset >= listed->checkpoint &&
+           offset >= vev_ring_checkpoint(ring, listed->head.generation);
 }
 
 /* Look at `offset`, where record `index` is expected. */
@@ -207,14 +228,12 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
             return status;
         uint64_t word = vev_load64(window_at(ring, offset));
         uint32_t size = vev_word_size(word), state = vev_word_state(word), end_count;
-        if (state == VEV_WORD_COMMITTED && size >= VEV_RECORD_HEADER &&
-            size <= data_size - offset) {
-            status = load_window(ring, listed, offset, size, look > 0);
+        if (state == VEV_WORD_COMMITTED) {
+            bool found;
+            status = look_for_record(ring, listed, lap, offset, look > 0, &out->header, &found);
             if (status)
                 return status;
-            if (vev_record_check(window_at(ring, offset), window_left(ring, offset), data_size, lap,
-                                 offset, &out->header) &&
-                out->header.seq - lap->base_seq >= index) {
+            if (found && out->header.seq - lap->base_seq >= index) {
                 out->kind = STEP_RECORD;
                 out->index = (uint32_t)(out->header.seq - lap->base_seq);
                 out->size = size;
@@ -223,7 +242,7 @@ static vev_status step_at(vev_ring *ring, const vev_listed *listed, const vev_la
         } else if (vev_end_check(word, lap, offset, &end_count)) {
             out->index = VEV_MAX(index, end_count);
             return VEV_OK;
-        } else if (word == 0 && !listed->head.sealed) {
+        } else if (word == 0 && is_open_at(ring, listed, offset)) {
             return VEV_OK;
         } else if (state == VEV_WORD_RESERVED && size >= 8 && size <= data_size - 8 - offset) {
             if (vev_word_is_hole(word)) {
@@ -883,6 +902,21 @@ static vev_status measure_newest(vev_ring *ring, const vev_listed *newest, uint3
     if (ring->read_generation == newest->head.generation) {
         offset = ring->read_offset;
         index = (uint32_t)ring->read_index;
+    }
+    /* From a checkpoint on, if one is further on than that (INV-13). */
+    uint32_t places[2] = {vev_ring_checkpoint(ring, newest->head.generation), newest->checkpoint};
+    for (int i = 0; i < 2; i++) {
+        vev_header header;
+        bool found;
+        if (places[i] <= offset || places[i] > ring->file.geometry.data_size - VEV_RECORD_HEADER)
+            continue;
+        vev_status status = look_for_record(ring, newest, &lap, places[i], false, &header, &found);
+        if (status)
+            return status;
+        if (found) {
+            offset = places[i];
+            index = (uint32_t)(header.seq - lap.base_seq);
+        }
     }
     for (;;) {
         step s;

@@ -13,7 +13,9 @@
  *     step over. How far it was cleared is not known any more: from there on it is cleared again.
  *   - the state map: states beyond the last record belong to records that did not survive; they are
  *     cleared on disk before the numbers are given out again.
- * Sealed segments are not scanned here: damage in them is found when they are read.
+ * Sealed segments are not scanned here, nor what stands before a checkpoint of the newest one (INV-13,
+ * vev_ring.c): damage in them is found when they are read. In the boot that wrote it nothing stands behind
+ * the first free word either.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -157,6 +159,9 @@ uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor
         return segment;
     bool heard = head.generation == known[segment].head.generation && !known[segment].head.sealed;
     known[segment] = (vev_listed){.segment = segment, .head = head};
+    known[segment].checkpoint = vev_checkpoint_offset(
+        vev_load64(block + VEV_HEAD_CHECKPOINT),
+        vev_lap_seed(ring->file.uuid, head.generation, head.salt), geometry->data_size);
     uint32_t count = heard ? 0 : vev_past_count(block, ring->file.uuid, &head);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t named;
@@ -239,9 +244,27 @@ typedef struct repair {
     vev_ring *ring;
     vev_span *span;
     uint32_t content; /* of the data; behind it there are only zeros */
-    uint32_t cleared; /* up to where it is fit for appends, once scanned (INV-10) */
+    uint32_t fetched; /* up to where it has been asked for */
+    /* The pages are those that the writers saw: no power cut, and no sync that failed, came between. */
+    bool intact;
+    uint32_t cleared;    /* up to where it is fit for appends, once scanned (INV-10) */
+    uint32_t checkpoint; /* the last record, or 0 (INV-13) */
     bool changed;
 } repair;
+
+/* Have the system read the data up to an offset, and some more, in one piece and not page by page. */
+static void fetch(repair *r, uint32_t to)
+{
+    enum { MORE = 128 * 1024 };
+    const vev_ring *ring = r->ring;
+    to = VEV_MIN(to, r->content);
+    if (to <= r->fetched)
+        return;
+    to = VEV_MIN(to + (uint32_t)MORE, r->content);
+    ring->io->prefetch(ring->io->ctx, ring->fd, r->span->lap.file_offset + r->fetched,
+                       to - r->fetched);
+    r->fetched = to;
+}
 
 static void set_map_states(repair *r, uint32_t from, uint32_t to, bool lost)
 {
@@ -280,24 +303,59 @@ static bool is_unfinished(const uint8_t *data, uint32_t offset, uint32_t end)
     return true;
 }
 
-/* Find the end of the newest segment, keep every record that checks, and make it walkable again. */
+/* Whether a chain that was never cut ends here: with a free word, behind records at most that were never
+ * finished, whose number is added to `unfinished`. Behind a free word no writer of this lap has been. But
+ * if a sync has seen more than `index` records, then bytes that were there are gone. */
+static bool ends_here(repair *r, uint32_t offset, uint32_t index, uint32_t *unfinished)
+{
+    const vev_ring *ring = r->ring;
+    uint32_t data_size = ring->file.geometry.data_size, count = 0;
+    uint64_t durable = atomic_load(&ring->live->durable_seq);
+    if (!r->intact || r->span->lap.base_seq + index <= durable)
+        return false;
+    while (offset <= data_size - 8) {
+        fetch(r, offset + 8);
+        uint64_t word = vev_load64(r->span->data + offset);
+        if (word == 0) {
+            *unfinished = count;
+            return true;
+        }
+        if (vev_word_state(word) != VEV_WORD_RESERVED || vev_word_size(word) < 8 ||
+            vev_word_size(word) > data_size - 8 - offset)
+            return false;
+        count += vev_word_count(word);
+        offset += vev_word_size(word);
+    }
+    return false;
+}
+
+/* Find the end of the newest segment, keep every record that checks, and make it walkable again. Begins at
+ * the tail of the span (INV-13): what stands before is found by who reads it, as in sealed segments. */
 static void scan_newest(repair *r)
 {
     const vev_geometry *geometry = &r->ring->file.geometry;
     vev_span *span = r->span;
     uint8_t *data = span->data;
-    uint32_t offset = 0, index = 0;
+    uint64_t begin = atomic_load(&span->tail);
+    uint32_t offset = (uint32_t)begin * 8u, index = (uint32_t)(begin >> 32);
+    uint32_t states_end = geometry->max_records; /* behind it no state was ever set */
     bool sealed = false;
+    r->fetched = offset;
     while (offset <= geometry->data_size - 8) {
         vev_header header;
-        uint32_t end_count;
+        uint32_t end_count, unfinished;
+        fetch(r, offset + 8);
         uint64_t word = vev_load64(data + offset);
+        if (vev_word_state(word) == VEV_WORD_COMMITTED)
+            fetch(r, (uint32_t)VEV_MIN((uint64_t)offset + vev_word_size(word),
+                                       (uint64_t)geometry->data_size));
         if (vev_record_check(data + offset, geometry->data_size - offset, geometry->data_size,
                              &span->lap, offset, &header) &&
             header.seq - span->lap.base_seq >= index) {
             uint32_t here = (uint32_t)(header.seq - span->lap.base_seq);
             set_map_states(r, index, here, true);
             index = here + 1;
+            r->checkpoint = offset;
             offset += vev_word_size(word);
             continue;
         }
@@ -307,6 +365,11 @@ static void scan_newest(repair *r)
             sealed = true;
             break;
         }
+        if (ends_here(r, offset, index, &unfinished)) {
+            states_end = (uint32_t)VEV_MIN((uint64_t)index + unfinished, (uint64_t)states_end);
+            break;
+        }
+        fetch(r, r->content);
         uint32_t next =
             vev_record_resync(data, geometry->data_size, r->content, &span->lap, offset, index);
         if (next == geometry->data_size)
@@ -347,8 +410,7 @@ static void scan_newest(repair *r)
     r->cleared = geometry->data_size; /* sealed, or full: nothing is appended to it */
     if (!sealed && offset < geometry->data_size) {
         /* INV-1: a record that was only reserved, or torn, never was. */
-        uint64_t end = vev_align_up((uint64_t)offset + VEV_RECORD_ALIGN, VEV_CLEAR_MIN);
-        r->cleared = (uint32_t)VEV_MIN(end, (uint64_t)geometry->data_size);
+        r->cleared = vev_ring_page_end(geometry, offset + VEV_RECORD_ALIGN);
         uint32_t last = r->cleared;
         while (last > offset && data[last - 1] == 0)
             last--;
@@ -357,7 +419,7 @@ static void scan_newest(repair *r)
             r->changed = true;
         }
     }
-    set_map_states(r, index, geometry->max_records, false);
+    set_map_states(r, index, states_end, false);
     atomic_store(&span->tail, (uint64_t)index << 32 | offset / 8);
 }
 
@@ -400,8 +462,8 @@ static vev_status rewrite(vev_ring *ring)
     return ring->io->sync(ring->io->ctx, ring->fd);
 }
 
-/* Write to the newest segment again: adopt it, mend it, put its end where it was. */
-static vev_status go_on_in(vev_ring *ring, const vev_listed *newest)
+/* Write to the newest segment again: adopt it, mend it, put its end where it was. `intact` as in repair. */
+static vev_status go_on_in(vev_ring *ring, const vev_listed *newest, bool intact)
 {
     vev_status status;
     vev_guard guard;
@@ -415,13 +477,16 @@ static vev_status go_on_in(vev_ring *ring, const vev_listed *newest)
             uint64_t at = vev_segment_offset(geometry, newest->segment) + geometry->data_offset;
             uint64_t content = io->content(io->ctx, ring->fd, at, geometry->data_size);
             content = VEV_MIN(vev_align_up(content, VEV_RECORD_ALIGN), geometry->data_size);
-            io->prefetch(io->ctx, ring->fd, at, content);
-            repair r = {.ring = ring, .span = span, .content = (uint32_t)content};
+            if (atomic_load(&ring->live->sync_error)) /* it need not be on the disk */
+                atomic_store(&span->tail, 0);
+            repair r = {.ring = ring, .span = span, .content = (uint32_t)content, .intact = intact};
             scan_newest(&r);
             vev_ring_set_cleared(ring, span, newest->head.generation, r.cleared);
             if (r.changed)
                 status = vev_ring_synced(ring,
                                          io->sync_map(io->ctx, span->base, geometry->segment_size));
+            if (!status)
+                vev_ring_set_checkpoint(ring, newest->head.generation, r.checkpoint);
         }
         vev_guard_leave(&guard);
     } else {
@@ -499,8 +564,10 @@ static vev_status rebuild(vev_ring *ring)
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
     vev_live *live = ring->live;
-    if (!has_tallies(live)) /* before anything says that they can be believed */
+    if (!has_tallies(live)) { /* before anything says that they can be believed */
         forget_tallies(live);
+        atomic_store(&live->checkpoint, 0); /* for the same reasons */
+    }
     /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It stays in
      * place all the time, so that a rebuilder that dies does not take it along. */
     if (!is_of_this_boot(live)) {
@@ -516,6 +583,9 @@ static vev_status rebuild(vev_ring *ring)
                 atomic_store(&live->slots[s].epoch, epoch);
         }
     }
+    /* If nothing is durable yet, whoever came first in this boot died before it was done. */
+    bool intact =
+        atomic_load(&live->durable_seq) != UINT64_MAX && atomic_load(&live->sync_error) == 0;
     live->magic = VEV_LIVE_REBUILDING;
     atomic_store(&live->spare, 0);
     atomic_store(&live->cleared, 0);
@@ -566,7 +636,7 @@ static vev_status rebuild(vev_ring *ring)
     atomic_store(&live->active, 0);
     if (count > 0) {
         vev_listed newest = listed[count - 1];
-        status = go_on_in(ring, &newest);
+        status = go_on_in(ring, &newest, intact);
         if (!status)
             atomic_store(&live->active, newest.head.generation << 10 | newest.segment);
         else if (status > 0 && status != ENOMEM)

@@ -22,6 +22,11 @@
  *        taken only if the word behind it lies before that mark. So whoever follows the words meets
  *        none of an earlier lap, and nothing is ever cleared that somebody has taken. Who clears holds
  *        a cell as well (INV-7), so that one who is stopped amid it never clears a later lap.
+ * INV-13 A checkpoint is the place of a record before which there are only committed records and holes
+ *        that recovery made, their states marked: never a word whose writer may be dead. That in the
+ *        live area counts in one boot, whose processes all see the same pages. That in a segment's
+ *        head is stored after a sync that covered the record and all before it, and after a sync
+ *        that failed there is none any more. Nobody believes one whose record does not check (INV-4).
  */
 #include "vev_ring.h"
 
@@ -417,31 +422,36 @@ static vev_status map_span(vev_ring *ring, uint32_t segment, vev_span **span_out
 
 /* ---- clearing ---- */
 
-enum { CLEARED_BITS = 24 };
-VEV_STATIC_ASSERT(VEV_SEGMENT_SIZE_MAX / 8 <= 1u << CLEARED_BITS, "every offset can be said");
+enum { PLACE_BITS = 24 };
+VEV_STATIC_ASSERT(VEV_SEGMENT_SIZE_MAX / 8 <= 1u << PLACE_BITS, "every offset can be said");
 
-/* False when the mark is of another lap: whoever was going on to that one died. */
-static bool read_cleared(const vev_ring *ring, uint64_t generation, uint32_t *offset_out)
+/* False when the place is in another lap: whoever was going on to that one died. */
+static bool read_place(const vev_ring *ring, const _Atomic uint64_t *word, uint64_t generation,
+                       uint32_t *offset_out)
 {
-    uint64_t cleared = atomic_load(&ring->live->cleared);
-    uint32_t offset = (uint32_t)(cleared & ((1u << CLEARED_BITS) - 1)) * 8u;
+    uint64_t there = atomic_load(word);
+    uint32_t offset = (uint32_t)(there & ((1u << PLACE_BITS) - 1)) * 8u;
     *offset_out = VEV_MIN(offset, ring->file.geometry.data_size);
-    return cleared >> CLEARED_BITS == (generation & UINT64_MAX >> CLEARED_BITS);
+    return there >> PLACE_BITS == (generation & UINT64_MAX >> PLACE_BITS);
 }
 
-static uint64_t cleared_make(uint64_t generation, uint32_t offset)
+static bool read_cleared(const vev_ring *ring, uint64_t generation, uint32_t *offset_out)
 {
-    return generation << CLEARED_BITS | offset / 8;
+    return read_place(ring, &ring->live->cleared, generation, offset_out);
+}
+
+static uint64_t place_make(uint64_t generation, uint32_t offset)
+{
+    return generation << PLACE_BITS | offset / 8;
 }
 
 void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, uint32_t offset)
 {
-    atomic_store(&ring->live->cleared, cleared_make(generation, offset));
+    atomic_store(&ring->live->cleared, place_make(generation, offset));
     atomic_store_explicit(&span->cleared, offset, memory_order_release);
 }
 
-/* The least end of whole pages, seen from the data area, at or behind `offset` of it. */
-static uint32_t page_end(const vev_geometry *geometry, uint32_t offset)
+uint32_t vev_ring_page_end(const vev_geometry *geometry, uint32_t offset)
 {
     uint64_t end = vev_align_up((uint64_t)geometry->data_offset + offset, vev_io_granule());
     return (uint32_t)VEV_MIN(end - geometry->data_offset, (uint64_t)geometry->data_size);
@@ -470,7 +480,7 @@ static vev_status clear_front(const vev_ring *ring, uint32_t segment)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t at = vev_segment_offset(geometry, segment);
-    return wipe(ring, at, geometry->data_offset + page_end(geometry, VEV_CLEAR_MIN));
+    return wipe(ring, at, geometry->data_offset + vev_ring_page_end(geometry, VEV_CLEAR_MIN));
 }
 
 /* How much is cleared at a time, while others go on in what is cleared already; and how much of that is to
@@ -496,7 +506,7 @@ static vev_status clear_span(vev_ring *ring, vev_span *span, void *argument)
     uint32_t from;
     if (!read_cleared(ring, c->generation, &from))
         return VEV_E_FULL;
-    uint32_t to = VEV_MAX(page_end(&ring->file.geometry, c->wanted), from);
+    uint32_t to = VEV_MAX(vev_ring_page_end(&ring->file.geometry, c->wanted), from);
     vev_status status = wipe_data(ring, span->segment, from, to);
     if (status) {
         atomic_fetch_add(&ring->failed_clears, 1);
@@ -504,8 +514,7 @@ static vev_status clear_span(vev_ring *ring, vev_span *span, void *argument)
     }
     atomic_store(&ring->failed_clears, 0);
     /* Fails when others went on to the next segment meanwhile: the mark is of that one then. */
-    if (!atomic_compare_exchange_strong(&ring->live->cleared, &mark,
-                                        cleared_make(c->generation, to)))
+    if (!atomic_compare_exchange_strong(&ring->live->cleared, &mark, place_make(c->generation, to)))
         return VEV_E_FULL;
     if (c->warm && to > from) {
         touch(ring, span->data + from, to - from);
@@ -536,6 +545,64 @@ static vev_status clear_up_to(vev_ring *ring, uint32_t segment, clearing *c)
     return status == VEV_E_BUSY ? VEV_E_FULL : status;
 }
 
+/* ---- checkpoints ---- */
+
+uint32_t vev__checkpoint_step = 65536;
+
+uint32_t vev_ring_checkpoint(const vev_ring *ring, uint64_t generation)
+{
+    uint32_t offset;
+    return read_place(ring, &ring->live->checkpoint, generation, &offset) ? offset : 0;
+}
+
+void vev_ring_set_checkpoint(vev_ring *ring, uint64_t generation, uint32_t offset)
+{
+    atomic_store(&ring->live->checkpoint, place_make(generation, offset));
+}
+
+static _Atomic uint64_t *head_checkpoint(const vev_span *span)
+{
+    return (_Atomic uint64_t *)(void *)(span->base + VEV_HEAD_CHECKPOINT);
+}
+
+static uint32_t synced_checkpoint(const vev_ring *ring, const vev_span *span)
+{
+    return vev_checkpoint_offset(atomic_load(head_checkpoint(span)), span->lap.seed,
+                                 ring->file.geometry.data_size);
+}
+
+/* Bring a tail that stands at damage to the next good record or end. False when there is none. */
+static bool step_over_damage(const vev_ring *ring, const vev_span *span, uint64_t *tail)
+{
+    uint32_t data_size = ring->file.geometry.data_size, index = tail_index(*tail);
+    uint32_t next =
+        vev_record_resync(span->data, data_size, data_size, &span->lap, tail_offset(*tail), index);
+    vev_header header;
+    if (next == data_size)
+        return false;
+    if (!vev_end_check(vev_load64(span->data + next), &span->lap, next, &index) &&
+        vev_record_check(span->data + next, data_size - next, data_size, &span->lap, next, &header))
+        index = (uint32_t)(header.seq - span->lap.base_seq);
+    *tail = tail_make(index, next);
+    return true;
+}
+
+/* The tail with which to begin in a lap: at a checkpoint, or at the first record (INV-13). Where the record
+ * of the live one is damaged, at the next: in front there may be more that recovery, which began there, did
+ * not mend, and bytes that look free. */
+static uint64_t begin_at(const vev_ring *ring, const vev_span *span, uint64_t generation)
+{
+    uint32_t data_size = ring->file.geometry.data_size;
+    uint32_t live = vev_ring_checkpoint(ring, generation), synced = synced_checkpoint(ring, span);
+    uint32_t at = VEV_MAX(live, synced);
+    vev_header header;
+    if (at > 0 &&
+        vev_record_check(span->data + at, data_size - at, data_size, &span->lap, at, &header))
+        return tail_make(header.seq - span->lap.base_seq, at);
+    uint64_t tail = tail_make(0, live);
+    return live > 0 && step_over_damage(ring, span, &tail) ? tail : 0;
+}
+
 /* Make a mapped span with a head the current one. */
 static void publish_span(vev_ring *ring, vev_span *span, const vev_head *head,
                          vev_dictionary *dictionary)
@@ -546,7 +613,7 @@ static void publish_span(vev_ring *ring, vev_span *span, const vev_head *head,
     span->lap.base_seq = head->base_seq;
     span->lap.max_records = geometry->max_records;
     span->dictionary = dictionary;
-    atomic_store(&span->tail, 0);
+    atomic_store(&span->tail, begin_at(ring, span, head->generation));
     atomic_store(&span->generation, head->generation);
     atomic_store(&ring->current, span);
 }
@@ -738,6 +805,78 @@ static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *off
         if (walk(ring, span, &tail) != WALK_FREE)
             return false;
     }
+}
+
+/* Walk on over what is committed for good, a number of steps at most: records, and holes whose writers
+ * are dead. */
+static void walk_committed(vev_ring *ring, vev_span *span, uint32_t steps)
+{
+    uint64_t generation = atomic_load(&span->generation);
+    if (ring->walk_generation != generation) {
+        uint64_t tail = begin_at(ring, span, generation);
+        ring->walk_generation = generation;
+        ring->walk_index = tail_index(tail);
+        ring->walk_offset = ring->walk_checkpoint = tail_offset(tail);
+        ring->walked_dead = false;
+        ring->synced_offset = 0;
+    }
+    uint32_t data_size = ring->file.geometry.data_size;
+    for (; steps > 0 && ring->walk_offset <= data_size - 8; steps--) {
+        uint64_t word =
+            atomic_load_explicit(word_at(span, ring->walk_offset), memory_order_acquire);
+        uint32_t state = vev_word_state(word), size = vev_word_size(word);
+        if ((state != VEV_WORD_RESERVED && state != VEV_WORD_COMMITTED) || size < 8 ||
+            size > data_size - 8 - ring->walk_offset)
+            return;
+        if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, vev_word_high(word)))
+            return;
+        if (state == VEV_WORD_RESERVED && !vev_word_is_hole(word))
+            ring->walked_dead = true;
+        if (state == VEV_WORD_COMMITTED && !ring->walked_dead)
+            ring->walk_checkpoint = ring->walk_offset;
+        ring->walk_index += state == VEV_WORD_RESERVED ? vev_word_count(word) : 1;
+        ring->walk_offset += size;
+    }
+}
+
+/* Tell of where the walk came to, if that is far enough from where the checkpoint is. */
+static void move_checkpoint(vev_ring *ring)
+{
+    uint32_t at = vev_ring_checkpoint(ring, ring->walk_generation);
+    if (ring->walk_checkpoint > at && ring->walk_checkpoint - at >= vev__checkpoint_step)
+        vev_ring_set_checkpoint(ring, ring->walk_generation, ring->walk_checkpoint);
+}
+
+/* Likewise on the disk, after a sync that covered all that was walked over. Not synced itself: it is there
+ * when the page is written the next time, or an earlier one is. */
+static void move_synced_checkpoint(vev_ring *ring, vev_span *span)
+{
+    uint32_t at = synced_checkpoint(ring, span);
+    if (ring->walk_checkpoint > at &&
+        ring->walk_checkpoint - at >= vev__checkpoint_step * VEV_CHECKPOINT_SYNCED &&
+        atomic_load(&ring->live->sync_error) == 0)
+        atomic_store(head_checkpoint(span),
+                     vev_checkpoint_word(span->lap.seed, ring->walk_checkpoint));
+}
+
+static vev_status follow_writers(vev_ring *ring, vev_span *span, void *argument)
+{
+    enum { STEPS = 4096 }; /* more than come between two looks, and less than a millisecond */
+    (void)argument;
+    walk_committed(ring, span, STEPS);
+    move_checkpoint(ring);
+    return VEV_OK;
+}
+
+/* Who opens the file next, be it that all others died, need not look at what was committed by now. What is
+ * walked over here the next sync need not walk over again; while one runs it is left to that. */
+static void keep_checkpoint(vev_ring *ring)
+{
+    if (pthread_mutex_trylock(&ring->sync_mutex) != 0)
+        return;
+    vev_status ignored = on_current(ring, follow_writers, NULL);
+    (void)ignored;
+    pthread_mutex_unlock(&ring->sync_mutex);
 }
 
 /* ---- roll and reclaim ---- */
@@ -1025,7 +1164,8 @@ vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base
     return status ? status : activate(ring, segment, generation, base_seq, NULL);
 }
 
-/* Put the end word behind the last record. Returns how many records the segment holds. */
+/* Put the end word behind the last record: the numbers of all that were appended are used, also of those
+ * behind damage, or they would be given out again (INV-8). Returns how many records the segment holds. */
 static uint32_t seal(vev_ring *ring, vev_span *span)
 {
     uint64_t generation = atomic_load(&span->generation);
@@ -1033,6 +1173,8 @@ static uint32_t seal(vev_ring *ring, vev_span *span)
     uint32_t count, offset;
     for (;;) {
         walk_end end = walk(ring, span, &tail);
+        if (end == WALK_BROKEN && step_over_damage(ring, span, &tail))
+            continue;
         offset = tail_offset(tail);
         count = VEV_MIN(tail_index(tail), span->lap.max_records);
         if (end == WALK_FREE) {
@@ -1128,13 +1270,13 @@ static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
     vev_span *span = take_ready(ring, segment);
     if (!span && try_map_span(ring, segment, &span))
         return;
-    uint32_t wanted = page_end(geometry, VEV_MAX(ahead, (uint32_t)VEV_CLEAR_MIN));
+    uint32_t wanted = vev_ring_page_end(geometry, VEV_MAX(ahead, (uint32_t)VEV_CLEAR_MIN));
     uint32_t cleared = VEV_MAX(atomic_load(&span->cleared), (uint32_t)VEV_CLEAR_MIN);
     touch(ring, span->base, VEV_HEADER_BLOCK + geometry->dictionary_capacity);
     touch(ring, span->data, cleared);
     /* Who waits for this segment is better off with what there is of it. */
     while (cleared < wanted && atomic_load(&ring->waiting) == 0) {
-        uint32_t next = VEV_MIN(page_end(geometry, cleared + CLEAR_STEP), wanted);
+        uint32_t next = VEV_MIN(vev_ring_page_end(geometry, cleared + CLEAR_STEP), wanted);
         if (wipe_data(ring, segment, cleared, next))
             break;
         touch(ring, span->data + cleared, next - cleared);
@@ -1340,6 +1482,7 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     else if (l.low && !atomic_load(&ring->at_speed))
         forget_earlier_lap(ring);
     reclaim_ahead(ring);
+    keep_checkpoint(ring);
     retire_idle_spans(ring);
     return l.pace;
 }
@@ -1502,31 +1645,6 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
 
 /* ---- sync ---- */
 
-/* Walk on over what is committed for good: records, and holes whose writers are dead. */
-static void walk_committed(vev_ring *ring, vev_span *span)
-{
-    uint64_t generation = atomic_load(&span->generation);
-    if (ring->walk_generation != generation) {
-        ring->walk_generation = generation;
-        ring->walk_index = 0;
-        ring->walk_offset = 0;
-        ring->synced_offset = 0;
-    }
-    uint32_t data_size = ring->file.geometry.data_size;
-    while (ring->walk_offset <= data_size - 8) {
-        uint64_t word =
-            atomic_load_explicit(word_at(span, ring->walk_offset), memory_order_acquire);
-        uint32_t state = vev_word_state(word), size = vev_word_size(word);
-        if ((state != VEV_WORD_RESERVED && state != VEV_WORD_COMMITTED) || size < 8 ||
-            size > data_size - 8 - ring->walk_offset)
-            return;
-        if (state == VEV_WORD_RESERVED && vev_ring_owner_alive(ring, vev_word_high(word)))
-            return;
-        ring->walk_index += state == VEV_WORD_RESERVED ? vev_word_count(word) : 1;
-        ring->walk_offset += size;
-    }
-}
-
 /* VEV_E_FULL: the span is not current any more. */
 static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
 {
@@ -1537,7 +1655,8 @@ static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
         return status;
     if (atomic_load(&live->active) >> 10 != generation)
         return VEV_E_FULL;
-    walk_committed(ring, span);
+    walk_committed(ring, span, UINT32_MAX);
+    move_checkpoint(ring);
     uint64_t reached = span->lap.base_seq + ring->walk_index - 1;
     uint64_t durable = atomic_load(&live->durable_seq);
     if (durable + 1 < span->lap.base_seq || ring->synced_offset == 0 ||
@@ -1562,6 +1681,7 @@ static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
         return status;
     }
     ring->synced_offset = VEV_MAX(ring->walk_offset, 8u);
+    move_synced_checkpoint(ring, span);
     while (durable < reached &&
            !atomic_compare_exchange_weak(&live->durable_seq, &durable, reached)) {
     }

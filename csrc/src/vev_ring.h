@@ -88,7 +88,8 @@ typedef struct vev_pool {
 typedef struct vev_listed {
     uint32_t segment;
     vev_head head;
-    uint64_t end_seq; /* one behind its last; for the active segment, as far as the head knows */
+    uint64_t end_seq;    /* one behind its last; for the active segment, as far as the head knows */
+    uint32_t checkpoint; /* as its block has it; 0: none */
     uint32_t lost,
         unfinished; /* how many are lost, when last asked; how many of those unfinished */
     bool no_tally;  /* likewise: its counts cannot be told in one (INV-14) */
@@ -132,9 +133,11 @@ typedef struct vev_ring {
     uint32_t clear_step;              /* how much that was; likewise */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
     pthread_mutex_t roll_mutex;       /* spans and the set of segments */
-    pthread_mutex_t sync_mutex;       /* the four below */
+    pthread_mutex_t sync_mutex;       /* the six below */
     uint64_t walk_generation, walk_index;
     uint32_t walk_offset, synced_offset;
+    uint32_t walk_checkpoint; /* the last record walked over that may be one (INV-13) */
+    bool walked_dead;         /* a word of a dead writer, so that no later one may be */
     _Atomic bool marks_dirty;
 
     pthread_mutex_t reclaim_mutex;
@@ -245,6 +248,16 @@ vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq);
 /* Say how far the active segment is cleared (INV-10). */
 void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, uint32_t offset);
+/* The least end of whole pages, seen from the data area, at or behind `offset` of it. */
+uint32_t vev_ring_page_end(const vev_geometry *geometry, uint32_t offset);
+
+/* Bytes between checkpoints in the live area; those on the disk are VEV_CHECKPOINT_SYNCED times as far
+ * apart, for each makes the page of a head be written. Tests shorten it. */
+extern uint32_t vev__checkpoint_step;
+enum { VEV_CHECKPOINT_SYNCED = 16 };
+/* The checkpoint of a lap in the live area; 0: none. */
+uint32_t vev_ring_checkpoint(const vev_ring *ring, uint64_t generation);
+void vev_ring_set_checkpoint(vev_ring *ring, uint64_t generation, uint32_t offset);
 /* No more appends: the disk failed. */
 void vev_ring_degrade(vev_ring *ring, int error);
 /* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back

@@ -275,6 +275,23 @@ bool vev_head_read(const uint8_t *bytes, const uint8_t uuid[16], const vev_geome
     return true;
 }
 
+uint64_t vev_checkpoint_word(uint32_t seed, uint32_t offset)
+{
+    uint8_t bytes[8];
+    memcpy(bytes, "CHK ", 4);
+    vev_store32(bytes + 4, offset);
+    return (uint64_t)vev_crc32c(seed, bytes, sizeof bytes) << 32 | offset;
+}
+
+uint32_t vev_checkpoint_offset(uint64_t word, uint32_t seed, uint32_t data_size)
+{
+    uint32_t offset = (uint32_t)word;
+    return offset % VEV_RECORD_ALIGN == 0 && offset <= data_size - VEV_RECORD_ALIGN &&
+                   word == vev_checkpoint_word(seed, offset)
+               ? offset
+               : 0;
+}
+
 /* Past: magic 0, count 8, crc 12 over 0..11 and the laps, these from 16 on. A lap: generation 0,
  * base seq 8, salt 16, count 24, end 28, dictionary crc 32, dictionary size 36, segment 38. */
 enum { PAST_LAPS = 16, PAST_LAP = 40 };

@@ -110,7 +110,9 @@ typedef struct vev_live {
     /* Generation of the active segment << 24 | offset / 8 in its data up to which it is cleared (INV-10,
      * vev_ring.c). */
     _Atomic uint64_t cleared;
-    uint8_t pad[512 - 40]; /* on one page with the first slots, for a sync writes both */
+    /* Likewise, of the record where who opens the file in this boot may begin (INV-13, vev_ring.c). */
+    _Atomic uint64_t checkpoint;
+    uint8_t pad[512 - 48]; /* on one page with the first slots, for a sync writes both */
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
@@ -149,6 +151,14 @@ void vev_head_write(uint8_t *segment, const vev_file_header *file, const vev_hea
 void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation,
                    uint32_t record_count, uint32_t data_end);
 enum { VEV_HEAD_BYTES = 192, VEV_HEAD_SEAL = 128 };
+
+/* The checkpoint in the block of a head: the offset of a record of this lap that is on the disk, and all
+ * before it (INV-13, vev_ring.c). One word, so that it is there or not; 0: none. */
+enum { VEV_HEAD_CHECKPOINT = 192 };
+uint64_t vev_checkpoint_word(uint32_t seed, uint32_t offset);
+/* The offset that a word says; 0 when it says none of this lap. */
+uint32_t vev_checkpoint_offset(uint64_t word, uint32_t seed, uint32_t data_size);
+
 /* What file a head is of, from itself alone: for a file whose header and its copy are broken. */
 bool vev_head_identify(const uint8_t *bytes, uint64_t file_size, vev_file_header *header_out);
 /* False when no head of this file stands there. `bytes` holds VEV_HEAD_BYTES. */

@@ -169,6 +169,13 @@ static inline void overwrite(const char *dir, uint64_t offset, const void *bytes
     close(fd);
 }
 
+/* What is in the live area of a closed log is of another boot. */
+static inline void boot_again(const char *dir)
+{
+    static const uint8_t none[sizeof(uint32_t)];
+    overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, boot), none, sizeof none);
+}
+
 static inline vev_ring *open_ring_on(const vev_io *io, const char *dir)
 {
     static vev_pool pool;

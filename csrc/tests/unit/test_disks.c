@@ -247,6 +247,7 @@ static void no_room_to_go_on_in(void)
     for (int i = 0; i < 4; i++) {
         const char *dir = fresh_dir();
         vev_stats made = make_log(dir, 100);
+        boot_again(dir); /* so that all of the segment is looked at */
         make_bad(VEV_HEADER_REGION + made.segment_size - 1);
         disk.write_error = errors[i];
         vev_options options = quiet();

@@ -553,7 +553,8 @@ static void cut_file_does_not_grow(void)
     (void)keep_after(ring, &seen, 1);
     static const uint8_t payload[8000];
     vev_entry entry = {0};
-    CHECK(vev_ring_append(ring, payload, sizeof payload, &entry) == EIO);
+    vev_status status = vev_ring_append(ring, payload, sizeof payload, &entry);
+    CHECK(status == EIO || status == VEV_E_DEGRADED); /* whoever saw it first */
     struct stat st;
     CHECK(stat(ring->path, &st) == 0 && st.st_size == VEV_HEADER_REGION && asked.written == 0);
     vev_ring_close(ring);

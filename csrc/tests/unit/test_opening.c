@@ -10,6 +10,7 @@ static struct {
     int fd;         /* of events.ring */
     uint32_t heads; /* reads of heads */
     uint64_t bytes; /* of all reads */
+    uint64_t fetched;
 } taken;
 
 static vev_status counting_open(void *ctx, const char *path, int mode, int *fd_out)
@@ -27,14 +28,22 @@ static vev_status counting_read(void *ctx, int fd, uint64_t offset, void *buffer
     return vev_io_posix.read(ctx, fd, offset, buffer, size);
 }
 
+static void counting_prefetch(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    (void)ctx;
+    (void)offset;
+    taken.fetched += fd == taken.fd ? size : 0;
+}
+
 static vev_log *open_counting(const char *dir, const vev_options *options)
 {
     static vev_io io;
     io = vev_io_posix;
     io.open = counting_open;
     io.read = counting_read;
+    io.prefetch = counting_prefetch;
     taken.heads = 0;
-    taken.bytes = 0;
+    taken.bytes = taken.fetched = 0;
     vev_log *log;
     OK(vev__log_open(&io, dir, options, &log));
     return log;
@@ -57,67 +66,6 @@ static vev_options many_segments(void)
     options.segment_size = SEGMENT;
     options.level = VEV_LEVEL_RAW;
     return options;
-}
-
-/* A log all of whose segments have been used, some of them twice. */
-static vev_stats make_full_log(const char *dir)
-{
-    vev_options options = many_segments();
-    vev_log *log = open_log(dir, &options);
-    uint64_t appended = 0;
-    vev_stats stats;
-    do {
-        append_numbers(log, VEV_EVENTS, appended, appended + 500);
-        appended += 500;
-        stats = stats_of(log, VEV_EVENTS);
-    } while (stats.evicted < 2000);
-    CHECK(stats.segment_count == SEGMENTS);
-    vev_log_close(log);
-    return stats;
-}
-
-static void check_same(const vev_stats *a, const vev_stats *b)
-{
-    CHECK(a->appended == b->appended && a->pending == b->pending && a->lost == b->lost);
-    CHECK(a->delivered == b->delivered && a->evicted == b->evicted);
-    CHECK(a->first_seq == b->first_seq && a->bytes_used == b->bytes_used);
-}
-
-/* ---- heads ---- */
-
-/* Three heads name all 255 laps; with them are read the oldest one that each names, and what is free. */
-static void few_heads_are_read(void)
-{
-    const char *dir = fresh_dir();
-    vev_stats made = make_full_log(dir);
-    vev_options options = many_segments();
-    vev_log *log = open_counting(dir, &options);
-    CHECK(heads_taken() <= 6);
-    uint64_t first, last;
-    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == made.pending);
-    CHECK(first == made.first_seq && last == made.last_seq);
-    vev_stats stats = stats_of(log, VEV_EVENTS);
-    check_same(&made, &stats);
-    (void)heads_taken();
-    append_numbers(log, VEV_EVENTS, made.appended, made.appended + 300);
-    made = stats_of(log, VEV_EVENTS);
-    CHECK(heads_taken() <= 6); /* a reclaimer has been told of them, too */
-
-    /* Who comes second finds them likewise. */
-    (void)heads_taken();
-    vev_log *second = open_counting(dir, &options);
-    stats = stats_of(second, VEV_EVENTS);
-    check_same(&made, &stats);
-    CHECK(heads_taken() <= 6);
-    vev_log_close(second);
-
-    options.flags |= VEV_OPEN_READONLY;
-    second = open_counting(dir, &options);
-    stats = stats_of(second, VEV_EVENTS);
-    check_same(&made, &stats);
-    CHECK(heads_taken() <= 6);
-    vev_log_close(second);
-    vev_log_close(log);
 }
 
 static void read_ring(const char *dir, uint64_t offset, void *out, size_t size)
@@ -157,42 +105,104 @@ static vev_file_header header_of(const char *dir)
     return file;
 }
 
+/* A log all of whose segments have been used, some of them twice. */
+typedef struct full {
+    const char *dir;
+    vev_options options;
+    vev_stats made;
+    vev_file_header file;
+    uint32_t segments[SEGMENTS]; /* by the age of their laps; the oldest first */
+} full;
+
+static full make_full_log(void)
+{
+    full f = {.dir = fresh_dir(), .options = many_segments()};
+    vev_log *log = open_log(f.dir, &f.options);
+    uint64_t appended = 0;
+    do {
+        append_numbers(log, VEV_EVENTS, appended, appended + 500);
+        appended += 500;
+        f.made = stats_of(log, VEV_EVENTS);
+    } while (f.made.evicted < 2000);
+    CHECK(f.made.segment_count == SEGMENTS);
+    vev_log_close(log);
+    f.file = header_of(f.dir);
+    laps_by_age(f.dir, &f.file, f.segments);
+    return f;
+}
+
+static void check_same(const vev_stats *a, const vev_stats *b)
+{
+    CHECK(a->appended == b->appended && a->pending == b->pending && a->lost == b->lost);
+    CHECK(a->delivered == b->delivered && a->evicted == b->evicted);
+    CHECK(a->first_seq == b->first_seq && a->bytes_used == b->bytes_used);
+}
+
+/* ---- heads ---- */
+
+/* Three heads name all 255 laps; with them are read the oldest one that each names, and what is free. */
+static void few_heads_are_read(void)
+{
+    full f = make_full_log();
+    vev_stats made = f.made;
+    vev_log *log = open_counting(f.dir, &f.options);
+    CHECK(heads_taken() <= 6);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == made.pending);
+    CHECK(first == made.first_seq && last == made.last_seq);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    check_same(&made, &stats);
+    (void)heads_taken();
+    append_numbers(log, VEV_EVENTS, made.appended, made.appended + 300);
+    made = stats_of(log, VEV_EVENTS);
+    CHECK(heads_taken() <= 6); /* a reclaimer has been told of them, too */
+
+    /* Who comes second finds them likewise. */
+    (void)heads_taken();
+    vev_log *second = open_counting(f.dir, &f.options);
+    stats = stats_of(second, VEV_EVENTS);
+    check_same(&made, &stats);
+    CHECK(heads_taken() <= 6);
+    vev_log_close(second);
+
+    f.options.flags |= VEV_OPEN_READONLY;
+    second = open_counting(f.dir, &f.options);
+    stats = stats_of(second, VEV_EVENTS);
+    check_same(&made, &stats);
+    CHECK(heads_taken() <= 6);
+    vev_log_close(second);
+    vev_log_close(log);
+}
+
 /* A power cut took the head of any one lap but the newest, and what stands there is older. */
 static void named_by_others(void)
 {
-    const char *dir = fresh_dir();
-    vev_stats made = make_full_log(dir);
-    vev_file_header file = header_of(dir);
-    uint32_t segments[SEGMENTS];
-    laps_by_age(dir, &file, segments);
-    vev_options options = many_segments();
+    full f = make_full_log();
     for (uint32_t i = 0; i + 1 < SEGMENTS; i++) {
         uint8_t kept[VEV_HEADER_BLOCK], older[VEV_HEADER_BLOCK] = {0};
         vev_head head = {.generation = 1 + i % 2, .base_seq = 1, .salt = 1};
-        read_ring(dir, at_segment(segments[i]), kept, sizeof kept);
-        vev_head_write(older, &file, &head);
-        overwrite(dir, at_segment(segments[i]), older, sizeof older);
-        vev_log *log = open_log(dir, &options);
+        read_ring(f.dir, at_segment(f.segments[i]), kept, sizeof kept);
+        vev_head_write(older, &f.file, &head);
+        overwrite(f.dir, at_segment(f.segments[i]), older, sizeof older);
+        vev_log *log = open_log(f.dir, &f.options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
-        check_same(&made, &stats);
+        check_same(&f.made, &stats);
         vev_log_close(log);
-        overwrite(dir, at_segment(segments[i]), kept, sizeof kept);
+        overwrite(f.dir, at_segment(f.segments[i]), kept, sizeof kept);
     }
 }
 
 /* What names no others, as the laps of earlier versions, is read by itself. */
 static void heads_without_a_past(void)
 {
-    const char *dir = fresh_dir();
-    vev_stats made = make_full_log(dir);
+    full f = make_full_log();
     static const uint8_t none[VEV_HEADER_BLOCK - VEV_HEAD_PAST];
     for (uint32_t s = 0; s < SEGMENTS; s++)
-        overwrite(dir, at_segment(s) + VEV_HEAD_PAST, none, sizeof none);
-    vev_options options = many_segments();
-    vev_log *log = open_counting(dir, &options);
+        overwrite(f.dir, at_segment(s) + VEV_HEAD_PAST, none, sizeof none);
+    vev_log *log = open_counting(f.dir, &f.options);
     CHECK(heads_taken() == SEGMENTS);
     vev_stats stats = stats_of(log, VEV_EVENTS);
-    check_same(&made, &stats);
+    check_same(&f.made, &stats);
     vev_log_close(log);
 }
 
@@ -214,18 +224,15 @@ static void break_ledger(const char *dir, const vev_file_header *file, bool newe
 static void newest_lap_behind_a_lost_ledger(void)
 {
     for (uint64_t start = 0; start < SEGMENTS; start += 11) {
-        const char *dir = fresh_dir();
-        vev_stats made = make_full_log(dir);
-        vev_file_header file = header_of(dir);
-        break_ledger(dir, &file, true);
-        overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, active), &start, sizeof start);
-        vev_options options = many_segments();
-        vev_log *log = open_log(dir, &options);
+        full f = make_full_log();
+        break_ledger(f.dir, &f.file, true);
+        overwrite(f.dir, VEV_AT_LIVE + offsetof(vev_live, active), &start, sizeof start);
+        vev_log *log = open_log(f.dir, &f.options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
-        CHECK(stats.pending == made.pending && stats.appended == made.appended);
-        CHECK(stats.first_seq == made.first_seq);
-        append_numbers(log, VEV_EVENTS, made.appended, made.appended + 3000);
-        CHECK(stats_of(log, VEV_EVENTS).appended == made.appended + 3000);
+        CHECK(stats.pending == f.made.pending && stats.appended == f.made.appended);
+        CHECK(stats.first_seq == f.made.first_seq);
+        append_numbers(log, VEV_EVENTS, f.made.appended, f.made.appended + 3000);
+        CHECK(stats_of(log, VEV_EVENTS).appended == f.made.appended + 3000);
         vev_log_close(log);
     }
 }
@@ -233,23 +240,18 @@ static void newest_lap_behind_a_lost_ledger(void)
 /* Without any ledger nothing says which of the laps that are named have been reclaimed. */
 static void no_past_without_a_ledger(void)
 {
-    const char *dir = fresh_dir();
-    vev_stats made = make_full_log(dir);
-    vev_file_header file = header_of(dir);
-    uint32_t segments[SEGMENTS];
-    laps_by_age(dir, &file, segments);
+    full f = make_full_log();
     static const uint8_t none[VEV_HEADER_BLOCK];
-    overwrite(dir, at_segment(segments[0]), none, sizeof none); /* reclaimed, and cleared */
-    overwrite(dir, VEV_AT_LEDGER, none, sizeof none);
-    overwrite(dir, VEV_AT_LEDGER + VEV_HEADER_BLOCK, none, sizeof none);
-    vev_options options = many_segments();
-    options.flags |= VEV_OPEN_READONLY;
+    overwrite(f.dir, at_segment(f.segments[0]), none, sizeof none); /* reclaimed, and cleared */
+    overwrite(f.dir, VEV_AT_LEDGER, none, sizeof none);
+    overwrite(f.dir, VEV_AT_LEDGER + VEV_HEADER_BLOCK, none, sizeof none);
+    f.options.flags |= VEV_OPEN_READONLY;
     for (int turn = 0; turn < 2; turn++) {
-        vev_log *log = open_log(dir, &options);
+        vev_log *log = open_log(f.dir, &f.options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
-        CHECK(stats.appended == made.appended && stats.first_seq > made.first_seq);
+        CHECK(stats.appended == f.made.appended && stats.first_seq > f.made.first_seq);
         vev_log_close(log);
-        options.flags &= ~(uint32_t)VEV_OPEN_READONLY;
+        f.options.flags &= ~(uint32_t)VEV_OPEN_READONLY;
     }
 }
 
@@ -348,6 +350,342 @@ static void past_of_another_history(void)
     CHECK(vev_past_count(block, file.uuid, &head) == 0);
 }
 
+/* ---- checkpoints ---- */
+
+enum { LARGE = 4 << 20, RECORD = 104 };
+
+/* A log whose newest segment is large, and holds so many records of one size; closed, in the boot that
+ * wrote it or another one. */
+static vev_options one_large_segment(void)
+{
+    vev_options options = quiet();
+    options.events_size = VEV_HEADER_REGION + 4 * LARGE;
+    options.segment_size = LARGE;
+    options.level = VEV_LEVEL_RAW;
+    return options;
+}
+
+static void append_alike(vev_log *log, uint32_t count)
+{
+    static const uint8_t payload[RECORD - VEV_RECORD_HEADER] = {7};
+    for (uint32_t i = 0; i < count; i++)
+        OK(vev_log_append(log, VEV_EVENTS, payload, sizeof payload, NULL));
+}
+
+static const char *make_large(uint32_t count, bool booted)
+{
+    const char *dir = fresh_dir();
+    vev_options options = one_large_segment();
+    vev_log *log = open_log(dir, &options);
+    append_alike(log, count);
+    vev_log_close(log);
+    if (booted)
+        boot_again(dir);
+    return dir;
+}
+
+static uint64_t at_record(const vev_file_header *file, uint32_t index)
+{
+    return VEV_HEADER_REGION + file->geometry.data_offset + (uint64_t)index * RECORD;
+}
+
+static uint64_t head_word(const char *dir)
+{
+    uint64_t word;
+    read_ring(dir, VEV_HEADER_REGION + VEV_HEAD_CHECKPOINT, &word, sizeof word);
+    return word;
+}
+
+static uint64_t live_word(const char *dir)
+{
+    uint64_t word;
+    read_ring(dir, VEV_AT_LIVE + offsetof(vev_live, checkpoint), &word, sizeof word);
+    return word;
+}
+
+static uint32_t seed_of(const char *dir, const vev_file_header *file)
+{
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_head head;
+    read_ring(dir, VEV_HEADER_REGION, block, sizeof block);
+    CHECK(vev_head_read(block, file->uuid, &file->geometry, &head));
+    return vev_lap_seed(file->uuid, head.generation, head.salt);
+}
+
+/* How many records can be read one by one. */
+static uint64_t count_readable(vev_log *log)
+{
+    static uint8_t buffer[1 << 16];
+    static vev_record records[512];
+    uint64_t next = 0, total = 0;
+    size_t count;
+    do {
+        OK(vev_log_read(log, VEV_EVENTS, next, 15, records, 512, buffer, sizeof buffer, &count,
+                        &next));
+        total += count;
+    } while (count > 0);
+    return total;
+}
+
+/* What stands in front of a checkpoint is not looked at when a log is opened, be it that others wrote it in
+ * this boot or that it was synced in another one; and in this boot next to nothing of what comes after. */
+static void opens_at_a_checkpoint(void)
+{
+    for (int booted = 0; booted < 2; booted++) {
+        const char *dir = make_large(30000, booted);
+        vev_file_header file = header_of(dir);
+        vev_options options = one_large_segment();
+        vev_log *log = open_counting(dir, &options);
+        CHECK(taken.fetched <= (booted ? LARGE : 200 << 10));
+        vev_log_close(log);
+        if (booted)
+            boot_again(dir);
+#ifndef __SANITIZE_THREAD__
+        /* With a page in front that cannot be read, the log would have to go on in another segment. */
+        make_bad(at_record(&file, 5000));
+        vev_log *on_bad = open_on_bad_disk(dir, &options);
+        vev_entry entry = {0};
+        OK(vev_log_append(on_bad, VEV_EVENTS, "next", 4, &entry));
+        CHECK(entry.seq == 30001 && disk.bad);
+        vev_stats stats = stats_of(on_bad, VEV_EVENTS);
+        CHECK(stats.appended == 30001 && stats.bytes_used < LARGE && disk.bad);
+        vev_log_close(on_bad);
+#endif
+    }
+}
+
+/* The word is there after a sync that covered what it speaks of, and not after one that failed. */
+static vev_status sync_error;
+static const char *synced_dir;
+static uint64_t word_amid_sync;
+
+static vev_status watched_sync(void *ctx, int fd)
+{
+    if (synced_dir && fd == taken.fd)
+        word_amid_sync = head_word(synced_dir);
+    return sync_error ? sync_error : vev_io_posix.sync(ctx, fd);
+}
+
+static vev_status watched_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    word_amid_sync = synced_dir ? head_word(synced_dir) : 0;
+    return sync_error ? sync_error : vev_io_posix.sync_map(ctx, start, size);
+}
+
+static void checkpoint_follows_the_sync(void)
+{
+    vev_io io = vev_io_posix;
+    io.open = counting_open;
+    io.sync = watched_sync;
+    io.sync_map = watched_sync_map;
+    const char *dir = fresh_dir();
+    vev_options options = one_large_segment();
+    vev_log *log;
+    OK(vev__log_open(&io, dir, &options, &log));
+    synced_dir = dir;
+    uint64_t before = 0;
+    for (int turn = 0; turn < 3; turn++) {
+        append_alike(log, 11000); /* more than a MiB */
+        CHECK(head_word(dir) == before);
+        sync_error = turn == 2 ? EIO : 0;
+        CHECK(vev_log_sync(log, NULL) == sync_error && word_amid_sync == before);
+        CHECK((head_word(dir) != before) == (turn < 2));
+        before = head_word(dir);
+    }
+    vev_file_header file = header_of(dir);
+    uint32_t last = vev_checkpoint_offset(before, seed_of(dir, &file), file.geometry.data_size);
+    CHECK(last == 21999 * RECORD);
+    append_alike(log, 1000); /* nor while it is not opened anew */
+    sync_error = 0;
+    CHECK(vev_log_sync(log, NULL) != VEV_OK && head_word(dir) == before);
+    vev_log_close(log);
+    /* What that sync should have written is looked at again, all of it. */
+    log = open_counting(dir, &options);
+    CHECK(taken.fetched >= 34000 * RECORD && stats_of(log, VEV_EVENTS).appended == 34000);
+    vev_log_close(log);
+}
+
+/* Nothing is believed of a checkpoint but that it is one. */
+static void checkpoints_that_lie(void)
+{
+    const char *dir = make_large(30000, true);
+    vev_file_header file = header_of(dir);
+    uint32_t seed = seed_of(dir, &file), data_size = file.geometry.data_size;
+    const uint32_t offsets[] = {8,
+                                20000 * RECORD + 8,
+                                29999 * RECORD,
+                                30000 * RECORD,
+                                31000 * RECORD,
+                                data_size - 8,
+                                data_size - VEV_RECORD_HEADER};
+    vev_options options = one_large_segment();
+    uint64_t torn[2] = {vev_word_sized(VEV_WORD_COMMITTED, RECORD, 5), 1};
+    overwrite(dir, at_record(&file, 31000), torn, sizeof torn);
+    for (uint32_t i = 0; i < 40; i++) {
+        uint64_t word = vev_checkpoint_word(seed, offsets[i % 7]), live = 1ull << 24;
+        if (i >= 35)
+            word = i == 35 ? 0 : i == 36 ? UINT64_MAX : (uint64_t)i << 59 | 8000u * i;
+        else if (i >= 28)
+            word = vev_checkpoint_word(seed + 1, offsets[i % 7]); /* of another lap */
+        live = i % 3 == 0 ? (uint64_t)(i % 2 + 1) << 24 | offsets[i % 7] / 8 : word;
+        if (i % 2 == 0)
+            overwrite(dir, VEV_HEADER_REGION + VEV_HEAD_CHECKPOINT, &word, sizeof word);
+        if (i % 4 > 0)
+            overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, checkpoint), &live, sizeof live);
+        else
+            boot_again(dir);
+        vev_log *log = open_log(dir, &options);
+        CHECK(stats_of(log, VEV_EVENTS).appended == 30000);
+        vev_log *second = open_log(dir, &options);
+        CHECK(stats_of(second, VEV_EVENTS).appended == 30000);
+        CHECK(count_readable(second) == 30000);
+        vev_log_close(second);
+        vev_log_close(log);
+        options.flags |= VEV_OPEN_READONLY;
+        overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, checkpoint), &live, sizeof live);
+        second = open_log(dir, &options);
+        CHECK(stats_of(second, VEV_EVENTS).appended == 30000);
+        vev_log_close(second);
+        options.flags &= ~(uint32_t)VEV_OPEN_READONLY;
+    }
+    CHECK(vev_checkpoint_offset(vev_checkpoint_word(seed, 800), seed, data_size) == 800);
+    CHECK(vev_checkpoint_offset(vev_checkpoint_word(seed, 800), seed + 1, data_size) == 0);
+    CHECK(vev_checkpoint_offset(vev_checkpoint_word(seed, 801), seed, data_size) == 0);
+    CHECK(vev_checkpoint_offset(vev_checkpoint_word(seed, data_size), seed, data_size) == 0);
+}
+
+/* Damage in front of a checkpoint costs the damaged records: who opens the log, who joins, and who joins
+ * where the checkpoint is damaged or gone give out no number twice, and all but those can be read. */
+static void damage_in_front(void)
+{
+    static const uint8_t zeros[8], junk[8] = {1, 2, 3};
+    enum { THERE, DAMAGED, GONE };
+    for (int turn = 0; turn < 12; turn++) {
+        int checkpoint = turn % 3;
+        bool booted = turn % 2 == 0, goes_on = turn >= 6;
+        uint64_t lost = checkpoint == GONE ? 2 : checkpoint == DAMAGED ? 4 : 3;
+        const char *dir = make_large(30000, booted);
+        vev_file_header file = header_of(dir);
+        if (checkpoint != GONE) /* it looks as if it were free */
+            overwrite(dir, at_record(&file, 1000), zeros, sizeof zeros);
+        overwrite(dir, at_record(&file, 2000) + 48, junk, sizeof junk);
+        overwrite(dir, at_record(&file, 3000), junk, sizeof junk);
+        vev_options options = one_large_segment();
+        vev_log *log = open_log(dir, &options);
+        append_alike(log, 1);
+        if (checkpoint == DAMAGED)
+            overwrite(dir, at_record(&file, 29999) + 48, junk, sizeof junk);
+        if (checkpoint == GONE) {
+            overwrite(dir, VEV_HEADER_REGION + VEV_HEAD_CHECKPOINT, zeros, sizeof zeros);
+            overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, checkpoint), zeros, sizeof zeros);
+        }
+        vev_log *second = open_log(dir, &options);
+        vev_entry entry = {0};
+        OK(vev_log_append(second, VEV_EVENTS, "second", 6, &entry));
+        CHECK(entry.seq == 30002);
+        if (checkpoint != GONE)
+            CHECK(stats_of(second, VEV_EVENTS).bytes_used < LARGE); /* it goes on where others do */
+        OK(vev_log_append(log, VEV_EVENTS, "first", 5, &entry));
+        CHECK(entry.seq == 30003);
+        OK(vev_log_sync(second, NULL));
+        CHECK(vev_log_durable_seq(second, VEV_EVENTS) == 30003);
+        if (goes_on) { /* until one of them begins another segment */
+            append_alike(second, 20000);
+            append_alike(log, 20000);
+        }
+        uint64_t appended = goes_on ? 70003 : 30003;
+        CHECK(count_readable(second) == appended - lost);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == appended && stats.lost == lost);
+        CHECK(stats.pending == appended - lost);
+        vev_log_close(second);
+        vev_log_close(log);
+    }
+}
+
+/* A word whose writer died stays behind every checkpoint until recovery has made a hole of it. */
+static void dead_writers_are_not_passed(void)
+{
+    static const uint8_t payload[RECORD - VEV_RECORD_HEADER] = {7};
+    vev__checkpoint_step = 1;
+    const char *dir = fresh_dir();
+    vev_options small_log = quiet();
+    vev_log_close(open_log(dir, &small_log));
+    vev_ring *ring = open_ring(dir);
+    vev_entry entry = {0};
+    for (int i = 0; i < 50; i++)
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    pid_t child = fork();
+    if (child == 0) {
+        OK(vev_ring_reattach(ring));
+        uint32_t offset, index;
+        (void)reserve_only(ring, &offset, &index);
+        _exit(offset == 50 * RECORD ? 0 : 1);
+    }
+    wait_for(child);
+    vev_watch seen;
+    vev_ring_watch(ring, &seen, 1);
+    for (int i = 0; i < 50; i++)
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    CHECK(entry.seq == 101);
+    (void)vev_ring_keep(ring, &seen, 1000000);
+    OK(vev_ring_sync(ring, 0));
+    vev_file_header file = header_of(dir);
+    CHECK(vev_ring_checkpoint(ring, 1) == 49 * RECORD);
+    CHECK(vev_checkpoint_offset(head_word(dir), seed_of(dir, &file), file.geometry.data_size) ==
+          49 * RECORD);
+    vev_ring_close(ring);
+    ring = open_ring(dir);
+    CHECK(vev_ring_checkpoint(ring, 1) == 100 * RECORD);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.lost == 1 && stats.lost_unfinished == 1 && stats.appended == 101);
+    OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    OK(vev_ring_sync(ring, 0));
+    CHECK(vev_ring_checkpoint(ring, 1) == 101 * RECORD);
+    vev_ring_close(ring);
+    vev__checkpoint_step = 65536;
+}
+
+/* The keeper moves it with what is appended, also where nothing is ever synced. */
+static void keeper_moves_the_checkpoint(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = one_large_segment();
+    options.flags = 0;
+    options.sync_interval_ms = 0;
+    vev_log *log = open_log(dir, &options);
+    append_alike(log, 10000);
+    for (int turn = 0; live_word(dir) == 0 && turn < 1000; turn++) {
+        usleep(10000);
+        append_alike(log, 1);
+    }
+    CHECK(live_word(dir) >= (1ull << 24 | vev__checkpoint_step / 8) && head_word(dir) == 0);
+    vev_log_close(log);
+}
+
+/* A lap that begins in a segment has none of the lap before. */
+static void no_checkpoint_of_an_earlier_lap(void)
+{
+    vev__checkpoint_step = 1;
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    options.segment_size = SEGMENT;
+    options.level = VEV_LEVEL_RAW;
+    vev_log *log = open_log(dir, &options);
+    uint64_t appended = 0, before = 0;
+    while (stats_of(log, VEV_EVENTS).evicted == 0) {
+        append_numbers(log, VEV_EVENTS, appended, appended + 10);
+        appended += 10;
+        if (appended == 20)
+            OK(vev_log_sync(log, NULL));
+        before = before ? before : head_word(dir);
+    }
+    CHECK(before != 0 && head_word(dir) == 0);
+    vev_log_close(log);
+    vev__checkpoint_step = 65536;
+}
+
 int main(void)
 {
     begin_tests("opening");
@@ -360,6 +698,13 @@ int main(void)
     RUN(first_read_takes_little);
     RUN(figures_take_what_is_used);
     RUN(past_of_another_history);
+    RUN(opens_at_a_checkpoint);
+    RUN(checkpoint_follows_the_sync);
+    RUN(checkpoints_that_lie);
+    RUN(damage_in_front);
+    RUN(dead_writers_are_not_passed);
+    RUN(keeper_moves_the_checkpoint);
+    RUN(no_checkpoint_of_an_earlier_lap);
     end_tests();
     return 0;
 }
