@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "block_disk.h"
+#include "vev_ring.h"
 
 enum {
     SKIP = 77,
@@ -848,6 +849,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "block_lab: %s: %s\n", keep_name, strerror(errno));
         return 2;
     }
+    vev__checkpoint_step = 1; /* so that every sync leaves one */
     if (again)
         check_again(again);
     w->seed = seed;

@@ -10,8 +10,10 @@
  *   - nothing at or below durable_seq that was not evicted before the cut is lost
  *   - every record reads back as what was appended under its number: never a wrong or a stale one
  *   - what was acknowledged before the last sync is delivered; what never was, is not
+ *   - in front of a checkpoint stand good records only, and holes that recovery made (INV-13)
  *
- * One of the states is then worked on, so that recovery from recovery is tried as well.
+ * The power is also cut in the middle of syncs. One of the states is then worked on, so that recovery from
+ * recovery is tried as well.
  *
  * With --ram-first the log is in memory, which a cut takes whole, and a copy of it is on the disk. The
  * power is then cut in the middle of a pass over the copy as well, at any of its writes and syncs;
@@ -43,7 +45,7 @@ typedef struct witness {
 static witness seen[WITNESS_MAX];
 static uint64_t last_seq, durable_seq, first_seq, content_count;
 static bool failed_ledgers; /* a ledger whose sync failed may be on the disk all the same */
-static uint64_t seed, states, cuts, laps, kills;
+static uint64_t seed, states, cuts, laps, kills, checkpoints;
 
 /* RAM-first: what happens in the middle of a pass. */
 static struct {
@@ -52,6 +54,13 @@ static struct {
     uint64_t next_cut, next_kill, next_work; /* at so many operations on the copy from now */
     jmp_buf killed;
 } ram;
+
+/* The disk that is worked on: the power may be cut before its so-manieth sync from now is done. */
+static struct {
+    lab_disk *disk; /* NULL: leave the syncs alone */
+    vev_log *log;
+    uint64_t next_cut;
+} syncing;
 
 #define FAIL(...)                                                                                  \
     do {                                                                                           \
@@ -95,7 +104,9 @@ static vev_options options_of_lab(void)
 
 static vev_status (*plain_write)(void *, int, uint64_t, const void *, size_t);
 static vev_status (*plain_sync)(void *, int);
+static vev_status (*plain_sync_map)(void *, uint8_t *, size_t);
 static void amid_a_pass(lab_disk *disk);
+static void amid_a_sync(lab_disk *disk);
 static void work(lab_disk *disk, vev_log *log, unsigned steps, bool syncs);
 
 static bool is_of_the_copy(const lab_disk *disk, int fd)
@@ -114,17 +125,26 @@ static vev_status sync_amid(void *ctx, int fd)
 {
     if (ram.log && is_of_the_copy(ctx, fd))
         amid_a_pass(ctx);
+    amid_a_sync(ctx);
     return plain_sync(ctx, fd);
+}
+
+static vev_status sync_map_amid(void *ctx, uint8_t *start, size_t size)
+{
+    amid_a_sync(ctx);
+    return plain_sync_map(ctx, start, size);
 }
 
 static vev_log *open_on(lab_disk *disk, vev_io *io)
 {
     lab_io(disk, io);
+    plain_sync = io->sync;
+    plain_sync_map = io->sync_map;
+    io->sync = sync_amid;
+    io->sync_map = sync_map_amid;
     if (ram.on) {
         plain_write = io->write;
-        plain_sync = io->sync;
         io->write = write_amid;
-        io->sync = sync_amid;
         vev_status restored = vev__log_restore(io, DIR, COPY_DIR, 0, NULL);
         if (restored)
             FAIL("restore: %s", vev_strerror(restored));
@@ -218,10 +238,54 @@ static void read_log(vev_log *log)
     }
 }
 
+/* What the checkpoint of a segment promises, before anybody opened what the cut has left. */
+static void check_checkpoint(const vev_file_header *file, uint64_t floor_generation,
+                             const uint8_t *segment, uint64_t at)
+{
+    const vev_geometry *geometry = &file->geometry;
+    vev_head head;
+    if (!vev_head_read(segment, file->uuid, geometry, &head) || head.generation < floor_generation)
+        return;
+    vev_lap lap = {.seed = vev_lap_seed(file->uuid, head.generation, head.salt),
+                   .file_offset = at + geometry->data_offset,
+                   .base_seq = head.base_seq,
+                   .max_records = geometry->max_records};
+    const uint8_t *data = segment + geometry->data_offset;
+    uint32_t checkpoint = vev_checkpoint_offset(vev_load64(segment + VEV_HEAD_CHECKPOINT), lap.seed,
+                                                geometry->data_size);
+    for (uint32_t offset = 0; checkpoint > 0 && offset <= checkpoint;) {
+        vev_header header;
+        uint64_t word = vev_load64(data + offset);
+        bool good = vev_record_check(data + offset, geometry->data_size - offset,
+                                     geometry->data_size, &lap, offset, &header);
+        if (!good && (offset == checkpoint || vev_word_state(word) != VEV_WORD_RESERVED ||
+                      !vev_word_is_hole(word) || vev_word_size(word) < VEV_RECORD_ALIGN))
+            FAIL("generation %llu: no record at %u, and the checkpoint is %u", LLU(head.generation),
+                 offset, checkpoint);
+        checkpoints += offset == checkpoint;
+        offset += vev_word_size(word);
+    }
+}
+
+static void check_checkpoints(lab_disk *disk)
+{
+    const lab_file *file = lab_find(disk, DIR "/events.ring");
+    vev_file_header header;
+    vev_ledger ledger;
+    if (!file || vev_file_header_read(file->cache, &header) ||
+        !vev_ledger_latest(file->cache, header.uuid, &ledger))
+        return;
+    for (uint32_t s = 0; s < header.geometry.segment_count; s++) {
+        uint64_t at = vev_segment_offset(&header.geometry, s);
+        check_checkpoint(&header, ledger.floor_generation, file->cache + at, at);
+    }
+}
+
 static void check_state(lab_disk *disk)
 {
     vev_io io;
     states++;
+    check_checkpoints(disk);
     vev_log *log = open_on(disk, &io);
     vev_stats stats = figures(log); /* before the reads mark what they find lost */
     read_log(log);
@@ -307,21 +371,36 @@ static void note_sync(uint64_t reached)
         seen[seq].acked_synced = seen[seq].acked_before;
 }
 
+/* Cut the power while a log is being worked on. What it had just been asked for may have evicted something. */
+static void cut_amid(lab_disk *disk, vev_log *log)
+{
+    vev_stats stats;
+    unsigned fail_one_in = disk->fail_one_in;
+    disk->fail_one_in = 0;
+    if (vev_log_stats(log, VEV_EVENTS, &stats))
+        FAIL("stats amid the work");
+    first_seq = stats.first_seq;
+    lab_free(cut_power(disk));
+    disk->fail_one_in = fail_one_in;
+}
+
+static void amid_a_sync(lab_disk *disk)
+{
+    if (disk != syncing.disk || syncing.next_cut-- > 0)
+        return;
+    syncing.disk = NULL; /* not amid itself */
+    cut_amid(disk, syncing.log);
+    syncing.next_cut = lab_random(disk) % 60;
+    syncing.disk = disk;
+}
+
 /* Before an operation on the copy: the power may be cut here, the process killed, and others work. */
 static void amid_a_pass(lab_disk *disk)
 {
     vev_log *log = ram.log;
     ram.log = NULL; /* not amid itself */
     if (ram.next_cut-- == 0) {
-        /* The append that waits for this pass may have evicted something. */
-        vev_stats stats;
-        unsigned fail_one_in = disk->fail_one_in;
-        disk->fail_one_in = 0;
-        if (vev_log_stats(log, VEV_EVENTS, &stats))
-            FAIL("stats amid a pass");
-        first_seq = stats.first_seq;
-        lab_free(cut_power(disk));
-        disk->fail_one_in = fail_one_in;
+        cut_amid(disk, log);
         ram.next_cut = lab_random(disk) % 400;
     }
     if (ram.next_work-- == 0) {
@@ -426,7 +505,10 @@ static vev_log *work_and_die(lab_disk *disk, vev_log *log, vev_io *io, unsigned 
     } else {
         ram.log = ram.on ? open : NULL;
     }
+    syncing.disk = ram.on ? NULL : disk;
+    syncing.log = open;
     work(disk, open, steps, true);
+    syncing.disk = NULL;
     ram.log = NULL;
     return open;
 }
@@ -443,7 +525,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
     }
-    vev__past_max = 3; /* so that the fifteen laps of a ring are not all named by one */
+    vev__past_max = 3;        /* so that the fifteen laps of a ring are not all named by one */
+    vev__checkpoint_step = 1; /* so that every sync leaves one */
     printf("crash_lab: seed %llu%s\n", LLU(seed), ram.on ? ", RAM-first" : "");
     uint64_t runs = 0, failures = 0;
     while (states < wanted) {
@@ -490,7 +573,8 @@ int main(int argc, char **argv)
         lab_free(disk);
     }
     printf("crash_lab: %llu states of %llu power cuts in %llu runs; %llu reclaims seen, %llu "
-           "failures injected, %llu passes killed; all good\n",
-           LLU(states), LLU(cuts), LLU(runs), LLU(laps), LLU(failures), LLU(kills));
+           "failures injected, %llu passes killed, %llu checkpoints seen; all good\n",
+           LLU(states), LLU(cuts), LLU(runs), LLU(laps), LLU(failures), LLU(kills),
+           LLU(checkpoints));
     return 0;
 }

@@ -790,6 +790,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     state = mix(seed * 1000003);
     signal(SIGALRM, on_alarm);
+    vev__checkpoint_step = 1; /* so that there is one at every look */
     locks_visible = see_locks();
     for (int s = 0; s < VEV_STREAM_COUNT; s++) {
         size_t size = WITNESS_SIZE * sizeof *seen[s];
