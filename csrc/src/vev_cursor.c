@@ -377,14 +377,14 @@ bool vev__tallies = true;
 
 /* Whether tallies can be relied on. Not after a failed sync: the system may drop pages that it has
  * not written, and what a map says then is older. A read-only ring has a copy of the live area,
- * which is of this boot or means nothing; it was copied behind the ledger, by whose version the
- * figures are seen to be of one moment. */
+ * which is of this boot and of this file or means nothing; it was copied behind the ledger, by
+ * whose version the figures are seen to be of one moment. */
 static bool has_tallies(const vev_ring *ring)
 {
     const vev_live *live = ring->live;
     return vev__tallies && atomic_load(&live->sync_error) == 0 &&
-           (!ring->readonly ||
-            (live->magic == VEV_LIVE_MAGIC && live->boot == vev_clock_boot_tag()));
+           (!ring->readonly || (live->magic == VEV_LIVE_MAGIC &&
+                                live->boot == vev_clock_boot_tag() && vev_ring_is_at_home(ring)));
 }
 
 static uint32_t records_in(const vev_listed *sealed)
@@ -829,8 +829,8 @@ static vev_status verify_segment(vev_ring *ring, const vev_listed *listed, verif
     }
 }
 
-/* A tally that the map does not bear out is taken back: of a log that was copied while it was in
- * use, say, or of a disk that was pulled out. The next figures are right; the records always were. */
+/* A tally that the map does not bear out is taken back: of a disk that was pulled out and put back,
+ * say. The next figures are right; the records always were. */
 static vev_status verify_tally(vev_ring *ring, const vev_listed *listed)
 {
     uint64_t tallied[4], counts[4], unfinished, unreadable;

@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "vev_clock.h"
+
+/* FS_IOC_GETVERSION of <linux/fs.h>, which not every libc comes with. */
+#define FILE_GENERATION _IOR('v', 1, long)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -54,6 +58,24 @@ static vev_status posix_size(void *ctx, int fd, uint64_t *size_out)
         return errno;
     *size_out = (uint64_t)st.st_size;
     return 0;
+}
+
+static uint64_t posix_identity(void *ctx, int fd)
+{
+    (void)ctx;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return 0;
+    /* A file that is gone leaves its number to the next one, but not, where the file system has
+     * such a thing, its generation. The system fills four bytes of the long that it asks for. */
+    unsigned long generation = 0;
+    (void)ioctl(fd, FILE_GENERATION, &generation);
+    uint64_t words[] = {st.st_dev, st.st_ino, generation}, identity = 0;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        identity = (identity ^ words[i]) * 0x9e3779b97f4a7c15u;
+        identity ^= identity >> 32;
+    }
+    return identity;
 }
 
 static vev_status posix_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
@@ -425,6 +447,7 @@ const vev_io vev_io_posix = {
     .open = posix_open,
     .close = posix_close_fd, /* musl has a posix_close() of its own */
     .size = posix_size,
+    .identity = posix_identity,
     .allocate = posix_allocate,
     .read = posix_read,
     .write = posix_write,

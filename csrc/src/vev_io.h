@@ -14,6 +14,8 @@ typedef struct vev_io {
     vev_status (*open)(void *ctx, const char *path, int mode, int *fd_out);
     void (*close)(void *ctx, int fd);
     vev_status (*size)(void *ctx, int fd, uint64_t *size_out);
+    /* What tells a file from its copies as long as the system runs. 0 where nothing does. */
+    uint64_t (*identity)(void *ctx, int fd);
     /* Give the file `size` bytes that read as zero and whose room is reserved on disk. */
     vev_status (*allocate)(void *ctx, int fd, uint64_t size);
     /* All `size` bytes or an error; bytes past the end of the file are EIO. */

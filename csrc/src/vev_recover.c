@@ -535,11 +535,14 @@ static bool is_of_this_boot(const vev_live *live)
            live->boot == vev_clock_boot_tag();
 }
 
-static bool has_tallies(const vev_live *live)
+/* Whether the tallies are of this boot and file. */
+static bool keeps_tallies(const vev_ring *ring)
 {
+    const vev_live *live = ring->live;
     /* Those of before a sync failed may be of pages that are not there any more. */
     return (live->magic == VEV_LIVE_MAGIC || live->magic == VEV_LIVE_REBUILDING) &&
-           live->boot == vev_clock_boot_tag() && atomic_load(&live->sync_error) == 0;
+           live->boot == vev_clock_boot_tag() && atomic_load(&live->sync_error) == 0 &&
+           vev_ring_is_at_home(ring);
 }
 
 static void forget_tallies(vev_live *live)
@@ -564,10 +567,11 @@ static vev_status rebuild(vev_ring *ring)
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
     vev_live *live = ring->live;
-    if (!has_tallies(live)) { /* before anything says that they can be believed */
+    if (!keeps_tallies(ring)) { /* before anything says that they can be believed */
         forget_tallies(live);
         atomic_store(&live->checkpoint, 0); /* for the same reasons */
     }
+    live->home = ring->identity;
     /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It stays in
      * place all the time, so that a rebuilder that dies does not take it along. */
     if (!is_of_this_boot(live)) {
@@ -782,6 +786,8 @@ static vev_status open_file(vev_ring *ring, const char *path, const vev_ring_opt
     }
     if (status)
         ring->fd = -1;
+    else
+        ring->identity = io->identity(io->ctx, ring->fd);
     return status;
 }
 

@@ -100,6 +100,7 @@ typedef struct vev_ring {
     vev_pool *pool;
     char *path;
     int fd;
+    uint64_t identity; /* of the file */
     uint32_t stream;
     bool readonly;
     bool created;   /* by this open */
@@ -201,6 +202,12 @@ static inline bool vev_ring_is_living(const vev_ring *ring, uint32_t segment)
 {
     uint64_t generation = atomic_load(&ring->live->generations[segment]);
     return generation != 0 && !(generation & VEV_GENERATION_RECLAIMED);
+}
+/* Whether the live area is of this very file, and not of one that it is a copy of: that was copied
+ * while it was in use, perhaps, and its state maps later than this. */
+static inline bool vev_ring_is_at_home(const vev_ring *ring)
+{
+    return ring->identity != 0 && ring->live->home == ring->identity;
 }
 /* Sort heads by age, keep those that can be of one history (a damaged file may claim anything), and
  * set their end_seq. Returns how many are kept. */

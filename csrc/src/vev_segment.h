@@ -112,7 +112,9 @@ typedef struct vev_live {
     _Atomic uint64_t cleared;
     /* Likewise, of the record where who opens the file in this boot may begin (INV-13, vev_ring.c). */
     _Atomic uint64_t checkpoint;
-    uint8_t pad[512 - 48]; /* on one page with the first slots, for a sync writes both */
+    uint64_t
+        home; /* identity of the file that this is the live area of, and no copy of it; 0: none */
+    uint8_t pad[512 - 56]; /* on one page with the first slots, for a sync writes both */
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];

@@ -100,6 +100,12 @@ static vev_status disk_size(void *ctx, int fd, uint64_t *size_out)
     return 0;
 }
 
+static uint64_t disk_identity(void *ctx, int fd)
+{
+    (void)ctx;
+    return 1 + (uint64_t)fd;
+}
+
 static vev_status disk_allocate(void *ctx, int fd, uint64_t size)
 {
     if (fails(ctx))
@@ -282,6 +288,7 @@ void lab_io(lab_disk *disk, vev_io *io_out)
                        .open = disk_open,
                        .close = disk_close,
                        .size = disk_size,
+                       .identity = disk_identity,
                        .allocate = disk_allocate,
                        .read = disk_read,
                        .write = disk_write,
