@@ -10,6 +10,9 @@ written makes its file's times dirty); by default a system also writes the journ
 The helper thread, which goes by the clock, too, takes no part: what it would have cleared ahead of
 an append at such a rate, the append clears.
 
+The same in real time, with the helper and its sync of every 5 s, takes five minutes; there several
+ways to mount are measured at once, each on a device of its own.
+
 In memory (RAM-first) the log is on /dev/shm, and its copy on the device.
 """
 
@@ -20,7 +23,11 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,23 +92,29 @@ class Disk:
             os.close(descriptor)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+@contextmanager
+def mounted(directory: Path, options: str) -> Iterator[Disk]:
     if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
         pytest.skip("needs root and mkfs.ext4")
-    image, at = tmp_path / "disk", tmp_path / "mounted"
+    image, at = directory / "disk", directory / "mounted"
     with image.open("wb") as file:
         file.truncate(512 << 20)
     # Nothing is left to be initialised in the background.
     lazy = "lazy_itable_init=0,lazy_journal_init=0"
     subprocess.run(["mkfs.ext4", "-q", "-F", "-E", lazy, image], check=True)
     at.mkdir()
-    subprocess.run(["mount", "-o", "loop,noatime,commit=60", image, at], check=True)
+    subprocess.run(["mount", "-o", f"loop,{options}", image, at], check=True)
     try:
         [line] = [x for x in Path("/proc/mounts").read_text().splitlines() if f" {at} " in x]
         yield Disk(at, Path(line.split()[0]).name)
     finally:
         subprocess.run(["umount", at], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path, "noatime,commit=60") as disk:
+        yield disk
 
 
 @pytest.fixture
@@ -162,6 +175,7 @@ def test_bytes_on_the_device(
                     log.append_encoded(next(payloads), sync=way.sync_s == 0)
                 if way.sync_s and second % way.sync_s == 0:
                     log.sync()
+                    time.sleep(0.012)  # so that what follows is no burst of many seconds
                 if way.journal_s and second % way.journal_s == 0:
                     disk.commit()
                 if second % WRITEBACK_S == 0:
@@ -180,4 +194,79 @@ def test_bytes_on_the_device(
         "written_per_event": written,
         "ratio": written / stored,
         "MB_per_day": written * rate * 86_400 / 1e6,
+    }
+
+
+# A process that appends at a rate, and tells when it is done with what it did before, and with all.
+PACED = """
+import itertools, sys, time
+from vevents import EventLog
+from vevents._ffi import Handle
+from workload import typical_payloads
+directory, rate, lap, settle_s, lasts_s = sys.argv[1], *map(int, sys.argv[2:])
+sizes = {"events_size": 64 << 20, "media_size": 1 << 20, "delivery_size": 1 << 20}
+payloads = itertools.cycle(typical_payloads(20_000))
+Handle.__init__.__kwdefaults__["helper"] = False  # it would get ready for more of that burst
+with EventLog(directory, sync_interval_s=0, **sizes) as log:
+    for _ in range(lap):
+        log.append_encoded(next(payloads))
+Handle.__init__.__kwdefaults__["helper"] = True
+with EventLog(directory) as log:
+    due = time.monotonic()
+    for n in range(rate * (settle_s + lasts_s)):
+        if n == rate * settle_s:
+            print("begin", flush=True)
+        log.append_encoded(next(payloads))
+        due += 1 / rate
+        time.sleep(max(0, due - time.monotonic()))
+    stats = log.stats()
+    assert stats.conserved, stats
+    records, _ = log.read_batch("events", stats.last_seq - 255)
+    print(sum(record.stored_size for record in records) / len(records), flush=True)
+"""
+SETTLE_S, LASTS_S = 60, 240
+REAL_TIME = (
+    ("noatime,lazytime,commit=60", 30),
+    ("noatime,commit=60", 30),
+    ("relatime", 30),
+    ("noatime,lazytime,commit=60", 1),
+)
+
+
+def paced(disk: Disk, rate: int) -> dict[str, float]:
+    """Run such a process to its end. Returns what was written meanwhile."""
+    arguments = [str(each) for each in (disk.path / "log", rate, LAP, SETTLE_S, LASTS_S)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", PACED, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        before = disk.bytes_written()
+        stored = float(process.stdout.readline())
+        written = (disk.bytes_written() - before) / (rate * LASTS_S)
+    assert process.returncode == 0
+    return {
+        "compressed_per_event": stored,
+        "written_per_event": written,
+        "ratio": written / stored,
+    }
+
+
+def test_bytes_in_real_time(benchmark: Any, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        disks = []
+        for number, (way, _) in enumerate(REAL_TIME):
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            disks.append(stack.enter_context(mounted(directory, way)))
+        pool = stack.enter_context(ThreadPoolExecutor(len(disks)))
+        found = benchmark.pedantic(
+            lambda: list(pool.map(paced, disks, (rate for _, rate in REAL_TIME))), rounds=1
+        )
+
+    benchmark.extra_info["figures"] = {
+        f"{way}, {rate} a second": row
+        for (way, rate), row in zip(REAL_TIME, found, strict=True)
     }

@@ -422,9 +422,9 @@ vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size)
     /* The system keeps what is written at once as one page, and one byte that changes in it makes all of
      * it be written to the flash again. So pieces are small; where much is cleared, all of it will be
      * written soon, and fewer calls count for more. */
-    enum { SMALL = 4096, MUCH = 256 * 1024, LARGE = 16384, ALL = 1024 * 1024, LARGEST = 65536 };
-    static const uint8_t zeros[65536];
-    uint32_t wanted = size >= ALL ? LARGEST : size >= MUCH ? LARGE : SMALL;
+    enum { SMALL = 4096, MUCH = 256 * 1024, LARGE = 65536 };
+    static const uint8_t zeros[LARGE];
+    uint32_t wanted = size >= MUCH ? LARGE : SMALL;
     uint64_t piece = VEV_MAX(wanted, vev_io_granule());
     vev_status status = VEV_OK;
     for (uint64_t end = offset + size; !status && offset < end;) {

@@ -1524,17 +1524,21 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
     }
 }
 
-/* How far to clear for an append: at speed as much as others use up meanwhile, else a little, and more when
- * that was not enough for long. With clear_mutex. */
+/* How far to clear for an append: at speed as much as others use up meanwhile, else a little, and the more the
+ * longer a burst goes on without a pause. With clear_mutex. */
 static clearing plan_clearing(vev_ring *ring, const job *j)
 {
-    enum { LEAST = 16384, BURST_NS = 10 * 1000 * 1000 };
-    uint32_t most =
-        VEV_MAX(VEV_MIN(ring->file.geometry.data_size / 4, (uint32_t)CLEAR_STEP), (uint32_t)LEAST);
-    bool soon = j->header.mono_ns - ring->cleared_ns < BURST_NS;
-    ring->clear_step = soon ? VEV_MIN(2 * ring->clear_step, most) : LEAST;
+    enum { LEAST = 16384, PART = 4, PAUSE_NS = 10 * 1000 * 1000 };
+    if (j->header.mono_ns - ring->cleared_ns >= PAUSE_NS)
+        ring->burst_size = 0;
+    /* Half a step at most, so that what is cleared for it stays in small pages (vev_io_wipe()). */
+    uint64_t step = atomic_load(&ring->at_speed)
+                        ? CLEAR_STEP
+                        : VEV_MIN(ring->burst_size / PART, (uint64_t)CLEAR_STEP / 2);
+    step = VEV_MIN(step, (uint64_t)ring->file.geometry.data_size / 4);
+    step = VEV_MAX(step, (uint64_t)LEAST);
+    ring->burst_size += step;
     ring->cleared_ns = j->header.mono_ns;
-    uint32_t step = atomic_load(&ring->at_speed) ? most : ring->clear_step;
     return (clearing){.generation = j->generation,
                       .wanted = (uint32_t)VEV_MIN((uint64_t)j->uncleared + step,
                                                   (uint64_t)ring->file.geometry.data_size),

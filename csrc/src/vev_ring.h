@@ -130,8 +130,8 @@ typedef struct vev_ring {
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), reclaim (then VEV_LOCK_RECLAIM), read,
      * dictionary. Alone: clear (then VEV_LOCK_CLEAR). */
     pthread_mutex_t clear_mutex;
-    uint64_t cleared_ns;              /* by an append, last; clear_mutex */
-    uint32_t clear_step;              /* how much that was; likewise */
+    uint64_t cleared_ns;              /* when an append last cleared something; clear_mutex */
+    uint64_t burst_size;              /* how much they have cleared since a pause; likewise */
     pthread_mutex_t dictionary_mutex; /* dictionaries */
     pthread_mutex_t roll_mutex;       /* spans and the set of segments */
     pthread_mutex_t sync_mutex;       /* the six below */

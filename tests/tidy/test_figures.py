@@ -118,10 +118,14 @@ def test_bytes_at_the_block_device_have_a_table_and_an_aim():
     row = {"written_per_event": 233.4, "ratio": 1.234, "compressed_per_event": 189.0}
     name = "test_bytes_on_the_device[a sync every 5 s-{}]"
     benchmarks = {name.format(rate): row for rate in (1, 30, 1000)}
+    mounted = {"lazytime, 30 a second": row, "relatime, 30 a second": row | {"ratio": 1.5}}
+    benchmarks["test_bytes_in_real_time"] = {"figures": mounted}
     document = tables.render_document({**RESULTS, "benchmarks": benchmarks})
 
     assert "| a sync every 5 s | 233 (1.23) | 233 (1.23) | 233 (1.23) |" in document
-    assert re.search(r"every 5 s: .* \| 1\.23 times \(1 a second 1\.23, 1000 .*\| met \|", document)
+    assert re.search(r"every 5 s: .* \| 1\.23 times \(relatime, 30 a second 1\.50\) \| met", document)
+    assert re.search(r"time being .* \| 1\.23 times \(1 a second 1\.23, 1000 .*\| met \|", document)
+    assert "| relatime, 30 a second | 233 | 1.50 |" in document
 
 
 def test_what_was_not_measured_is_said_to_be_so():
