@@ -325,7 +325,9 @@ static void tallies_of_others(void)
  * Moved, it is what it was. */
 static void tallies_of_another_file(void)
 {
-    const char *dir = strdup(fresh_dir()), *other = fresh_dir();
+    char dir[96];
+    snprintf(dir, sizeof dir, "%s", fresh_dir());
+    const char *other = fresh_dir();
     const vev_io *io = watched_io();
     vev_ring *ring = ring_with(io, dir, 10);
     mark(ring, 3, 5, 70, VEV_DELIVERED);
