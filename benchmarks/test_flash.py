@@ -238,9 +238,7 @@ def paced(disk: Disk, rate: int) -> dict[str, float]:
     arguments = [str(each) for each in (disk.path / "log", rate, LAP, SETTLE_S, LASTS_S)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", PACED, *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begin\n"
         before = disk.bytes_written()
@@ -267,6 +265,5 @@ def test_bytes_in_real_time(benchmark: Any, tmp_path: Path) -> None:
         )
 
     benchmark.extra_info["figures"] = {
-        f"{way}, {rate} a second": row
-        for (way, rate), row in zip(REAL_TIME, found, strict=True)
+        f"{way}, {rate} a second": row for (way, rate), row in zip(REAL_TIME, found, strict=True)
     }
