@@ -1476,13 +1476,13 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     look l = {.seen = seen, .now_ns = now_ns, .pace = VEV_PACE_IDLE};
     if (on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
         return VEV_PACE_IDLE;
+    keep_checkpoint(ring);
     look_ahead(ring, &l);
     if (l.low && prepare_spare(ring, l.half, l.ahead) == VEV_E_FULL)
         seen->full_generation = seen->generation;
     else if (l.low && !atomic_load(&ring->at_speed))
         forget_earlier_lap(ring);
     reclaim_ahead(ring);
-    keep_checkpoint(ring);
     retire_idle_spans(ring);
     return l.pace;
 }
@@ -1499,6 +1499,7 @@ typedef struct job {
     uint64_t generation;    /* where it was tried last */
     uint32_t segment;       /* likewise */
     uint32_t uncleared;     /* up to where that is to be cleared; 0: nothing is */
+    bool checkpoint_far;    /* behind it: nobody else comes to move it */
 } job;
 
 /* Find what to store: the compressed form in the context's scratch, or the payload itself. */
@@ -1571,6 +1572,10 @@ static void clear_in_time(vev_ring *ring, const job *j)
     (void)clear_up_to(ring, j->segment, &c);
 }
 
+/* How far the checkpoint may be behind before an append moves it: at full speed, and without a helper, nobody
+ * else may come to it. */
+enum { FAR_BEHIND = 512 * 1024 };
+
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
@@ -1581,9 +1586,12 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     compress(ring, span->dictionary, j); /* while pinned, so that the dictionary stays */
     if (atomic_load(&ring->live->generations[span->segment]) != j->generation)
         return VEV_E_FULL; /* another process is a lap ahead (INV-7) */
-    uint32_t offset, index;
-    if (!reserve(ring, span, vev_record_size(&j->header), &offset, &index, &j->uncleared))
+    uint32_t offset, index, size = vev_record_size(&j->header);
+    if (!reserve(ring, span, size, &offset, &index, &j->uncleared))
         return VEV_E_FULL;
+    /* Asked seldom, and only then is it looked up. */
+    if (VEV_UNLIKELY((offset ^ (offset + size)) >= FAR_BEHIND / 2))
+        j->checkpoint_far = offset >= vev_ring_checkpoint(ring, j->generation) + FAR_BEHIND;
     uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
     if (VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&
         atomic_load_explicit(&ring->at_speed, memory_order_relaxed))
@@ -1639,6 +1647,8 @@ vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev
         return status;
     if (VEV_UNLIKELY(j.uncleared > 0))
         clear_in_time(ring, &j);
+    if (VEV_UNLIKELY(j.checkpoint_far))
+        keep_checkpoint(ring);
     if (!j.header.id_given)
         vev_record_make_id(ring->file.uuid, &j.header, entry->id);
     entry->seq = j.header.seq;

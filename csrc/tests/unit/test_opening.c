@@ -664,6 +664,20 @@ static void keeper_moves_the_checkpoint(void)
     vev_log_close(log);
 }
 
+/* Without a helper appends move it themselves, and it is never far behind. */
+static void appends_move_the_checkpoint(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = one_large_segment();
+    vev_log *log = open_log(dir, &options);
+    for (uint64_t end = 0; end < LARGE * 3ull / 4; end += 1000 * RECORD) {
+        CHECK((live_word(dir) & 0xffffff) * 8 + (800 << 10) >= end);
+        append_alike(log, 1000);
+    }
+    CHECK(live_word(dir) >> 24 == 1 && head_word(dir) == 0);
+    vev_log_close(log);
+}
+
 /* A lap that begins in a segment has none of the lap before. */
 static void no_checkpoint_of_an_earlier_lap(void)
 {
@@ -704,6 +718,7 @@ int main(void)
     RUN(damage_in_front);
     RUN(dead_writers_are_not_passed);
     RUN(keeper_moves_the_checkpoint);
+    RUN(appends_move_the_checkpoint);
     RUN(no_checkpoint_of_an_earlier_lap);
     end_tests();
     return 0;
