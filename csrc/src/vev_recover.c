@@ -466,15 +466,18 @@ static vev_status rewrite(vev_ring *ring)
 static vev_status go_on_in(vev_ring *ring, const vev_listed *newest, bool intact)
 {
     vev_status status;
+    const vev_io *io = ring->io;
+    const vev_geometry *geometry = &ring->file.geometry;
+    uint64_t front = vev_segment_offset(geometry, newest->segment);
+    /* The dictionary, and all states where some may be of records that are gone. */
+    io->prefetch(io->ctx, ring->fd, front, intact ? geometry->map_offset : geometry->data_offset);
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
         status = vev_ring_adopt(ring, newest->head.generation, newest->segment);
         if (!status) {
-            const vev_io *io = ring->io;
-            const vev_geometry *geometry = &ring->file.geometry;
             vev_span *span = atomic_load(&ring->current);
-            uint64_t at = vev_segment_offset(geometry, newest->segment) + geometry->data_offset;
+            uint64_t at = front + geometry->data_offset;
             uint64_t content = io->content(io->ctx, ring->fd, at, geometry->data_size);
             content = VEV_MIN(vev_align_up(content, VEV_RECORD_ALIGN), geometry->data_size);
             if (atomic_load(&ring->live->sync_error)) /* it need not be on the disk */
@@ -888,6 +891,8 @@ vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_opti
         pthread_mutex_init(&ring->dictionary_mutex, NULL);
         vev_status status = open_file(ring, path, options);
         bool repaired = false;
+        if (!status) /* most of it is looked at, and page by page that is a dozen reads */
+            io->prefetch(io->ctx, ring->fd, 0, VEV_HEADER_REGION);
         if (!status)
             status = read_file_header(io, ring->fd, &ring->file, &repaired);
         if (!status && repaired && !ring->readonly)

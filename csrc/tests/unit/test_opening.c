@@ -436,7 +436,7 @@ static void opens_at_a_checkpoint(void)
         vev_file_header file = header_of(dir);
         vev_options options = one_large_segment();
         vev_log *log = open_counting(dir, &options);
-        CHECK(taken.fetched <= (booted ? LARGE : 200 << 10));
+        CHECK(taken.fetched <= (booted ? LARGE / 2 : 300 << 10));
         vev_log_close(log);
         if (booted)
             boot_again(dir);
