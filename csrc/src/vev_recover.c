@@ -245,7 +245,8 @@ typedef struct repair {
     vev_span *span;
     uint32_t content; /* of the data; behind it there are only zeros */
     uint32_t fetched; /* up to where it has been asked for */
-    /* The pages are those that the writers saw: no power cut, and no sync that failed, came between. */
+    /* The pages are those that the writers saw: no power cut, no sync that failed, no copying of a file in
+     * use came between. */
     bool intact;
     uint32_t cleared;    /* up to where it is fit for appends, once scanned (INV-10) */
     uint32_t checkpoint; /* the last record, or 0 (INV-13) */
@@ -570,7 +571,8 @@ static vev_status rebuild(vev_ring *ring)
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
     vev_live *live = ring->live;
-    if (!keeps_tallies(ring)) { /* before anything says that they can be believed */
+    bool intact = keeps_tallies(ring);
+    if (!intact) { /* before anything says that they can be believed */
         forget_tallies(live);
         atomic_store(&live->checkpoint, 0); /* for the same reasons */
     }
@@ -591,8 +593,7 @@ static vev_status rebuild(vev_ring *ring)
         }
     }
     /* If nothing is durable yet, whoever came first in this boot died before it was done. */
-    bool intact =
-        atomic_load(&live->durable_seq) != UINT64_MAX && atomic_load(&live->sync_error) == 0;
+    intact = intact && atomic_load(&live->durable_seq) != UINT64_MAX;
     live->magic = VEV_LIVE_REBUILDING;
     atomic_store(&live->spare, 0);
     atomic_store(&live->cleared, 0);

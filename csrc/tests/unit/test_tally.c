@@ -62,7 +62,7 @@ static vev_status watched_read(void *ctx, int fd, uint64_t offset, void *buffer,
 
 static void watched_prefetch(void *ctx, int fd, uint64_t offset, uint64_t size)
 {
-    watched.prefetched += size;
+    watched.prefetched += offset >= VEV_HEADER_REGION ? size : 0;
     vev_io_posix.prefetch(ctx, fd, offset, size);
 }
 
