@@ -603,6 +603,28 @@ static void damage_in_front(void)
     }
 }
 
+/* A page that a power cut took, or that was copied before the later ones, is not the end. */
+static void free_word_that_is_not_the_end(void)
+{
+    static const uint8_t zeros[sizeof(uint64_t)];
+    for (int copied = 0; copied < 2; copied++) {
+        const char *dir = make_large(30000, !copied);
+        vev_file_header file = header_of(dir);
+        uint64_t durable = 100, elsewhere = 1;
+        overwrite(dir, VEV_HEADER_REGION + VEV_HEAD_CHECKPOINT, zeros, sizeof zeros);
+        overwrite(dir, at_record(&file, 20000), zeros, sizeof zeros);
+        if (copied) {
+            overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, durable_seq), &durable, sizeof durable);
+            overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, home), &elsewhere, sizeof elsewhere);
+        }
+        vev_options options = one_large_segment();
+        vev_log *log = open_log(dir, &options);
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.appended == 30000 && stats.lost == 1 && count_readable(log) == 29999);
+        vev_log_close(log);
+    }
+}
+
 /* A word whose writer died stays behind every checkpoint until recovery has made a hole of it. */
 static void dead_writers_are_not_passed(void)
 {
@@ -716,6 +738,7 @@ int main(void)
     RUN(checkpoint_follows_the_sync);
     RUN(checkpoints_that_lie);
     RUN(damage_in_front);
+    RUN(free_word_that_is_not_the_end);
     RUN(dead_writers_are_not_passed);
     RUN(keeper_moves_the_checkpoint);
     RUN(appends_move_the_checkpoint);
