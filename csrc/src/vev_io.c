@@ -422,7 +422,7 @@ vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size)
     /* The system keeps what is written at once as one page, and one byte that changes in it makes all of
      * it be written to the flash again. So pieces are small; where much is cleared, all of it will be
      * written soon, and fewer calls count for more. */
-    enum { SMALL = 4096, MUCH = 256 * 1024, LARGE = 65536 };
+    enum { SMALL = 4096, MUCH = 128 * 1024, LARGE = 65536 };
     static const uint8_t zeros[LARGE];
     uint32_t wanted = size >= MUCH ? LARGE : SMALL;
     uint64_t piece = VEV_MAX(wanted, vev_io_granule());

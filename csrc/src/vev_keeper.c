@@ -1,6 +1,6 @@
 /* See vev_keeper.h.
  *
- * The thread polls, so that an append need not wake anybody (a system call). It looks often while
+ * The helper polls, so that an append need not wake anybody (a system call). It looks often while
  * there is traffic and seldom when there is none. */
 #include "vev_keeper.h"
 
@@ -10,25 +10,27 @@
 
 #include "vev_clock.h"
 
-enum { TICK_FAST_MS = 1, TICK_MOVING_MS = 10, TICK_MAX_MS = 320 };
+enum { TICK_FASTEST_US = 250, TICK_FAST_US = 1000, TICK_MOVING_US = 10000, TICK_MAX_US = 320000 };
 
 struct vev_keeper {
-    pthread_t thread;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    bool stop;
+    pthread_t thread, reclaimer;
+    pthread_mutex_t mutex; /* the four below */
+    pthread_cond_t wake, lacking;
+    bool stop, lacks_free;
+    bool reclaims; /* there is a reclaimer */
     uint32_t sync_interval_ms;
     vev_copy *copy; /* NULL: the log is not RAM-first */
     vev_ring *rings[VEV_STREAM_COUNT];
     vev_watch seen[VEV_STREAM_COUNT];
 };
 
-static uint32_t next_tick_ms(uint32_t tick_ms, vev_pace pace)
+static uint32_t next_tick_us(uint32_t tick_us, vev_pace pace)
 {
     switch (pace) {
-    case VEV_PACE_FAST: return VEV_MAX(VEV_MIN(tick_ms, TICK_MOVING_MS) / 2, TICK_FAST_MS);
-    case VEV_PACE_MOVING: return VEV_MIN(tick_ms * 2, TICK_MOVING_MS);
-    default: return VEV_MIN(tick_ms * 2, TICK_MAX_MS);
+    case VEV_PACE_FASTEST: return TICK_FASTEST_US;
+    case VEV_PACE_FAST: return VEV_MAX(VEV_MIN(tick_us, TICK_MOVING_US) / 2, TICK_FAST_US);
+    case VEV_PACE_MOVING: return VEV_MIN(tick_us * 2, TICK_MOVING_US);
+    default: return VEV_MIN(tick_us * 2, TICK_MAX_US);
     }
 }
 
@@ -54,13 +56,43 @@ static void bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_C
         dirty[s] = dirty[s] && (failed || !vev_ring_is_durable(keeper->rings[s]));
 }
 
+static void *reclaim_ahead(void *argument)
+{
+    vev_keeper *keeper = argument;
+    pthread_mutex_lock(&keeper->mutex);
+    while (!keeper->stop) {
+        if (!keeper->lacks_free) {
+            pthread_cond_wait(&keeper->lacking, &keeper->mutex);
+            continue;
+        }
+        keeper->lacks_free = false;
+        pthread_mutex_unlock(&keeper->mutex);
+        for (int s = 0; s < VEV_STREAM_COUNT; s++)
+            vev_ring_reclaim_ahead(keeper->rings[s]);
+        pthread_mutex_lock(&keeper->mutex);
+    }
+    pthread_mutex_unlock(&keeper->mutex);
+    return NULL;
+}
+
+/* Without a thread for it, what is lacking is counted out by appends. */
+static void have_reclaimed(vev_keeper *keeper)
+{
+    pthread_mutex_lock(&keeper->mutex);
+    if (!keeper->reclaims) /* with the signals that are blocked here */
+        keeper->reclaims = pthread_create(&keeper->reclaimer, NULL, reclaim_ahead, keeper) == 0;
+    keeper->lacks_free = true;
+    pthread_cond_signal(&keeper->lacking);
+    pthread_mutex_unlock(&keeper->mutex);
+}
+
 static void *run(void *argument)
 {
     vev_keeper *keeper = argument;
     vev_watch *seen = keeper->seen;
     bool dirty[VEV_STREAM_COUNT] = {true, true,
                                     true}; /* what a process that died has left unsynced */
-    uint32_t tick_ms = TICK_MOVING_MS;
+    uint32_t tick_us = TICK_MOVING_US;
     uint64_t synced_ns = vev_clock_ticks_ns();
     pthread_mutex_lock(&keeper->mutex);
     while (!keeper->stop) {
@@ -70,6 +102,8 @@ static void *run(void *argument)
             paces[s] = vev_ring_keep(keeper->rings[s], &seen[s], vev_clock_ticks_ns());
             pace = VEV_MAX(pace, paces[s]);
             dirty[s] |= paces[s] != VEV_PACE_IDLE || atomic_load(&keeper->rings[s]->marks_dirty);
+            if (paces[s] >= VEV_PACE_FAST && vev_ring_lacks_free(keeper->rings[s]) > 0)
+                have_reclaimed(keeper);
         }
         uint64_t now_ns = vev_clock_ticks_ns();
         uint64_t interval_ns = keeper->sync_interval_ms * 1000000ull;
@@ -84,10 +118,10 @@ static void *run(void *argument)
                 synced_ns = vev_clock_ticks_ns();
             }
         }
-        tick_ms = next_tick_ms(tick_ms, pace);
+        tick_us = next_tick_us(tick_us, pace);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += (long)tick_ms * 1000000;
+        until.tv_nsec += (long)tick_us * 1000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
         pthread_mutex_lock(&keeper->mutex);
@@ -117,6 +151,7 @@ vev_status vev_keeper_start(vev_ring *const *rings, vev_copy *copy, uint32_t syn
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&keeper->wake, &attributes);
     pthread_condattr_destroy(&attributes);
+    pthread_cond_init(&keeper->lacking, NULL);
     /* The application's signals are for its own threads. */
     sigset_t all, before;
     sigfillset(&all);
@@ -140,9 +175,13 @@ void vev_keeper_stop(vev_keeper *keeper)
     pthread_mutex_lock(&keeper->mutex);
     keeper->stop = true;
     pthread_cond_signal(&keeper->wake);
+    pthread_cond_signal(&keeper->lacking);
     pthread_mutex_unlock(&keeper->mutex);
     pthread_join(keeper->thread, NULL);
+    if (keeper->reclaims)
+        pthread_join(keeper->reclaimer, NULL);
     pthread_cond_destroy(&keeper->wake);
+    pthread_cond_destroy(&keeper->lacking);
     pthread_mutex_destroy(&keeper->mutex);
     free(keeper);
 }

@@ -48,7 +48,7 @@ enum { TOUCH_AHEAD_MIN = 4096, AHEAD_NS = 160 * 1000 * 1000 };
  * present speed. Records that are pending are evicted for it when it is half full and no sooner: how
  * long a ring of a given size lasts does not depend on speed, but for what comes in the time that a busy
  * disk takes to sync a page, of which a ring keeps free at most one part in so many. */
-enum { READY_NS = 640 * 1000 * 1000, SYNC_NS = 32 * 1000 * 1000, FREE_PART = 8 };
+enum { READY_NS = 640 * 1000 * 1000, SYNC_NS = 32 * 1000 * 1000, FREE_PART = 4 };
 
 static _Atomic uint64_t *word_at(const vev_span *span, uint32_t offset)
 {
@@ -485,7 +485,13 @@ static vev_status clear_front(const vev_ring *ring, uint32_t segment)
 
 /* How much is cleared at a time, while others go on in what is cleared already; and how much of that is to
  * be left when an append that finds no more clears the next of it. */
-enum { CLEAR_STEP = 256 * 1024, CLEAR_LEFT = 64 * 1024, CLEAR_WAIT_MS = 100 };
+enum { CLEAR_STEP = 256 * 1024, CLEAR_LEFT = 128 * 1024, CLEAR_WAIT_MS = 100 };
+
+/* The next step from `cleared` to `wanted`; the last one is not small, which would cost as much. */
+static uint32_t step_to(uint32_t cleared, uint32_t wanted)
+{
+    return wanted - cleared < 2 * CLEAR_STEP ? wanted : cleared + CLEAR_STEP;
+}
 
 typedef struct clearing {
     uint64_t generation;
@@ -1144,17 +1150,33 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
     return failed;
 }
 
-/* At speed, have segments counted out before they are wanted, so that no append waits for the disk. */
-static void reclaim_ahead(vev_ring *ring)
+uint32_t vev_ring_lacks_free(const vev_ring *ring)
 {
-    uint32_t wanted = atomic_load(&ring->laps_ahead), spare = atomic_load(&ring->live->spare);
-    uint32_t count = 0;
-    for (uint32_t s = 0; wanted > 0 && s < ring->file.geometry.segment_count; s++) {
-        uint64_t generation = atomic_load(&ring->live->generations[s]);
-        count += s + 1 != spare && (generation == 0 || generation & VEV_GENERATION_RECLAIMED);
+    const vev_live *live = ring->live;
+    uint32_t wanted = atomic_load(&ring->laps_ahead);
+    volatile uint32_t count = 0;
+    vev_guard guard;
+    if (wanted == 0 || atomic_load(&ring->degraded))
+        return 0;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        uint32_t spare = atomic_load(&live->spare);
+        for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++) {
+            uint64_t generation = atomic_load(&live->generations[s]);
+            count += s + 1 != spare && (generation == 0 || generation & VEV_GENERATION_RECLAIMED);
+        }
+        vev_guard_leave(&guard);
+    } else {
+        count = wanted;
     }
-    if (count < wanted)
-        (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, wanted - count);
+    return wanted - VEV_MIN((uint32_t)count, wanted);
+}
+
+void vev_ring_reclaim_ahead(vev_ring *ring)
+{
+    uint32_t lacks = vev_ring_lacks_free(ring);
+    if (lacks > 0)
+        (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, lacks);
 }
 
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq)
@@ -1276,7 +1298,7 @@ static void make_ready(vev_ring *ring, uint32_t segment, uint32_t ahead)
     touch(ring, span->data, cleared);
     /* Who waits for this segment is better off with what there is of it. */
     while (cleared < wanted && atomic_load(&ring->waiting) == 0) {
-        uint32_t next = VEV_MIN(vev_ring_page_end(geometry, cleared + CLEAR_STEP), wanted);
+        uint32_t next = vev_ring_page_end(geometry, step_to(cleared, wanted));
         if (wipe_data(ring, segment, cleared, next))
             break;
         touch(ring, span->data + cleared, next - cleared);
@@ -1382,7 +1404,9 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
     l->wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
     uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
-    l->pace = coming >= data_size ? VEV_PACE_FAST : VEV_PACE_MOVING;
+    l->pace = laps_ahead > 0        ? VEV_PACE_FASTEST
+              : coming >= data_size ? VEV_PACE_FAST
+                                    : VEV_PACE_MOVING;
     l->half = at >= data_size / 2;
     bool soon = coming >= data_size - at && seen->full_generation != generation;
     uint32_t spare = atomic_load(&ring->live->spare);
@@ -1413,9 +1437,8 @@ static void look_ahead(vev_ring *ring, look *l)
         cleared = atomic_load(&span->cleared);
         if (cleared >= l->wanted || cleared <= before)
             break;
-        clearing c = {.generation = l->seen->generation,
-                      .wanted = (uint32_t)VEV_MIN((uint64_t)cleared + CLEAR_STEP, l->wanted),
-                      .warm = true};
+        clearing c = {
+            .generation = l->seen->generation, .wanted = step_to(cleared, l->wanted), .warm = true};
         pthread_mutex_lock(&ring->clear_mutex);
         status = clear_up_to(ring, span->segment, &c);
     }
@@ -1478,11 +1501,12 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
         return VEV_PACE_IDLE;
     keep_checkpoint(ring);
     look_ahead(ring, &l);
+    /* At speed none is waited for here, with the roll lock: who counts segments out is at it. */
+    l.low = l.low && vev_ring_lacks_free(ring) < VEV_MAX(atomic_load(&ring->laps_ahead), 1u);
     if (l.low && prepare_spare(ring, l.half, l.ahead) == VEV_E_FULL)
         seen->full_generation = seen->generation;
     else if (l.low && !atomic_load(&ring->at_speed))
         forget_earlier_lap(ring);
-    reclaim_ahead(ring);
     retire_idle_spans(ring);
     return l.pace;
 }
@@ -1532,10 +1556,10 @@ static clearing plan_clearing(vev_ring *ring, const job *j)
     enum { LEAST = 16384, PART = 4, PAUSE_NS = 10 * 1000 * 1000 };
     if (j->header.mono_ns - ring->cleared_ns >= PAUSE_NS)
         ring->burst_size = 0;
-    /* Half a step at most, so that what is cleared for it stays in small pages (vev_io_wipe()). */
+    /* A part of a step at most, so that what is cleared for it stays in small pages (vev_io_wipe()). */
     uint64_t step = atomic_load(&ring->at_speed)
-                        ? CLEAR_STEP
-                        : VEV_MIN(ring->burst_size / PART, (uint64_t)CLEAR_STEP / 2);
+                        ? 2 * CLEAR_STEP
+                        : VEV_MIN(ring->burst_size / PART, (uint64_t)CLEAR_STEP / PART);
     step = VEV_MIN(step, (uint64_t)ring->file.geometry.data_size / 4);
     step = VEV_MAX(step, (uint64_t)LEAST);
     ring->burst_size += step;
@@ -1574,7 +1598,7 @@ static void clear_in_time(vev_ring *ring, const job *j)
 
 /* How far the checkpoint may be behind before an append moves it: at full speed, and without a helper, nobody
  * else may come to it. */
-enum { FAR_BEHIND = 512 * 1024 };
+enum { FAR_BEHIND = 1024 * 1024 };
 
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
@@ -1590,7 +1614,7 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     if (!reserve(ring, span, size, &offset, &index, &j->uncleared))
         return VEV_E_FULL;
     /* Asked seldom, and only then is it looked up. */
-    if (VEV_UNLIKELY((offset ^ (offset + size)) >= FAR_BEHIND / 2))
+    if (VEV_UNLIKELY((offset ^ (offset + size)) >= FAR_BEHIND / 4))
         j->checkpoint_far = offset >= vev_ring_checkpoint(ring, j->generation) + FAR_BEHIND;
     uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
     if (VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&

@@ -297,12 +297,16 @@ typedef struct vev_watch {
 void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
 
 /* What this process did to a ring since the last look. Fast: a whole segment at that speed takes less
- * than a second, and the next one has to be ready. */
-typedef enum vev_pace { VEV_PACE_IDLE, VEV_PACE_MOVING, VEV_PACE_FAST } vev_pace;
+ * than a second, and the next one has to be ready. Fastest: less than a busy disk's sync. */
+typedef enum vev_pace { VEV_PACE_IDLE, VEV_PACE_MOVING, VEV_PACE_FAST, VEV_PACE_FASTEST } vev_pace;
 
 /* What the helper thread does for a ring at every look: take page faults ahead, have the next
  * segment ready and mapped. Brings `seen` up to date. */
 vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
+/* How many segments are to be counted out so that enough are free at the present speed. */
+uint32_t vev_ring_lacks_free(const vev_ring *ring);
+/* Count them out. Waits for the disk: not in the thread that keeps the ring. */
+void vev_ring_reclaim_ahead(vev_ring *ring);
 /* After a sync, which made the kernel protect the pages that it wrote: take the faults of the pages
  * that the next append writes to. They are dirty again by that, so only while there is traffic. */
 void vev_ring_rewarm(vev_ring *ring);

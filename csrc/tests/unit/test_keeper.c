@@ -104,7 +104,9 @@ static void watch(vev_ring *ring, vev_watch *seen) { vev_ring_watch(ring, seen, 
 static vev_pace keep_after(vev_ring *ring, vev_watch *seen, uint64_t ms)
 {
     now_ns += ms * 1000000;
-    return vev_ring_keep(ring, seen, now_ns);
+    vev_pace pace = vev_ring_keep(ring, seen, now_ns);
+    vev_ring_reclaim_ahead(ring); /* a thread of its own does */
+    return pace;
 }
 
 static uint64_t generation_of(const vev_ring *ring)
@@ -200,7 +202,7 @@ static void touches_ahead(void)
     CHECK(atomic_load(&span->touched) <= tail_of(ring) + 4096);
     CHECK(keep_after(ring, &seen, 10) == VEV_PACE_IDLE);
     append(ring, 8000);
-    CHECK(keep_after(ring, &seen, 10) == VEV_PACE_FAST);
+    CHECK(keep_after(ring, &seen, 10) >= VEV_PACE_FAST);
     CHECK(was_touched(span->data + tail_of(ring) + 31000));
     CHECK(atomic_load(&span->touched) >= tail_of(ring) + 4 * 8000);
     vev_ring_close(ring);
@@ -278,7 +280,7 @@ static void fast_log_drops_nothing_early(void)
     memset(&asked, 0, sizeof asked);
     while (tail_of(ring) < ring->file.geometry.data_size / 2 - 9000) {
         append(ring, 8000);
-        CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
+        CHECK(keep_after(ring, &seen, 1) >= VEV_PACE_FAST);
         CHECK(evicted_from(ring) == evicted && asked.fronts == 0);
     }
     append(ring, 9000);
@@ -298,7 +300,7 @@ static void fast_log_drops_nothing_early(void)
     append(ring, 8000);
     (void)keep_after(ring, &seen, 1);
     append(ring, 8000);
-    CHECK(keep_after(ring, &seen, 1) == VEV_PACE_FAST);
+    CHECK(keep_after(ring, &seen, 1) >= VEV_PACE_FAST);
     CHECK(tail_of(ring) < ring->file.geometry.data_size / 2);
     CHECK(evicted_from(ring) == evicted && asked.fronts == 1);
     CHECK(asked.written_in[atomic_load(&ring->ready_for) - 1] == written_for_all_of(ring));
@@ -364,16 +366,17 @@ static void roll_without_looks(vev_ring *ring)
 }
 
 /* At speed a ring has more than the next segment to go on in, so that no append waits until a ledger is on
- * the disk; but no more than an eighth of it, and none when it is slow again. */
+ * the disk; but no more than a quarter of it, and none when it is slow again. */
 static void segments_are_free_at_speed(void)
 {
     vev_watch seen;
     vev_ring *ring = open_full(&seen);
     CHECK(fill_segment(ring, &seen, 50) > 0 && count_free(ring) == 0);
-    for (int n = 0; n < 4; n++)
-        (void)fill_segment(ring, &seen, 1);
-    (void)keep_after(ring, &seen, 1);
-    uint32_t most = ring->file.geometry.segment_count / 8;
+    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+        append(ring, 8000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    uint32_t most = ring->file.geometry.segment_count / 4;
     CHECK(count_free(ring) == most && most > 0);
     while (tail_of(ring) < ring->file.geometry.data_size / 2) {
         append(ring, 8000);
@@ -432,8 +435,8 @@ static void burst_clears_in_growing_steps(void)
         steps += cleared != before;
         before = cleared;
     }
-    CHECK(steps >= 4 && steps < 25); /* 43 of the least */
-    CHECK(before <= tail_of(ring) + 128 * 1024 + vev_io_granule());
+    CHECK(steps >= 4 && steps < 30); /* 43 of the least */
+    CHECK(before <= tail_of(ring) + 64 * 1024 + vev_io_granule());
     vev_ring_close(ring);
 }
 

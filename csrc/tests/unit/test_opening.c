@@ -693,7 +693,7 @@ static void appends_move_the_checkpoint(void)
     vev_options options = one_large_segment();
     vev_log *log = open_log(dir, &options);
     for (uint64_t end = 0; end < LARGE * 3ull / 4; end += 1000 * RECORD) {
-        CHECK((live_word(dir) & 0xffffff) * 8 + (800 << 10) >= end);
+        CHECK((live_word(dir) & 0xffffff) * 8 + (1400 << 10) >= end);
         append_alike(log, 1000);
     }
     CHECK(live_word(dir) >> 24 == 1 && head_word(dir) == 0);

@@ -447,7 +447,7 @@ static void look_ahead_of(const char *dir)
     static const uint8_t burst[150000];
     vev_entry entry = {0};
     OK(vev_ring_append(ring, burst, sizeof burst, &entry));
-    CHECK(vev_ring_keep(ring, &seen, 1000000) == VEV_PACE_FAST);
+    CHECK(vev_ring_keep(ring, &seen, 1000000) >= VEV_PACE_FAST);
     vev_ring_close(ring);
 }
 
