@@ -246,9 +246,9 @@ def _readme_closing(results: Results) -> str:
         )
     opened = _figures(results, OPEN)
     if opened is not None and "1024 MiB" in opened:
-        seconds = opened["1024 MiB"]["open_ms"] / 1000
+        took = f"{opened['1024 MiB']['open_ms']:.0f} ms"
         cold = ", its cache cold" if results["benchmarks"][OPEN]["cold_cache"] else ""
-        said.append(f"A full 1 GiB log opens in {seconds:.2f} s after SIGKILL{cold}.")
+        said.append(f"A full 1 GiB log opens in {took} after SIGKILL{cold}.")
     said.append(_machine(results))
     elsewhere = (
         "`./dev bench --table` makes these figures for your machine. Tails, threads, sizes and "
