@@ -4,7 +4,7 @@
  *     vev_recover.c  create, open, rebuild after a crash
  *     vev_cursor.c   read, mark, count
  *     vev_copy.c     the copy of a ring in memory
- *     vev_keeper.c   the helper thread
+ *     vev_keeper.c   the helper threads
  *
  * None of these functions is public; vev_log.c is their only caller from outside. */
 #ifndef VEV_RING_H

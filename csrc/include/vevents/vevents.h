@@ -223,12 +223,13 @@ VEV_API void vev_options_init(vev_options *options);
  *  @retval >0             errno (ENOSPC, EACCES, ENOENT, EROFS, ...); no half-made file is left.
  *
  *  @par Ownership  Close with vev_log_close(). The strings and the dictionary are copied.
- *  @par Cost       Reads one block per segment and scans the newest segment of each ring.
+ *  @par Cost       Of each ring one block for 95 segments, and of the newest segment what came since
+ *                  a checkpoint; after a power cut the rest of that segment as well.
  */
 VEV_API VEV_MUST_CHECK vev_status vev_log_open(const char *dir, const vev_options *options,
                                                vev_log **log_out);
 
-/** Sync, stop the helper thread, free everything. NULL is allowed.
+/** Sync, stop the helper threads, free everything. NULL is allowed.
  *  @par Threads  No other thread may be inside a call on this log. */
 VEV_API void vev_log_close(vev_log *log);
 
@@ -253,8 +254,9 @@ VEV_API void vev_log_close(vev_log *log);
  *
  *  @par Ownership  The caller keeps `payload` and `entry` and may reuse them at once.
  *  @par Threads    Any thread of any process, concurrently.
- *  @par Cost       No allocation and no system call, except when a segment is rolled, a context
- *                  is made on a thread's first call, or VEV_APPEND_SYNC is set.
+ *  @par Cost       No allocation and no system call, except when a segment is rolled, the helper thread
+ *                  has not cleared ahead in time (or there is none), a context is made on a thread's
+ *                  first call, or VEV_APPEND_SYNC is set.
  */
 VEV_API VEV_MUST_CHECK vev_status vev_log_append(vev_log *log, int stream, const void *payload,
                                                  size_t size, vev_entry *entry);
