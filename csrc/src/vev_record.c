@@ -67,11 +67,13 @@ uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
 bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size, const vev_lap *lap,
                       uint32_t offset, vev_header *header_out)
 {
-    if (available < VEV_RECORD_HEADER || offset > data_size)
+    if (available < VEV_RECORD_HEADER || offset > data_size - VEV_RECORD_ALIGN)
         return false;
     uint64_t word = vev_load64(data);
     uint32_t size = vev_word_size(word);
-    if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available || size > data_size - offset)
+    /* The word behind it is in the data as well. */
+    if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available ||
+        size > data_size - VEV_RECORD_ALIGN - offset)
         return false;
     uint32_t header_size = VEV_RECORD_HEADER + (data[AT_FLAGS] & FLAG_ID ? VEV_ID_SIZE : 0u);
     uint32_t padding = vev_load32(data + AT_RAW) >> 28;

@@ -575,8 +575,8 @@ static vev_status rebuild(vev_ring *ring)
     if (!intact) { /* before anything says that they can be believed */
         forget_tallies(live);
         atomic_store(&live->checkpoint, 0); /* for the same reasons */
+        live->home = 0; /* until all of it has been looked at, be it by who comes after us */
     }
-    live->home = ring->identity;
     /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It stays in
      * place all the time, so that a rebuilder that dies does not take it along. */
     if (!is_of_this_boot(live)) {
@@ -676,6 +676,7 @@ static vev_status rebuild(vev_ring *ring)
         return status;
     }
     atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
+    live->home = ring->identity;
     live->magic = VEV_LIVE_MAGIC;
     return VEV_OK;
 }
@@ -972,8 +973,9 @@ void vev_ring_close(vev_ring *ring)
 
 vev_status vev_ring_reattach(vev_ring *ring)
 {
-    /* Whatever other threads of the parent held is held for ever in this copy. */
+    /* Whatever other threads of the parent held is held for ever in this copy, and they wait in it. */
     init_mutexes(ring);
+    atomic_store(&ring->waiting, 0);
     int fd;
     vev_status status = ring->io->open(ring->io->ctx, ring->path,
                                        VEV_FILE_READ | (ring->readonly ? 0 : VEV_FILE_WRITE), &fd);

@@ -603,11 +603,35 @@ static void damage_in_front(void)
     }
 }
 
-/* A page that a power cut took, or that was copied before the later ones, is not the end. */
+static uint64_t die_here(void *ctx, int fd, uint64_t offset, uint64_t size)
+{
+    if (fd == taken.fd)
+        _exit(0);
+    return vev_io_posix.content(ctx, fd, offset, size);
+}
+
+/* Open a log, and die before its newest segment is looked at. */
+static void die_opening(const char *dir, const vev_options *options)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        vev_io io = vev_io_posix;
+        io.open = counting_open;
+        io.content = die_here;
+        taken.fd = -1;
+        vev_log *log;
+        (void)vev__log_open(&io, dir, options, &log);
+        _exit(1);
+    }
+    wait_for(child);
+}
+
+/* A page that a power cut took, or that was copied before the later ones, is not the end; nor for who comes
+ * after somebody who died before the copy was looked at. */
 static void free_word_that_is_not_the_end(void)
 {
     static const uint8_t zeros[sizeof(uint64_t)];
-    for (int copied = 0; copied < 2; copied++) {
+    for (int copied = 0; copied < 3; copied++) {
         const char *dir = make_large(30000, !copied);
         vev_file_header file = header_of(dir);
         uint64_t durable = 100, elsewhere = 1;
@@ -618,11 +642,41 @@ static void free_word_that_is_not_the_end(void)
             overwrite(dir, VEV_AT_LIVE + offsetof(vev_live, home), &elsewhere, sizeof elsewhere);
         }
         vev_options options = one_large_segment();
+        if (copied == 2)
+            die_opening(dir, &options);
         vev_log *log = open_log(dir, &options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
         CHECK(stats.appended == 30000 && stats.lost == 1 && count_readable(log) == 29999);
         vev_log_close(log);
     }
+}
+
+/* A record that leaves no room for the end of its lap is none, be its checksum right: no writer makes one, and
+ * nobody could go on behind it. */
+static void record_without_room_behind_it(void)
+{
+    static const uint8_t payload[SEGMENT];
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    vev_entry entry = {0};
+    OK(vev_ring_append(ring, payload, 64, &entry));
+    vev_span *span = atomic_load(&ring->current);
+    uint32_t offset = (uint32_t)atomic_load(&span->tail) * 8u;
+    uint32_t size = ring->file.geometry.data_size - offset - VEV_RECORD_HEADER;
+    vev_header header = {.seq = 2, .stored_size = size, .raw_size = size};
+    uint64_t word = vev_record_write(span->data + offset, &span->lap, offset, &header, payload);
+    vev_store64(span->data + offset, word);
+    vev_ring_close(ring);
+    alarm(60);
+    ring = open_ring(dir);
+    vev_ring *second = open_ring(dir);
+    OK(vev_ring_append(ring, payload, 64, &entry));
+    OK(vev_ring_append(second, payload, 64, &entry));
+    CHECK(entry.seq == 3);
+    alarm(0);
+    vev_ring_close(second);
+    vev_ring_close(ring);
 }
 
 /* A word whose writer died stays behind every checkpoint until recovery has made a hole of it. */
@@ -739,6 +793,7 @@ int main(void)
     RUN(checkpoints_that_lie);
     RUN(damage_in_front);
     RUN(free_word_that_is_not_the_end);
+    RUN(record_without_room_behind_it);
     RUN(dead_writers_are_not_passed);
     RUN(keeper_moves_the_checkpoint);
     RUN(appends_move_the_checkpoint);
