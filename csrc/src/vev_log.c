@@ -384,31 +384,8 @@ vev_status vev_log_append(vev_log *log, int stream, const void *payload, size_t 
 
 bool vev__log_has_room(vev_log *log, int stream, size_t payload_size)
 {
-    if (!log || stream < 0 || stream >= VEV_STREAM_COUNT || atomic_load(&log->forked))
-        return false;
-    const vev_ring *ring = log->rings[stream];
-    const vev_geometry *geometry = &ring->file.geometry;
-    const vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
-    if (!span)
-        return false;
-    uint64_t generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
-    uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
-    uint64_t used = (uint32_t)tail * 8ull + payload_size;
-    uint64_t behind = used + VEV_RECORD_OVERHEAD_MAX + VEV_RECORD_ALIGN;
-    if (used > geometry->data_size - geometry->data_size / 64 ||
-        behind > atomic_load_explicit(&span->cleared, memory_order_relaxed) ||
-        tail >> 32 > geometry->max_records - geometry->max_records / 64)
-        return false;
-    /* Where another process has gone on to the next segment, this one has to follow. */
-    volatile bool active = false;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        active =
-            atomic_load_explicit(&ring->live->active, memory_order_relaxed) >> 10 == generation;
-        vev_guard_leave(&guard);
-    }
-    return active;
+    return log && stream >= 0 && stream < VEV_STREAM_COUNT && !atomic_load(&log->forked) &&
+           vev_ring_has_room(log->rings[stream], payload_size);
 }
 
 vev_status vev_log_read(vev_log *log, int stream, uint64_t from_seq, unsigned state_mask,

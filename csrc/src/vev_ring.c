@@ -515,9 +515,12 @@ static vev_status clear_span(vev_ring *ring, vev_span *span, void *argument)
     uint32_t to = VEV_MAX(vev_ring_page_end(&ring->file.geometry, c->wanted), from);
     vev_status status = wipe_data(ring, span->segment, from, to);
     if (status) {
-        atomic_fetch_add(&ring->failed_clears, 1);
+        /* Once for a lap: the helper, and appends that clear in time, meet the same place again. */
+        if (atomic_exchange(&ring->failed_lap, c->generation) != c->generation)
+            atomic_fetch_add(&ring->failed_clears, 1);
         return status;
     }
+    atomic_store(&ring->failed_lap, 0);
     atomic_store(&ring->failed_clears, 0);
     /* Fails when others went on to the next segment meanwhile: the mark is of that one then. */
     if (!atomic_compare_exchange_strong(&ring->live->cleared, &mark, place_make(c->generation, to)))
@@ -943,8 +946,8 @@ static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pendi
 }
 
 /* Keep a damaged segment before its bytes go: as a sparse file that is a ring with this one segment,
- * so that every tool can look at it. Best effort; at most VEV_ASIDE_MAX of them. */
-static void keep_damaged(vev_ring *ring, const vev_listed *listed)
+ * and a ledger of all before it, so that every tool can look at it. Best effort; at most VEV_ASIDE_MAX of them. */
+static void keep_damaged(vev_ring *ring, const vev_listed *listed, const vev_ledger *before)
 {
     const vev_io *io = ring->io;
     const vev_geometry *geometry = &ring->file.geometry;
@@ -962,9 +965,14 @@ static void keep_damaged(vev_ring *ring, const vev_listed *listed)
         status = vev_io_read_around(io, ring->fd, at, bytes, geometry->segment_size, &unreadable);
         if (!status)
             status = io->write(io->ctx, fd, at, bytes, geometry->segment_size);
-        /* Header and ledger; the live area is nobody's. */
+        /* The live area is nobody's; and but one ledger, so that what its head names does not count. */
+        uint8_t block[VEV_HEADER_BLOCK] = {0};
+        vev_ledger_write(block, ring->file.uuid, before);
         if (!status)
-            status = io->write(io->ctx, fd, 0, ring->region, VEV_AT_LIVE);
+            status = io->write(io->ctx, fd, 0, ring->region, VEV_AT_LEDGER);
+        if (!status)
+            status = io->write(io->ctx, fd, VEV_AT_LEDGER + before->version % 2 * VEV_HEADER_BLOCK,
+                               block, sizeof block);
         /* One byte at the end gives the file its size. */
         if (!status && at + geometry->segment_size < geometry->file_size)
             status = io->write(io->ctx, fd, geometry->file_size - 1, "", 1);
@@ -1022,7 +1030,13 @@ static vev_status count_out(vev_ring *ring, const vev_listed *oldest, uint64_t n
     if (!may_evict && counts[VEV_PENDING] > 0)
         return VEV_E_FULL;
     ledger->lost += oldest->head.base_seq - ledger->floor_seq; /* segments that vanished */
-    ledger->floor_generation = oldest->head.generation + 1;
+    ledger->floor_generation = oldest->head.generation;
+    ledger->floor_seq = oldest->head.base_seq;
+    if (counts[VEV_LOST] > unfinished && ring->kept_generation < oldest->head.generation) {
+        ring->kept_generation = oldest->head.generation; /* once, also if the ledger fails */
+        keep_damaged(ring, oldest, ledger);
+    }
+    ledger->floor_generation++;
     ledger->floor_seq = next_base;
     ledger->delivered += counts[VEV_DELIVERED];
     ledger->rejected += counts[VEV_REJECTED];
@@ -1030,21 +1044,28 @@ static vev_status count_out(vev_ring *ring, const vev_listed *oldest, uint64_t n
     ledger->lost += counts[VEV_LOST] + (next_base - oldest->end_seq);
     ledger->lost_unfinished += unfinished;
     ledger->lost_damaged += counts[VEV_LOST] - unfinished;
-    if (counts[VEV_LOST] > unfinished && ring->kept_generation < oldest->head.generation) {
-        ring->kept_generation = oldest->head.generation; /* once, also if the ledger fails */
-        keep_damaged(ring, oldest);
-    }
     count_kinds(view, oldest, counts[VEV_PENDING], ledger->evicted_by_kind);
     return VEV_OK;
 }
 
+/* In how many segments a lap can begin, the next one not counted; or could, were they not pinned. */
+static uint32_t count_free(const vev_ring *ring)
+{
+    uint32_t count = 0, spare = atomic_load(&ring->live->spare);
+    for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++) {
+        uint64_t generation = atomic_load(&ring->live->generations[s]);
+        count += s + 1 != spare && (generation == 0 || generation & VEV_GENERATION_RECLAIMED);
+    }
+    return count;
+}
+
 /* With reclaim_mutex and VEV_LOCK_RECLAIM. */
-static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t wanted)
+static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t seen, uint32_t wanted)
 {
     vev_ring *view = ring->reclaimer;
     bool found;
     vev_status status = finish_reclaim(ring, &found);
-    if (status || found)
+    if (status || found || count_free(ring) > seen)
         return status;
     status = vev_ring_list(view);
     if (status)
@@ -1078,11 +1099,12 @@ static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t wanted
     return VEV_OK;
 }
 
-/* Count the oldest segments out, as many as are wanted and at least one, and allow their bytes to be reused.
+/* Count the oldest segments out, as many as are wanted and at least one, and allow their bytes to be reused;
+ * none if others did so since the caller saw how many are free, or records would go for each who waited.
  * The ledger is on disk before anything is destroyed (INV-5). Not under the roll lock alone: the disk may
  * take its time, in which others go on to segments that are free already. VEV_E_FULL when it would cost
  * records that are pending, and they may not be evicted. */
-static vev_status reclaim(vev_ring *ring, bool may_evict, uint32_t wanted)
+static vev_status reclaim(vev_ring *ring, bool may_evict, uint32_t seen, uint32_t wanted)
 {
     pthread_mutex_lock(&ring->reclaim_mutex);
     vev_status status =
@@ -1091,7 +1113,7 @@ static vev_status reclaim(vev_ring *ring, bool may_evict, uint32_t wanted)
         vev_guard guard;
         vev_guard_enter(&guard);
         if (sigsetjmp(guard.jump, 0) == 0) {
-            status = reclaim_locked(ring, may_evict, wanted);
+            status = reclaim_locked(ring, may_evict, seen, wanted);
             vev_guard_leave(&guard);
         } else {
             status = EIO;
@@ -1120,6 +1142,7 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
     uint32_t active_segment = (uint32_t)active & 1023u;
     vev_status failed = VEV_E_BUSY;
     for (uint32_t tries = 0; tries <= geometry->segment_count; tries++) {
+        uint32_t seen = count_free(ring);
         for (uint32_t i = 1; i < geometry->segment_count; i++) {
             uint32_t segment = (active_segment + i) % geometry->segment_count;
             if (!is_free(ring, segment))
@@ -1142,7 +1165,7 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
             ring->took_none = true;
             break;
         }
-        vev_status status = reclaim(ring, may_evict && ring->full_policy != VEV_FULL_REFUSE,
+        vev_status status = reclaim(ring, may_evict && ring->full_policy != VEV_FULL_REFUSE, seen,
                                     1 + atomic_load(&ring->laps_ahead));
         if (status)
             return status == VEV_E_BUSY ? failed : status;
@@ -1150,33 +1173,33 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
     return failed;
 }
 
-uint32_t vev_ring_lacks_free(const vev_ring *ring)
+/* How many of so many segments are lacking that are to be free; `*seen_out` are. */
+static uint32_t count_lacking(const vev_ring *ring, uint32_t wanted, uint32_t *seen_out)
 {
-    const vev_live *live = ring->live;
-    uint32_t wanted = atomic_load(&ring->laps_ahead);
-    volatile uint32_t count = 0;
+    volatile uint32_t count = wanted;
     vev_guard guard;
     if (wanted == 0 || atomic_load(&ring->degraded))
         return 0;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        uint32_t spare = atomic_load(&live->spare);
-        for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++) {
-            uint64_t generation = atomic_load(&live->generations[s]);
-            count += s + 1 != spare && (generation == 0 || generation & VEV_GENERATION_RECLAIMED);
-        }
+        count = count_free(ring);
         vev_guard_leave(&guard);
-    } else {
-        count = wanted;
     }
-    return wanted - VEV_MIN((uint32_t)count, wanted);
+    *seen_out = count;
+    return wanted - VEV_MIN(*seen_out, wanted);
+}
+
+uint32_t vev_ring_lacks_free(const vev_ring *ring)
+{
+    uint32_t ignored = 0;
+    return count_lacking(ring, atomic_load(&ring->laps_ahead), &ignored);
 }
 
 void vev_ring_reclaim_ahead(vev_ring *ring)
 {
-    uint32_t lacks = vev_ring_lacks_free(ring);
+    uint32_t seen = 0, lacks = count_lacking(ring, atomic_load(&ring->laps_ahead), &seen);
     if (lacks > 0)
-        (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, lacks);
+        (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, seen, lacks);
 }
 
 vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq)
@@ -1554,7 +1577,8 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
 static clearing plan_clearing(vev_ring *ring, const job *j)
 {
     enum { LEAST = 16384, PART = 4, PAUSE_NS = 10 * 1000 * 1000 };
-    if (j->header.mono_ns - ring->cleared_ns >= PAUSE_NS)
+    /* Another thread may have cleared something since this append began. */
+    if (j->header.mono_ns >= ring->cleared_ns + PAUSE_NS)
         ring->burst_size = 0;
     /* A part of a step at most, so that what is cleared for it stays in small pages (vev_io_wipe()). */
     uint64_t step = atomic_load(&ring->at_speed)
@@ -1598,7 +1622,7 @@ static void clear_in_time(vev_ring *ring, const job *j)
 
 /* How far the checkpoint may be behind before an append moves it: at full speed, and without a helper, nobody
  * else may come to it. */
-enum { FAR_BEHIND = 1024 * 1024 };
+enum { FAR_BEHIND = 1024 * 1024, CHECKPOINT_ASKED = FAR_BEHIND / 4 };
 
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
@@ -1614,7 +1638,7 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     if (!reserve(ring, span, size, &offset, &index, &j->uncleared))
         return VEV_E_FULL;
     /* Asked seldom, and only then is it looked up. */
-    if (VEV_UNLIKELY((offset ^ (offset + size)) >= FAR_BEHIND / 4))
+    if (VEV_UNLIKELY((offset ^ (offset + size)) >= CHECKPOINT_ASKED))
         j->checkpoint_far = offset >= vev_ring_checkpoint(ring, j->generation) + FAR_BEHIND;
     uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
     if (VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&
@@ -1625,6 +1649,38 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
         vev_record_write(span->data + offset, &span->lap, offset, &j->header, j->stored);
     atomic_store_explicit(word_at(span, offset), word, memory_order_release); /* INV-3 */
     return VEV_OK;
+}
+
+bool vev_ring_has_room(const vev_ring *ring, size_t payload_size)
+{
+    const vev_geometry *geometry = &ring->file.geometry;
+    const vev_span *span = atomic_load_explicit(&ring->current, memory_order_acquire);
+    if (!span)
+        return false;
+    uint64_t generation = atomic_load_explicit(&span->generation, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
+    uint64_t used = tail_offset(tail) + (uint64_t)payload_size;
+    uint64_t behind = used + VEV_RECORD_OVERHEAD_MAX + VEV_RECORD_ALIGN;
+    if (used > geometry->data_size - geometry->data_size / 64 || behind > cleared ||
+        tail_index(tail) > geometry->max_records - geometry->max_records / 64)
+        return false;
+    /* It would clear in time, or look after the checkpoint. */
+    uint32_t offset = tail_offset(tail);
+    if ((offset ^ behind) >= CHECKPOINT_ASKED ||
+        (cleared - offset < CLEAR_LEFT && cleared < geometry->data_size &&
+         atomic_load_explicit(&ring->at_speed, memory_order_relaxed)))
+        return false;
+    /* Where another process has gone on to the next segment, this one has to follow. */
+    volatile bool active = false;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        active =
+            atomic_load_explicit(&ring->live->active, memory_order_relaxed) >> 10 == generation;
+        vev_guard_leave(&guard);
+    }
+    return active;
 }
 
 vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry)

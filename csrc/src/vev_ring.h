@@ -123,7 +123,8 @@ typedef struct vev_ring {
     _Atomic uint32_t ready_for;     /* 1 + its segment, for who has no lock; 0: none */
     _Atomic bool at_speed;          /* segments are full as soon as they are begun */
     _Atomic uint32_t laps_ahead;    /* how many segments are to be free beside the next one */
-    _Atomic uint32_t failed_clears; /* in a row */
+    _Atomic uint32_t failed_clears; /* laps in a row with a place that could not be cleared */
+    _Atomic uint64_t failed_lap;    /* the last of them; 0: none */
     _Atomic uint32_t waiting;       /* who want to go on to the next segment */
     bool took_none; /* when a segment was last looked for, since the disk failed; roll_mutex */
 
@@ -228,6 +229,8 @@ vev_status vev_ring_reattach(vev_ring *ring);
 extern uint32_t vev__laps_ahead;
 
 vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry);
+/* vev__log_has_room() of one ring. */
+bool vev_ring_has_room(const vev_ring *ring, size_t payload_size);
 vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq);
 /* Whether nothing is left to sync, or nothing can be. */
 bool vev_ring_is_durable(vev_ring *ring);

@@ -465,6 +465,138 @@ static void counted_out_by_who_died(void)
     vev_ring_close(ring);
 }
 
+static uint32_t count_counted_out(const vev_ring *ring)
+{
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < ring->file.geometry.segment_count; s++)
+        count += (atomic_load(&ring->live->generations[s]) & VEV_GENERATION_RECLAIMED) != 0;
+    return count;
+}
+
+static vev_ring *rival;
+
+/* The other one had the lock first. */
+static vev_status lock_behind_a_rival(void *ctx, int fd, uint64_t offset, int kind)
+{
+    vev_ring *first = rival;
+    if (first && offset == VEV_LOCK_RECLAIM && kind == VEV_LOCK_EXCLUSIVE) {
+        rival = NULL;
+        append_laps(first, 1);
+    }
+    return vev_io_posix.lock(ctx, fd, offset, kind);
+}
+
+/* Two processes find at the same time that too few segments are free: only one counts some out. */
+static void counted_out_by_a_rival(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_io io = vev_io_posix;
+    io.lock = lock_behind_a_rival;
+    vev_ring *ring = open_ring_on(&io, dir);
+    append_laps(ring, 14);
+    vev_ring *other = open_ring(dir);
+    atomic_store(&ring->laps_ahead, 2);
+    atomic_store(&other->laps_ahead, 2);
+    vev_ledger before, ledger;
+    CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &before));
+    rival = other;
+    vev_ring_reclaim_ahead(ring);
+    CHECK(rival == NULL && count_counted_out(ring) == 2);
+    CHECK(vev_ledger_latest(ring->region, ring->file.uuid, &ledger));
+    CHECK(ledger.floor_generation == before.floor_generation + 3);
+    vev_ring_close(other);
+    vev_ring_close(ring);
+}
+
+static _Atomic bool in_ledger;
+
+static vev_status slow_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    atomic_store(&in_ledger, true);
+    usleep(200000);
+    return vev_io_posix.sync_map(ctx, start, size);
+}
+
+static void *reclaim_ahead(void *ring)
+{
+    vev_ring_reclaim_ahead(ring);
+    return NULL;
+}
+
+/* An append that needs a segment while the helper counts some out waits for those, and takes no more. */
+static void append_beside_a_helper_that_reclaims(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_io io = vev_io_posix;
+    io.sync_map = slow_sync_map;
+    vev_ring *ring = open_ring_on(&io, dir);
+    append_laps(ring, 14);
+    atomic_store(&ring->laps_ahead, 2);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, reclaim_ahead, ring) == 0);
+    while (!atomic_load(&in_ledger))
+        usleep(100);
+    append_laps(ring, 1);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(count_counted_out(ring) == 1);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    check_conserved(&stats);
+    vev_ring_close(ring);
+}
+
+static void read_through(vev_ring *ring)
+{
+    static vev_record records[200];
+    static uint8_t buffer[1 << 18];
+    uint64_t next = 0;
+    size_t count;
+    do {
+        OK(vev_ring_read(ring, next, 15, records, 200, buffer, sizeof buffer, &count, &next));
+    } while (count > 0);
+}
+
+/* Two damaged segments that one ledger counts out: each is kept by itself, behind a ledger of all that came
+ * before. The other one, which its head names, is not in the same file. */
+static void damaged_segments_of_one_ledger(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    append_laps(ring, 14);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    const vev_geometry *geometry = &ring->file.geometry;
+    for (uint32_t s = 0; s < 2; s++)
+        overwrite(dir, vev_segment_offset(geometry, s) + geometry->segment_size / 2, junk,
+                  sizeof junk);
+    read_through(ring);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.lost == 2);
+    uint64_t begins[3];
+    for (int i = 0; i < 3; i++)
+        begins[i] = ring->listed[i].head.base_seq;
+    atomic_store(&ring->laps_ahead, 4);
+    append_laps(ring, 1);
+    for (int i = 0; i < 2; i++) {
+        static vev_pool pool;
+        vev_ring_options options = {.readonly = true, .level = VEV_LEVEL_RAW};
+        char path[200];
+        snprintf(path, sizeof path, "%s/events.ring.damaged-%d", dir, i + 1);
+        vev_ring *kept;
+        OK(vev_ring_open(&vev_io_posix, path, &options, &pool, &kept));
+        OK(vev_ring_stats(kept, &stats));
+        check_conserved(&stats);
+        CHECK(stats.first_seq == begins[i] && stats.last_seq == begins[i + 1] - 1);
+        CHECK(stats.pending == begins[i + 1] - begins[i] - 1 && stats.lost == (uint64_t)i + 1);
+        vev_ring_close(kept);
+    }
+    vev_ring_close(ring);
+}
+
 /* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every try. */
 static void damaged_segment_is_kept_once(void)
 {
@@ -556,18 +688,23 @@ static vev_status write_but_there(void *ctx, int fd, uint64_t offset, const void
     return vev_io_posix.write(ctx, fd, offset, data, size);
 }
 
-static vev_log *open_with_bad_places(uint64_t only)
+static const vev_io *bad_places_io(uint64_t only)
 {
     static vev_io io;
     io = *failing_io();
     io.write = write_but_there;
     memset(&bad_places, 0, sizeof bad_places);
-    vev_options options = quiet();
-    vev_log *log;
-    OK(vev__log_open(&io, fresh_dir(), &options, &log));
-    bad_places.segment_size = stats_of(log, VEV_EVENTS).segment_size;
     bad_places.from = 40960; /* behind the front */
     bad_places.only = only;
+    return &io;
+}
+
+static vev_log *open_with_bad_places(uint64_t only)
+{
+    vev_options options = quiet();
+    vev_log *log;
+    OK(vev__log_open(bad_places_io(only), fresh_dir(), &options, &log));
+    bad_places.segment_size = stats_of(log, VEV_EVENTS).segment_size;
     return log;
 }
 
@@ -578,6 +715,34 @@ static void place_that_cannot_be_cleared(void)
     vev_stats stats = stats_of(log, VEV_EVENTS);
     CHECK(stats.appended == 9000 && stats.lost == 0 && stats.evicted > 0);
     vev_log_close(log);
+}
+
+/* The same, where the helper meets that place again and again, or appends at speed, who clear in time. */
+static void place_that_is_met_again(void)
+{
+    for (int at_speed = 0; at_speed < 2; at_speed++) {
+        const char *dir = fresh_dir();
+        CHECK(mkdir(dir, 0700) == 0);
+        vev_ring *ring = open_ring_on(bad_places_io(1), dir);
+        bad_places.segment_size = ring->file.geometry.segment_size;
+        atomic_store(&ring->at_speed, at_speed == 1);
+        vev_watch seen;
+        uint64_t now_ns = 1;
+        vev_ring_watch(ring, &seen, now_ns);
+        static const uint8_t payload[300];
+        for (int n = 0; n < 3000; n++) {
+            vev_entry entry = {0};
+            OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+            now_ns += 10000000;
+            if (!at_speed)
+                (void)vev_ring_keep(ring, &seen, now_ns);
+        }
+        vev_stats stats;
+        OK(vev_ring_stats(ring, &stats));
+        CHECK(stats.appended == 3000 && stats.lost == 0);
+        check_conserved(&stats);
+        vev_ring_close(ring);
+    }
 }
 
 /* Where all segments can be begun and none can be filled, appends fail before the backlog is gone. */
@@ -865,10 +1030,14 @@ int main(void)
     RUN(failed_sync_of_the_ledger);
     RUN(newest_laps_behind_a_lost_ledger);
     RUN(counted_out_by_who_died);
+    RUN(counted_out_by_a_rival);
+    RUN(append_beside_a_helper_that_reclaims);
+    RUN(damaged_segments_of_one_ledger);
     RUN(damaged_segment_is_kept_once);
     RUN(urgent_append_without_room);
     RUN(disk_that_takes_nothing);
     RUN(place_that_cannot_be_cleared);
+    RUN(place_that_is_met_again);
     RUN(segments_that_cannot_be_filled);
     RUN(urgent_append_that_is_stored);
     RUN(writer_that_ends_while_looked_at);

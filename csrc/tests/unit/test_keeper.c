@@ -442,6 +442,57 @@ static void burst_clears_in_growing_steps(void)
     vev_ring_close(ring);
 }
 
+/* Other threads cleared something after an append began: that is no pause. */
+static void burst_of_several_threads(void)
+{
+    vev_ring *ring = open_large();
+    while (tail_of(ring) < 300 * 1024)
+        append(ring, 8000);
+    uint64_t before = ring->burst_size;
+    CHECK(before > 128 * 1024);
+    while (ring->burst_size == before) {
+        ring->cleared_ns += UINT64_C(10000000000);
+        append(ring, 8000);
+    }
+    CHECK(ring->burst_size > before);
+    vev_ring_close(ring);
+}
+
+/* Where an append is said to find room it asks the system for nothing, also at speed, where it would clear in
+ * time, or bring the checkpoint nearer. */
+static void room_at_speed(void)
+{
+    vev_ring *ring = open_large();
+    atomic_store(&ring->at_speed, true);
+    unsigned sure = 0;
+    for (int n = 0; n < 8000; n++) {
+        bool has_room = vev_ring_has_room(ring, 500);
+        memset(&asked, 0, sizeof asked);
+        uint64_t walked = ring->walk_offset;
+        append(ring, 500);
+        CHECK(!has_room || (asked.written == 0 && asked.touches == 0 && asked.maps == 0));
+        CHECK(!has_room || ring->walk_offset == walked);
+        sure += has_room;
+    }
+    CHECK(sure > 7500);
+    vev_ring_close(ring);
+}
+
+/* Where another thread is going on to the next segment, a child does not clear less for one who waits. */
+static void nobody_waits_in_a_child(void)
+{
+    vev_ring *ring = open_counted();
+    atomic_fetch_add(&ring->waiting, 1);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        OK(vev_ring_reattach(ring));
+        _exit(atomic_load(&ring->waiting) == 0 ? 0 : 1);
+    }
+    wait_for(child);
+    vev_ring_close(ring);
+}
+
 /* At speed an append that leaves little of what is cleared clears more, so that no other one finds none. */
 static void clears_in_time_at_speed(void)
 {
@@ -643,7 +694,10 @@ int main(void)
     RUN(all_is_cleared_only_at_speed);
     RUN(segments_are_free_at_speed);
     RUN(burst_clears_in_growing_steps);
+    RUN(burst_of_several_threads);
     RUN(clears_in_time_at_speed);
+    RUN(room_at_speed);
+    RUN(nobody_waits_in_a_child);
     RUN(clears_in_front_of_the_tail);
     RUN(ready_segment_that_another_process_used);
     RUN(rest_is_left_alone);
