@@ -3,8 +3,9 @@
     ./dev bench benchmarks/test_threads.py
 
 From C every measurement is a process of its own, by turns; `control` is the same loop without the
-log, so what it gains is all that the machine has to give just then. From Python all happens in one
-process, each count of threads by turns.
+log, so what it gains is all that the machine has to give just then. With `a log each` the threads
+are processes that share nothing: what is not gained by them is not lost by waiting for each other.
+From Python all happens in one process, each count of threads by turns.
 
 And what does a thread that computes in Python do to one that appends now and then?
 """
@@ -17,6 +18,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,18 @@ WAYS_IN_C = {
 }
 
 
+def _a_log_each(directory: Path, processes: int, events: int) -> float:
+    """Return how many events a second all processes append together, as the slowest has it."""
+    directory.mkdir(exist_ok=True)
+
+    def rate_of(number: int) -> float:
+        ran = append_bench(directory / str(number), "--events", events // processes)
+        return float(ran["events_per_s"])
+
+    with ThreadPoolExecutor(processes) as pool:
+        return processes * min(pool.map(rate_of, range(processes)))
+
+
 def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
     # A second of them: in the first tenth a log finds out how fast it is.
     events = max(2_000, int(2_000_000 * scale))
@@ -46,6 +60,9 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
                     share = ("--threads", threads, "--events", events // threads)
                     told = append_bench(tmp_path / f"{turn}", *options, *share)
                     rates.setdefault((way, threads), []).append(told["events_per_s"])
+            for processes in THREADS:
+                rate = _a_log_each(tmp_path / f"{turn}-each", processes, events)
+                rates.setdefault(("append, a log each", processes), []).append(rate)
 
     benchmark.pedantic(by_turns)
     benchmark.extra_info |= _figures(rates)
