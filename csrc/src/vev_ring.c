@@ -946,7 +946,8 @@ static void count_kinds(vev_ring *ring, const vev_listed *listed, uint64_t pendi
 }
 
 /* Keep a damaged segment before its bytes go: as a sparse file that is a ring with this one segment,
- * and a ledger of all before it, so that every tool can look at it. Best effort; at most VEV_ASIDE_MAX of them. */
+ * and a ledger of all before it, so that every tool can look at it. Best effort; at most
+ * VEV_ASIDE_MAX of them. */
 static void keep_damaged(vev_ring *ring, const vev_listed *listed, const vev_ledger *before)
 {
     const vev_io *io = ring->io;
@@ -1099,11 +1100,11 @@ static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t seen, 
     return VEV_OK;
 }
 
-/* Count the oldest segments out, as many as are wanted and at least one, and allow their bytes to be reused;
- * none if others did so since the caller saw how many are free, or records would go for each who waited.
- * The ledger is on disk before anything is destroyed (INV-5). Not under the roll lock alone: the disk may
- * take its time, in which others go on to segments that are free already. VEV_E_FULL when it would cost
- * records that are pending, and they may not be evicted. */
+/* Count the oldest segments out, as many as are wanted and at least one, and allow their bytes to be
+ * reused; none if others did so since the caller saw how many are free, or records would go for each
+ * who waited. The ledger is on disk before anything is destroyed (INV-5). With a lock of its own: the
+ * disk may take its time, in which others go on to segments that are free already. VEV_E_FULL when it
+ * would cost records that are pending, and they may not be evicted. */
 static vev_status reclaim(vev_ring *ring, bool may_evict, uint32_t seen, uint32_t wanted)
 {
     pthread_mutex_lock(&ring->reclaim_mutex);
