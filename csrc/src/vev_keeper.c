@@ -14,7 +14,7 @@ enum { TICK_FASTEST_US = 250, TICK_FAST_US = 1000, TICK_MOVING_US = 10000, TICK_
 
 struct vev_keeper {
     pthread_t thread, reclaimer;
-    pthread_mutex_t mutex; /* the four below */
+    pthread_mutex_t mutex; /* stop, lacks_free, reclaims */
     pthread_cond_t wake, lacking;
     bool stop, lacks_free;
     bool reclaims; /* there is a reclaimer */

@@ -35,8 +35,8 @@ static vev_status build_file(const vev_io *io, int fd, const vev_file_header *he
     vev_file_header_write(region, header);
     vev_file_header_write(region + VEV_HEADER_BLOCK, header);
     vev_ledger ledger = {.floor_generation = 1, .floor_seq = 1};
-    for (; ledger.version < 2;
-         ledger.version++) /* both, for a single one is not believed everything */
+    /* Both, for a single one is not believed everything. */
+    for (; ledger.version < 2; ledger.version++)
         vev_ledger_write(region + VEV_AT_LEDGER + ledger.version * VEV_HEADER_BLOCK, header->uuid,
                          &ledger);
     vev_status status = io->allocate(io->ctx, fd, header->geometry.file_size);

@@ -1174,9 +1174,10 @@ static vev_status take_free_segment(vev_ring *ring, bool may_evict, uint32_t *se
     return failed;
 }
 
-/* How many of so many segments are lacking that are to be free; `*seen_out` are. */
-static uint32_t count_lacking(const vev_ring *ring, uint32_t wanted, uint32_t *seen_out)
+/* How many segments are lacking that are to be free at the present speed; `*seen_out` are. */
+static uint32_t count_lacking(const vev_ring *ring, uint32_t *seen_out)
 {
+    uint32_t wanted = atomic_load(&ring->laps_ahead);
     volatile uint32_t count = wanted;
     vev_guard guard;
     if (wanted == 0 || atomic_load(&ring->degraded))
@@ -1193,12 +1194,12 @@ static uint32_t count_lacking(const vev_ring *ring, uint32_t wanted, uint32_t *s
 uint32_t vev_ring_lacks_free(const vev_ring *ring)
 {
     uint32_t ignored = 0;
-    return count_lacking(ring, atomic_load(&ring->laps_ahead), &ignored);
+    return count_lacking(ring, &ignored);
 }
 
 void vev_ring_reclaim_ahead(vev_ring *ring)
 {
-    uint32_t seen = 0, lacks = count_lacking(ring, atomic_load(&ring->laps_ahead), &seen);
+    uint32_t seen = 0, lacks = count_lacking(ring, &seen);
     if (lacks > 0)
         (void)reclaim(ring, ring->full_policy != VEV_FULL_REFUSE, seen, lacks);
 }
@@ -1627,6 +1628,13 @@ static void clear_in_time(vev_ring *ring, const job *j)
  * else may come to it. */
 enum { FAR_BEHIND = 1024 * 1024, CHECKPOINT_ASKED = FAR_BEHIND / 4 };
 
+/* Whether an append at `offset` is to clear more, for `cleared` leaves little (clear_in_time()). */
+static bool leaves_little(const vev_ring *ring, uint32_t cleared, uint32_t offset)
+{
+    return VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&
+           atomic_load_explicit(&ring->at_speed, memory_order_relaxed);
+}
+
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
@@ -1644,8 +1652,7 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     if (VEV_UNLIKELY((offset ^ (offset + size)) >= CHECKPOINT_ASKED))
         j->checkpoint_far = offset >= vev_ring_checkpoint(ring, j->generation) + FAR_BEHIND;
     uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
-    if (VEV_UNLIKELY(cleared - offset < CLEAR_LEFT) && cleared < ring->file.geometry.data_size &&
-        atomic_load_explicit(&ring->at_speed, memory_order_relaxed))
+    if (leaves_little(ring, cleared, offset))
         j->uncleared = cleared;
     j->header.seq = span->lap.base_seq + index;
     uint64_t word =
@@ -1670,9 +1677,7 @@ bool vev_ring_has_room(const vev_ring *ring, size_t payload_size)
         return false;
     /* It would clear in time, or look after the checkpoint. */
     uint32_t offset = tail_offset(tail);
-    if ((offset ^ behind) >= CHECKPOINT_ASKED ||
-        (cleared - offset < CLEAR_LEFT && cleared < geometry->data_size &&
-         atomic_load_explicit(&ring->at_speed, memory_order_relaxed)))
+    if ((offset ^ behind) >= CHECKPOINT_ASKED || leaves_little(ring, cleared, offset))
         return false;
     /* Where another process has gone on to the next segment, this one has to follow. */
     volatile bool active = false;
