@@ -1421,8 +1421,9 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
      * dirty from end to end. */
     bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
     atomic_store(&ring->at_speed, at_speed);
-    /* Not of frames: who counts how many still fit (`vevents import`) must find as many kept. */
-    bool ahead_of_need = at_speed && ring->stream != VEV_MEDIA;
+    /* Of events alone: who counts how many frames still fit (`vevents import`), or writes again what the
+     * ring of notes is about to come round to, must find as many kept. */
+    bool ahead_of_need = at_speed && ring->stream == VEV_EVENTS;
     uint64_t laps_ahead = ahead_of_need ? SYNC_NS / VEV_MAX(seen->last_lap_ns, UINT64_C(1)) : 0;
     atomic_store(&ring->laps_ahead, (uint32_t)VEV_MIN(laps_ahead, most_ahead(ring)));
     /* Else four looks' worth, so that a faster burst still finds warm pages. */

@@ -402,6 +402,24 @@ static void segments_are_free_at_speed(void)
     vev_ring_close(ring);
 }
 
+/* Who keeps frames or notes counts on it that nothing goes before its place is needed. */
+static void other_rings_evict_nothing_ahead(void)
+{
+    for (uint32_t stream = VEV_MEDIA; stream < VEV_STREAM_COUNT; stream++) {
+        vev_watch seen;
+        vev_ring *ring = open_full(&seen);
+        ring->stream = stream;
+        for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+            append(ring, 8000);
+            (void)keep_after(ring, &seen, 1);
+            CHECK(count_free(ring) == 0);
+        }
+        CHECK(atomic_load(&ring->at_speed));
+        ring->stream = VEV_EVENTS;
+        vev_ring_close(ring);
+    }
+}
+
 static uint32_t cleared_up_to(const vev_ring *ring)
 {
     return ((uint32_t)atomic_load(&ring->live->cleared) & 0xffffffu) * 8u;
@@ -693,6 +711,7 @@ int main(void)
     RUN(fast_log_drops_nothing_early);
     RUN(all_is_cleared_only_at_speed);
     RUN(segments_are_free_at_speed);
+    RUN(other_rings_evict_nothing_ahead);
     RUN(burst_clears_in_growing_steps);
     RUN(burst_of_several_threads);
     RUN(clears_in_time_at_speed);
