@@ -324,8 +324,8 @@ static const char *parse(int argc, char **argv, vev_options *options)
     return argv[optind];
 }
 
-/* Run the threads to their end. Returns how long that took, in seconds, and how much time of CPUs it
- * took the whole process. */
+/* Run the threads to their end. Returns how long that took, in seconds, and how much time of CPUs
+ * it took the whole process. */
 static double run(worker *workers, double *cpu_s_out)
 {
     struct rusage before, after;

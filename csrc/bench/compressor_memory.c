@@ -1,4 +1,5 @@
-/* What the compressor of a thread holds after events of a size, and a dictionary: a table in KiB. */
+/* What the compressor of a thread holds after events of a size, and a dictionary: a table in
+ * KiB. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

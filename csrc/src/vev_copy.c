@@ -28,6 +28,7 @@
 #include <stdlib.h>
 
 #include "vev_clock.h"
+#include "vev_sync.h"
 
 enum {
     STATE_MAGIC = 0x50434556,
@@ -734,7 +735,8 @@ static vev_status take_ring(const vev_io *io, int copy, int to, uint64_t size, u
     return status;
 }
 
-/* One stream: a ring that is missing is made of its copy, under `<ring>.new`. Sets *taken_out when so. */
+/* One stream: a ring that is missing is made of its copy, under `<ring>.new`. Sets *taken_out when
+ * so. */
 static vev_status restore_ring(const vev_io *io, const char *dir, const char *copy_dir,
                                uint32_t stream, state *s, bool *taken_out)
 {

@@ -26,8 +26,8 @@ vev_status vev_copy_restore(const vev_io *io, const char *dir, const char *copy_
  * who come meanwhile wait. */
 vev_status vev_copy_persist(vev_copy *copy, vev_ring *const *rings, vev_persist_report *report);
 
-/* Around fork(), as pthread_atfork() has it: a child must not keep the lock of the copy's directory that
- * a thread of its parent holds during a pass. NULL is allowed. */
+/* Around fork(), as pthread_atfork() has it: a child must not keep the lock of the copy's directory
+ * that a thread of its parent holds during a pass. NULL is allowed. */
 void vev_copy_before_fork(vev_copy *copy);
 void vev_copy_after_fork_in_parent(vev_copy *copy);
 void vev_copy_after_fork_in_child(vev_copy *copy);

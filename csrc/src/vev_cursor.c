@@ -16,13 +16,15 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vev_checkpoint.h"
 #include "vev_clock.h"
 #include "vev_crc32c.h"
+#include "vev_dictionary.h"
 #include "vev_guard.h"
 #include "vev_ring.h"
 
-/* Bytes of the data area that are read at once: few at first, since a record or two may be all that is
- * wanted, and more with every step of a reader who goes on. */
+/* Bytes of the data area that are read at once: few at first, since a record or two may be all that
+ * is wanted, and more with every step of a reader who goes on. */
 enum { WINDOW_MIN = 16 * 1024, WINDOW_MAX = 256 * 1024 };
 /* Likewise of the state map. */
 enum { MAP_PIECE = 4096 };
@@ -87,8 +89,8 @@ static vev_status read_part(vev_ring *ring, uint64_t offset, void *buffer, size_
     return VEV_OK;
 }
 
-/* Whether bytes could not be read that may be readable again: a controller that is reset, a cable. What
- * is in them is passed over, but not given up. */
+/* Whether bytes could not be read that may be readable again: a controller that is reset, a cable.
+ * What is in them is passed over, but not given up. */
 static bool may_come_back(const vev_ring *ring)
 {
     return ring->unreadable_since_ns != 0 &&
@@ -159,7 +161,8 @@ typedef struct step {
     uint32_t index; /* of the record, or of the first one after a skip */
 } step;
 
-/* Whether a record of this lap stands at `offset`. `again`: what of it was read before is read again. */
+/* Whether a record of this lap stands at `offset`. `again`: what of it was read before is read
+ * again. */
 static vev_status look_for_record(vev_ring *ring, const vev_listed *listed, const vev_lap *lap,
                                   uint32_t offset, bool again, vev_header *header, bool *found_out)
 {
@@ -202,8 +205,9 @@ static vev_status chain_goes_on(vev_ring *ring, const vev_listed *listed, const 
     return status;
 }
 
-/* Whether a free word at `offset` is the end for now: in front of a checkpoint it is damage, which opening
- * did not mend (INV-13). A checkpoint that is none costs a look at what is behind the end. */
+/* Whether a free word at `offset` is the end for now: in front of a checkpoint it is damage, which
+ * opening did not mend (INV-13). A checkpoint that is none costs a look at what is behind the
+ * end. */
 static bool is_open_at(const vev_ring *ring, const vev_listed *listed, uint32_t offset)
 {
     return !listed->head.sealed && offset >= listed->checkpoint &&
@@ -306,8 +310,8 @@ static uint64_t map_at(const vev_ring *ring, const vev_listed *listed)
 /* How much of a map tells of so many records. */
 static uint32_t map_bytes(uint32_t record_count) { return (record_count + 15) / 16 * 8; }
 
-/* Have a part of a segment's state map in memory. What of it cannot be read does not check, and says
- * pending. */
+/* Have a part of a segment's state map in memory. What of it cannot be read does not check, and
+ * says pending. */
 static vev_status load_map(vev_ring *ring, const vev_listed *listed, uint32_t from, uint32_t to,
                            uint64_t *unreadable_out)
 {
@@ -613,8 +617,8 @@ static vev_status deliver(vev_ring *ring, reading *r, const step *s, uint32_t st
     return VEV_OK;
 }
 
-/* Have the segment's dictionary in read_dictionary; NULL when it has none, or a broken one, and then
- * every compressed record in it will prove undecodable. */
+/* Have the segment's dictionary in read_dictionary; NULL when it has none, or a broken one, and
+ * then every compressed record in it will prove undecodable. */
 static vev_status load_dictionary(vev_ring *ring, const vev_listed *listed)
 {
     if (ring->dictionary_generation == listed->head.generation)

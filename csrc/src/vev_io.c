@@ -37,7 +37,8 @@ static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
         close(fd);
         return EINVAL; /* a fifo or a device in our place would block or lie */
     }
-    /* What is read here and there, heads and state maps, is not to bring along what stands behind it. */
+    /* What is read here and there, heads and state maps, is not to bring along what stands behind
+     * it. */
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
     *fd_out = fd;
     return 0;
@@ -112,7 +113,8 @@ static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
         return 0;
     if (errno != EOPNOTSUPP && errno != ENOSYS)
         return errno;
-    /* No fallocate (vfat): writing is the only way to have the room for sure. What is there stays. */
+    /* No fallocate (vfat): writing is the only way to have the room for sure. What is there
+     * stays. */
     struct stat st;
     if (fstat(fd, &st) != 0)
         return errno;
@@ -140,8 +142,8 @@ static vev_status posix_read(void *ctx, int fd, uint64_t offset, void *buffer, s
     return 0;
 }
 
-/* Whether the file system knows for sure what was never written: an answer that leaves out what is in
- * memory and not on the disk yet would cost records. */
+/* Whether the file system knows for sure what was never written: an answer that leaves out what is
+ * in memory and not on the disk yet would cost records. */
 static bool knows_content(int fd)
 {
     struct statfs fs;
@@ -208,7 +210,8 @@ static vev_status posix_map(void *ctx, int fd, uint64_t offset, size_t size, boo
                    (off_t)offset);
     if (p == MAP_FAILED)
         return errno;
-    /* What is written was cleared before, so that it is in memory; what stands around it is not needed. */
+    /* What is written was cleared before, so that it is in memory; what stands around it is not
+     * needed. */
     if (writable)
         (void)madvise(p, size, MADV_RANDOM);
     *base_out = p;
@@ -346,8 +349,8 @@ static vev_status posix_remove(void *ctx, const char *path)
     return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
 }
 
-/* Locks are polled for: a wait in the kernel cannot be bounded without a signal. False when the time
- * is up. */
+/* Locks are polled for: a wait in the kernel cannot be bounded without a signal. False when the
+ * time is up. */
 static bool wait_a_turn(uint64_t began_ns, uint32_t timeout_ms, uint32_t turn)
 {
     if (vev_clock_ticks_ns() - began_ns >= timeout_ms * 1000000ull)
@@ -419,9 +422,9 @@ vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size)
 
 vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size)
 {
-    /* The system keeps what is written at once as one page, and one byte that changes in it makes all of
-     * it be written to the flash again. So pieces are small; where much is cleared, all of it will be
-     * written soon, and fewer calls count for more. */
+    /* The system keeps what is written at once as one page, and one byte that changes in it makes
+     * all of it be written to the flash again. So pieces are small; where much is cleared, all of
+     * it will be written soon, and fewer calls count for more. */
     enum { SMALL = 4096, MUCH = 128 * 1024, LARGE = 65536 };
     static const uint8_t zeros[LARGE];
     uint32_t wanted = size >= MUCH ? LARGE : SMALL;

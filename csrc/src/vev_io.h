@@ -1,5 +1,5 @@
-/* The only way to files. Every access goes through one table, so that tests can put a disk under the
- * ring that cuts, tears, reorders or fails. All functions return 0 or a positive errno. */
+/* The only way to files. Every access goes through one table, so that tests can put a disk under
+ * the ring that cuts, tears, reorders or fails. All functions return 0 or a positive errno. */
 #ifndef VEV_IO_H
 #define VEV_IO_H
 
@@ -26,8 +26,8 @@ typedef struct vev_io {
     uint64_t (*content)(void *ctx, int fd, uint64_t offset, uint64_t size);
     /* A range is read next. Best effort. */
     void (*prefetch)(void *ctx, int fd, uint64_t offset, uint64_t size);
-    /* A range is overwritten next: what the system has of it in memory is not needed. What is not on the
-     * disk yet is written, which may take its time. Best effort. */
+    /* A range is overwritten next: what the system has of it in memory is not needed. What is not
+     * on the disk yet is written, which may take its time. Best effort. */
     void (*forget)(void *ctx, int fd, uint64_t offset, uint64_t size);
     vev_status (*sync)(void *ctx, int fd);
 
@@ -39,8 +39,8 @@ typedef struct vev_io {
     vev_status (*sync_map)(void *ctx, uint8_t *start, size_t size);
     /* Take the page faults of a coming write now, changing nothing. Best effort. */
     void (*touch)(void *ctx, uint8_t *start, size_t size);
-    /* Let go of the memory of a part of a mapping, whose pages stay in the system's cache: what looks
-     * at them next takes the page faults again. Best effort. */
+    /* Let go of the memory of a part of a mapping, whose pages stay in the system's cache: what
+     * looks at them next takes the page faults again. Best effort. */
     void (*rest)(void *ctx, uint8_t *start, size_t size);
 
     /* Byte-range lock of this open file; the system drops it when the holder dies.
@@ -56,22 +56,24 @@ typedef struct vev_io {
     vev_status (*remove)(void *ctx, const char *path); /* 0 also if absent */
 } vev_io;
 
-/* Lock, waiting for whoever holds it. The wait is bounded: a holder that dies lets go, but one that is
- * stopped (SIGSTOP, a frozen container) does not. VEV_E_BUSY when it took too long. */
+/* Lock, waiting for whoever holds it. The wait is bounded: a holder that dies lets go, but one that
+ * is stopped (SIGSTOP, a frozen container) does not. VEV_E_BUSY when it took too long. */
 enum { VEV_ROLL_WAIT_MS = 10000, VEV_OPEN_WAIT_MS = 60000 };
 vev_status vev_io_lock(const vev_io *io, int fd, uint64_t offset, int kind, uint32_t timeout_ms);
 vev_status vev_io_lock_dir(const vev_io *io, const char *path, uint32_t timeout_ms, int *fd_out);
 
-/* Read like `read`, but let a sector that cannot be read cost that sector only: pieces of 4 KiB that
- * fail with EIO become 0xff bytes, which are no record, no end and no free space. Counts them. */
+/* Read like `read`, but let a sector that cannot be read cost that sector only: pieces of 4 KiB
+ * that fail with EIO become 0xff bytes, which are no record, no end and no free space. Counts
+ * them. */
 enum { VEV_PIECE = 4096 };
 vev_status vev_io_read_around(const vev_io *io, int fd, uint64_t offset, void *buffer, size_t size,
                               uint64_t *unreadable_out);
-/* Overwrite the pieces of a range that cannot be read with zeros: a disk gives a sector that is written
- * a new place. */
+/* Overwrite the pieces of a range that cannot be read with zeros: a disk gives a sector that is
+ * written a new place. */
 vev_status vev_io_heal(const vev_io *io, int fd, uint64_t offset, uint64_t size);
 
-/* Write zeros. By writing, and not through a mapping, which would have to read what is overwritten. */
+/* Write zeros. By writing, and not through a mapping, which would have to read what is
+ * overwritten. */
 vev_status vev_io_wipe(const vev_io *io, int fd, uint64_t offset, uint64_t size);
 /* What a file is cleared by: a page of the system, and at least 4 KiB. */
 uint32_t vev_io_granule(void);

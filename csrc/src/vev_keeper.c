@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "vev_ahead.h"
 #include "vev_clock.h"
+#include "vev_reclaim.h"
+#include "vev_sync.h"
 
 enum { TICK_FASTEST_US = 250, TICK_FAST_US = 1000, TICK_MOVING_US = 10000, TICK_MAX_US = 320000 };
 
@@ -34,7 +37,8 @@ static uint32_t next_tick_us(uint32_t tick_us, vev_pace pace)
     }
 }
 
-/* Sync what is dirty, failures being in vev_stats.degraded, and leave in `dirty` what is left to do. */
+/* Sync what is dirty, failures being in vev_stats.degraded, and leave in `dirty` what is left to
+ * do. */
 static void bring_to_flash(vev_keeper *keeper, const vev_pace paces[VEV_STREAM_COUNT],
                            bool dirty[VEV_STREAM_COUNT])
 {

@@ -7,16 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "vev_append.h"
 #include "vev_copy.h"
 #include "vev_events_zdict.h"
 #include "vev_guard.h"
 #include "vev_keeper.h"
 #include "vev_ring.h"
+#include "vev_sync.h"
 
 #define MIB (1ull << 20)
 
-/* docs/design/0009: every second place is tried for a match, which takes a fifth of the work away and
- * adds a hundredth to the bytes. */
+/* docs/design/0009: every second place is tried for a match, which takes a fifth of the work away
+ * and adds a hundredth to the bytes. */
 #define LEVEL_DEFAULT (-2)
 
 struct vev_log {
@@ -67,8 +69,8 @@ const char *vev_strerror(vev_status status)
 
 static pthread_mutex_t open_logs_mutex = PTHREAD_MUTEX_INITIALIZER;
 static vev_log *open_logs;
-/* Held while a log is being opened or restored: a child that is forked meanwhile would keep copies of its files,
- * and with them its locks, which nobody in the child knows of. */
+/* Held while a log is being opened or restored: a child that is forked meanwhile would keep copies
+ * of its files, and with them its locks, which nobody in the child knows of. */
 static pthread_mutex_t opening_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t atfork_once = PTHREAD_ONCE_INIT;
 
@@ -245,7 +247,8 @@ static void close_rings(vev_log *log)
     free(log);
 }
 
-/* Opening may have looked at all of the newest segment, up to 64 MiB; appends need hardly any of it. */
+/* Opening may have looked at all of the newest segment, up to 64 MiB; appends need hardly any of
+ * it. */
 static void rest_newest(const vev_ring *ring)
 {
     const vev_span *span = atomic_load(&ring->current);
@@ -471,8 +474,8 @@ vev_status vev__log_restore(const vev_io *io, const char *dir, const char *copy_
     pthread_mutex_lock(&opening_mutex); /* a child must not keep the locks of the directories */
     vev_status status = vev_copy_restore(io, dir, copy_dir, interval_ms, &restored);
     pthread_mutex_unlock(&opening_mutex);
-    /* A copy that was cut off in its first pass has not all rings, and to make one is for somebody who
-     * knows how large it is to be. */
+    /* A copy that was cut off in its first pass has not all rings, and to make one is for somebody
+     * who knows how large it is to be. */
     if (!status && restored && has_rings(io, dir)) {
         /* What is mended by opening is mended in the copy as well, and durable_seq begins with what
          * it holds. That a flash takes no writes is no reason not to use what was read from it. */

@@ -110,7 +110,8 @@ static void put_size(vev_msgpack_writer *w, uint8_t type8, size_t size)
         put(w, (uint8_t)(type8 + 2), size, 4);
 }
 
-/* msgpack sizes have 32 bits. (Shifted, because compilers for 32 bits know the plain comparison.) */
+/* msgpack sizes have 32 bits. (Shifted, because compilers for 32 bits know the plain
+ * comparison.) */
 static bool size_fits(vev_msgpack_writer *w, size_t size)
 {
     if (w->status == VEV_OK && size >> 16 > UINT16_MAX)

@@ -117,8 +117,9 @@ void vev_record_make_id(const uint8_t uuid[16], const vev_header *header, uint8_
     uint64_t second = mix64(header->seq + vev_load64(uuid + 8));
     first = mix64(mix64(first ^ wall) ^ mono);
     second = mix64(mix64(second ^ mono) ^ wall);
-    /* Byte 6 says version 4, byte 8 the variant. In registers: a byte that is stored and loaded again as
-     * a part of more waits until the stores before it are done, those to the record included. */
+    /* Byte 6 says version 4, byte 8 the variant. In registers: a byte that is stored and loaded
+     * again as a part of more waits until the stores before it are done, those to the record
+     * included. */
     vev_store64(id_out, (first & ~(UINT64_C(0xf0) << 48)) | UINT64_C(0x40) << 48);
     vev_store64(id_out + 8, (second & ~UINT64_C(0xc0)) | 0x80);
 }
@@ -166,8 +167,8 @@ uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, uint32_t con
             uint32_t claimed = vev_word_size(word);
             if (claimed < VEV_RECORD_HEADER || claimed > data_size - at)
                 continue;
-            /* Payload bytes look like a word once in a few hundred; almost none of them has an index
-             * that could be next, and only those may cost budget. */
+            /* Payload bytes look like a word once in a few hundred; almost none of them has an
+             * index that could be next, and only those may cost budget. */
             uint32_t index = vev_record_index(data + at);
             if (index < min_index || index >= lap->max_records || claimed > budget)
                 continue;

@@ -8,7 +8,7 @@
  *     free (0)  --seal, compare-and-swap-->     end (count, crc)
  *
  * INV-1  The word behind the last record of an active segment is zero: "free from here". What stands
- *        further behind may be of an earlier lap (INV-10, vev_ring.c).
+ *        further behind may be of an earlier lap (INV-10, vev_clear.c).
  * INV-2  A word, once reserved, is never free again in that lap; its size never changes.
  * INV-3  A committed word is stored after everything its checksum covers (release), so whoever sees
  *        it (acquire) sees the whole record.
@@ -105,8 +105,8 @@ uint32_t vev_lap_seed(const uint8_t uuid[16], uint64_t generation, uint64_t salt
 uint64_t vev_record_write(uint8_t *at, const vev_lap *lap, uint32_t offset,
                           const vev_header *header, const void *payload);
 
-/* Whether a committed record of this lap stands at `offset` of a data area of `data_size` bytes,
- * of which `data` holds everything from there on up to `available` bytes. Fills `header_out`, the id
+/* Whether a committed record of this lap stands at `offset` of a data area of `data_size` bytes, of
+ * which `data` holds everything from there on up to `available` bytes. Fills `header_out`, the id
  * only if it was given. */
 bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size, const vev_lap *lap,
                       uint32_t offset, vev_header *header_out);
@@ -122,9 +122,9 @@ static inline const uint8_t *vev_record_payload(const uint8_t *record, const vev
 }
 
 /* Find the next genuine record or end at or behind `from`, with an index of at least `min_index`.
- * `data` is the whole data area, of which only the first `content` bytes may be anything but zero. Work
- * is bounded to a few times its size, whatever it holds.
- * Returns its offset, or `data_size` when there is none. */
+ * `data` is the whole data area, of which only the first `content` bytes may be anything but zero.
+ * Work is bounded to a few times its size, whatever it holds. Returns its offset, or `data_size`
+ * when there is none. */
 uint32_t vev_record_resync(const uint8_t *data, uint32_t data_size, uint32_t content,
                            const vev_lap *lap, uint32_t from, uint32_t min_index);
 

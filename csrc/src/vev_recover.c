@@ -13,17 +13,22 @@
  *     step over. How far it was cleared is not known any more: from there on it is cleared again.
  *   - the state map: states beyond the last record belong to records that did not survive; they are
  *     cleared on disk before the numbers are given out again.
- * Sealed segments are not scanned here, nor what stands before a checkpoint of the newest one (INV-13,
- * vev_ring.c): damage in them is found when they are read. In the boot that wrote it nothing stands behind
- * the first free word either.
+ * Sealed segments are not scanned here, nor what stands before a checkpoint of the newest one
+ * (INV-13, vev_checkpoint.c): damage in them is found when they are read. In the boot that wrote it
+ * nothing stands behind the first free word either.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "vev_checkpoint.h"
+#include "vev_clear.h"
 #include "vev_clock.h"
+#include "vev_dictionary.h"
 #include "vev_guard.h"
+#include "vev_reclaim.h"
 #include "vev_ring.h"
+#include "vev_roll.h"
 
 /* ---- creating ---- */
 
@@ -40,8 +45,8 @@ static vev_status build_file(const vev_io *io, int fd, const vev_file_header *he
         vev_ledger_write(region + VEV_AT_LEDGER + ledger.version * VEV_HEADER_BLOCK, header->uuid,
                          &ledger);
     vev_status status = io->allocate(io->ctx, fd, header->geometry.file_size);
-    /* Page by page, for what the system takes at once it writes to the flash at once ever after: all of it
-     * whenever somebody appends, who writes to the live area. */
+    /* Page by page, for what the system takes at once it writes to the flash at once ever after:
+     * all of it whenever somebody appends, who writes to the live area. */
     for (uint32_t at = 0; !status && at < VEV_HEADER_REGION; at += VEV_PIECE)
         status = io->write(io->ctx, fd, at, region + at, VEV_PIECE);
     if (!status)
@@ -50,7 +55,8 @@ static vev_status build_file(const vev_io *io, int fd, const vev_file_header *he
     return status;
 }
 
-/* Make the file under another name and move it into place, so that no half-made ring is ever seen. */
+/* Make the file under another name and move it into place, so that no half-made ring is ever
+ * seen. */
 static vev_status create_file(const vev_io *io, const char *path, const vev_ring_options *options)
 {
     vev_file_header header = {.stream = options->stream, .created_ns = vev_clock_wall_ns()};
@@ -245,15 +251,16 @@ typedef struct repair {
     vev_span *span;
     uint32_t content; /* of the data; behind it there are only zeros */
     uint32_t fetched; /* up to where it has been asked for */
-    /* The pages are those that the writers saw: no power cut, no sync that failed, no copying of a file in
-     * use came between. */
+    /* The pages are those that the writers saw: no power cut, no sync that failed, no copying of a
+     * file in use came between. */
     bool intact;
     uint32_t cleared;    /* up to where it is fit for appends, once scanned (INV-10) */
     uint32_t checkpoint; /* the last record, or 0 (INV-13) */
     bool changed;
 } repair;
 
-/* Have the system read the data up to an offset, and some more, in one piece and not page by page. */
+/* Have the system read the data up to an offset, and some more, in one piece and not page by
+ * page. */
 static void fetch(repair *r, uint32_t to)
 {
     enum { MORE = 128 * 1024 };
@@ -304,9 +311,10 @@ static bool is_unfinished(const uint8_t *data, uint32_t offset, uint32_t end)
     return true;
 }
 
-/* Whether a chain that was never cut ends here: with a free word, behind records at most that were never
- * finished, whose number is added to `unfinished`. Behind a free word no writer of this lap has been. But
- * if a sync has seen more than `index` records, then bytes that were there are gone. */
+/* Whether a chain that was never cut ends here: with a free word, behind records at most that were
+ * never finished, whose number is added to `unfinished`. Behind a free word no writer of this lap
+ * has been. But if a sync has seen more than `index` records, then bytes that were there are
+ * gone. */
 static bool ends_here(repair *r, uint32_t offset, uint32_t index, uint32_t *unfinished)
 {
     const vev_ring *ring = r->ring;
@@ -330,8 +338,9 @@ static bool ends_here(repair *r, uint32_t offset, uint32_t index, uint32_t *unfi
     return false;
 }
 
-/* Find the end of the newest segment, keep every record that checks, and make it walkable again. Begins at
- * the tail of the span (INV-13): what stands before is found by who reads it, as in sealed segments. */
+/* Find the end of the newest segment, keep every record that checks, and make it walkable again.
+ * Begins at the tail of the span (INV-13): what stands before is found by who reads it, as in
+ * sealed segments. */
 static void scan_newest(repair *r)
 {
     const vev_geometry *geometry = &r->ring->file.geometry;
@@ -463,7 +472,8 @@ static vev_status rewrite(vev_ring *ring)
     return ring->io->sync(ring->io->ctx, ring->fd);
 }
 
-/* Write to the newest segment again: adopt it, mend it, put its end where it was. `intact` as in repair. */
+/* Write to the newest segment again: adopt it, mend it, put its end where it was. `intact` as in
+ * repair. */
 static vev_status go_on_in(vev_ring *ring, const vev_listed *newest, bool intact)
 {
     vev_status status;
@@ -500,8 +510,8 @@ static vev_status go_on_in(vev_ring *ring, const vev_listed *newest, bool intact
 }
 
 /* The newest segment has sectors that cannot be read, so that it cannot be mapped and mended. Leave
- * what is good in it to the readers and go on in another one, behind the highest sequence number that
- * it can hold. */
+ * what is good in it to the readers and go on in another one, behind the highest sequence number
+ * that it can hold. */
 static vev_status go_on_behind(vev_ring *ring, vev_listed newest)
 {
     const vev_geometry *geometry = &ring->file.geometry;
@@ -555,7 +565,8 @@ static void forget_tallies(vev_live *live)
         atomic_store(&live->tallies[s], 0);
 }
 
-/* Keep the tallies of laps whose segments hold them still, but for the newest, whose map is mended. */
+/* Keep the tallies of laps whose segments hold them still, but for the newest, whose map is
+ * mended. */
 static void keep_tallies(vev_live *live, const uint64_t before[VEV_SEGMENT_MAX_COUNT],
                          const vev_listed *newest)
 {
@@ -577,15 +588,15 @@ static vev_status rebuild(vev_ring *ring)
         atomic_store(&live->checkpoint, 0); /* for the same reasons */
         live->home = 0; /* until all of it has been looked at, be it by who comes after us */
     }
-    /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It stays in
-     * place all the time, so that a rebuilder that dies does not take it along. */
+    /* What outlives a rebuild besides is how far the page cache has been synced in this boot. It
+     * stays in place all the time, so that a rebuilder that dies does not take it along. */
     if (!is_of_this_boot(live)) {
         live->magic = 0;
         atomic_store(&live->durable_seq, UINT64_MAX); /* all that is found was read from the disk */
         atomic_store(&live->sync_error, 0);
         live->boot = vev_clock_boot_tag();
-        /* What a power cut left of reserved words names writers of an earlier boot: start the counts
-         * of this one somewhere else. */
+        /* What a power cut left of reserved words names writers of an earlier boot: start the
+         * counts of this one somewhere else. */
         for (uint32_t s = 0; s < VEV_SLOT_COUNT; s++) {
             uint32_t epoch;
             if (vev_random_bytes(&epoch, sizeof epoch) == VEV_OK)
@@ -973,7 +984,8 @@ void vev_ring_close(vev_ring *ring)
 
 vev_status vev_ring_reattach(vev_ring *ring)
 {
-    /* Whatever other threads of the parent held is held for ever in this copy, and they wait in it. */
+    /* Whatever other threads of the parent held is held for ever in this copy, and they wait in
+     * it. */
     init_mutexes(ring);
     atomic_store(&ring->waiting, 0);
     int fd;

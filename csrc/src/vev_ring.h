@@ -1,10 +1,19 @@
 /* One ring file, open. Shared by the rooms that work on it:
  *
- *     vev_ring.c     reserve, commit, seal, roll, reclaim, sync
- *     vev_recover.c  create, open, rebuild after a crash
- *     vev_cursor.c   read, mark, count
- *     vev_copy.c     the copy of a ring in memory
- *     vev_keeper.c   the helper threads
+ *     vev_ring.c        contexts, cells, the walk
+ *     vev_dictionary.c  what a segment is compressed with
+ *     vev_span.c        segments mapped for writing
+ *     vev_clear.c       zeros in front of the tail
+ *     vev_checkpoint.c  how far the newest lap is known to be good
+ *     vev_reclaim.c     the oldest segments counted out
+ *     vev_roll.c        from a full segment to the next
+ *     vev_sync.c        onto the disk
+ *     vev_append.c      compress, reserve, write, commit
+ *     vev_ahead.c       what is done before an append needs it
+ *     vev_recover.c     create, open, rebuild after a crash
+ *     vev_cursor.c      read, mark, count
+ *     vev_copy.c        the copy of a ring in memory
+ *     vev_keeper.c      the helper threads
  *
  * None of these functions is public; vev_log.c is their only caller from outside. */
 #ifndef VEV_RING_H
@@ -52,8 +61,8 @@ typedef struct vev_samples {
     uint8_t bytes[VEV_SAMPLE_COUNT][VEV_SAMPLE_SIZE];
 } vev_samples;
 
-/* Bytes between what one thread writes at every append and what others read: two cache lines, because
- * some CPUs fetch them in pairs. */
+/* Bytes between what one thread writes at every append and what others read: two cache lines,
+ * because some CPUs fetch them in pairs. */
 enum { VEV_APART = 128 };
 
 /* A segment mapped for writing. The structs are reused but never freed while the ring is open, so a
@@ -143,8 +152,9 @@ typedef struct vev_ring {
     _Atomic bool marks_dirty;
 
     pthread_mutex_t reclaim_mutex;
-    /* A list, window and map for reclaiming, under reclaim_mutex: an append that needs a segment must not
-     * wait for a reader, who may be going through a gigabyte. Only those members of it are used. */
+    /* A list, window and map for reclaiming, under reclaim_mutex: an append that needs a segment
+     * must not wait for a reader, who may be going through a gigabyte. Only those members of it are
+     * used. */
     struct vev_ring *reclaimer;
 
     pthread_mutex_t read_mutex; /* everything below */
@@ -186,17 +196,17 @@ typedef struct vev_ring_options {
 /* ---- vev_recover.c ---- */
 
 /* Learn which lap a segment holds, from its head, and which ones others hold, from the past that
- * stands beside it: those from generation `floor` on, as the ledger on the disk has it. `known` is by
- * segment; what is newer there stays. Returns the segment of the oldest lap that was news, or `segment`
- * itself. */
+ * stands beside it: those from generation `floor` on, as the ledger on the disk has it. `known` is
+ * by segment; what is newer there stays. Returns the segment of the oldest lap that was news, or
+ * `segment` itself. */
 uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor,
                           vev_listed *known);
-/* Such a floor. Where neither the last ledger nor the live area says what of the past is reclaimed, only
- * heads count. */
+/* Such a floor. Where neither the last ledger nor the live area says what of the past is reclaimed,
+ * only heads count. */
 uint64_t vev_listed_floor(const vev_ring *ring, bool accounted, bool living,
                           const vev_ledger *ledger);
-/* Learn them all, or those only that are living as the live area has it, reading as few heads as that
- * takes. What is sealed in `known` and not below the floor counts as known. */
+/* Learn them all, or those only that are living as the live area has it, reading as few heads as
+ * that takes. What is sealed in `known` and not below the floor counts as known. */
 void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known);
 /* Whether a segment holds a lap that has not been reclaimed, by the live area. */
 static inline bool vev_ring_is_living(const vev_ring *ring, uint32_t segment)
@@ -224,17 +234,8 @@ vev_status vev_ring_reattach(vev_ring *ring);
 
 /* ---- vev_ring.c ---- */
 
-/* How many segments a ring keeps free beside the next one before the helper thread knows its speed. Tests
- * raise it. */
-extern uint32_t vev__laps_ahead;
-
-vev_status vev_ring_append(vev_ring *ring, const void *payload, size_t size, vev_entry *entry);
-/* vev__log_has_room() of one ring. */
-bool vev_ring_has_room(const vev_ring *ring, size_t payload_size);
-vev_status vev_ring_sync(vev_ring *ring, uint64_t target_seq);
-/* Whether nothing is left to sync, or nothing can be. */
-bool vev_ring_is_durable(vev_ring *ring);
 uint64_t vev_ring_max_payload(const vev_ring *ring);
+/* NULL when every context is in use or memory is short: the record is then stored as it is. */
 vev_context *vev_pool_take(vev_pool *pool, size_t scratch_size);
 void vev_pool_give(vev_context *context);
 
@@ -247,72 +248,68 @@ void vev_ring_release_guarded(_Atomic uint64_t *cell);
 bool vev_ring_is_pinned(const vev_ring *ring, uint64_t first, uint64_t last);
 /* Whether a reserved word belongs to a writer that can still commit it. */
 bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
-
-/* With roll_mutex and VEV_LOCK_ROLL held: */
-
-/* Write to a segment that is active already. */
-vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment);
-/* Go on to the next segment, unless that has happened since `seen_generation`. */
-vev_status vev_ring_roll_locked(vev_ring *ring, uint64_t seen_generation);
-/* Find a segment to go on in, and do so. */
-vev_status vev_ring_begin_lap(vev_ring *ring, uint64_t generation, uint64_t base_seq);
-/* Say how far the active segment is cleared (INV-10). */
-void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, uint32_t offset);
-/* The least end of whole pages, seen from the data area, at or behind `offset` of it. */
-uint32_t vev_ring_page_end(const vev_geometry *geometry, uint32_t offset);
-
-/* Bytes between checkpoints in the live area; those on the disk are VEV_CHECKPOINT_SYNCED times as far
- * apart, for each makes the page of a head be written. Tests shorten it. */
-extern uint32_t vev__checkpoint_step;
-enum { VEV_CHECKPOINT_SYNCED = 16 };
-/* The checkpoint of a lap in the live area; 0: none. */
-uint32_t vev_ring_checkpoint(const vev_ring *ring, uint64_t generation);
-void vev_ring_set_checkpoint(vev_ring *ring, uint64_t generation, uint32_t offset);
+/* Run `body` on the current span, held and guarded. EIO when a page under it is gone, after which
+ * the ring is degraded, or when there is no span because it is. */
+vev_status vev_ring_on_current(vev_ring *ring,
+                               vev_status (*body)(vev_ring *ring, vev_span *span, void *argument),
+                               void *argument);
 /* No more appends: the disk failed. */
 void vev_ring_degrade(vev_ring *ring, int error);
 /* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back
  * once per open file, to whoever syncs next, whatever pages it was for. Returns `status`. */
 vev_status vev_ring_synced(vev_ring *ring, vev_status status);
-void vev_ring_retire_spans(vev_ring *ring);
 
-/* Find or digest a dictionary and hold it. VEV_E_CORRUPT when it is none. `bytes` are not in a file's
- * mapping. Any thread. */
-vev_status vev_ring_hold_dictionary(vev_ring *ring, const void *bytes, uint32_t size,
-                                    vev_dictionary **out);
-/* NULL is allowed. */
-void vev_ring_drop_dictionary(vev_ring *ring, vev_dictionary *dictionary);
+static inline void vev_ring_touch(const vev_ring *ring, void *start, size_t size)
+{
+    ring->io->touch(ring->io->ctx, start, size);
+}
 
+static inline _Atomic uint64_t *vev_word_at(const vev_span *span, uint32_t offset)
+{
+    return (_Atomic uint64_t *)(void *)(span->data + offset);
+}
+
+/* A tail: up to where a lap is taken, and by how many records. */
+static inline uint64_t vev_tail_make(uint64_t index, uint32_t offset)
+{
+    return index << 32 | offset / 8;
+}
+static inline uint32_t vev_tail_offset(uint64_t tail) { return (uint32_t)tail * 8u; }
+static inline uint32_t vev_tail_index(uint64_t tail) { return (uint32_t)(tail >> 32); }
+
+typedef enum { VEV_WALK_FREE, VEV_WALK_END, VEV_WALK_BROKEN } vev_walk_end;
+/* Step from `tail` to the first word that is no record. */
+vev_walk_end vev_ring_walk(const vev_ring *ring, const vev_span *span, uint64_t *tail);
 /* How many records the current segment holds right now, those being written included. False when
  * this process writes to another generation. */
 bool vev_ring_tail_index(vev_ring *ring, uint64_t generation, uint32_t *index_out);
 
-/* Where a ring stood when the keeper last found something new in it, when that was, and how many bytes
- * it was. Times are vev_clock_ticks_ns(). */
-typedef struct vev_watch {
-    uint64_t tail, generation, moved_ns;
-    uint32_t recent;
-    uint64_t lap_began_ns;    /* when this generation was first seen */
-    uint64_t last_lap_ns;     /* how long the one before took to fill; UINT64_MAX: not known */
-    uint64_t full_generation; /* in which the next segment could not be had without evicting */
-} vev_watch;
+static inline void vev_ring_advance_tail(vev_span *span, uint64_t tail)
+{
+    uint64_t seen = atomic_load_explicit(&span->tail, memory_order_relaxed);
+    while ((uint32_t)seen < (uint32_t)tail &&
+           !atomic_compare_exchange_weak_explicit(&span->tail, &seen, tail, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+    }
+}
 
-/* Begin to watch: all that is there counts as seen. */
-void vev_ring_watch(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
+/* A word of the live area that is an offset in a lap, by the lap's generation. */
+enum { VEV_PLACE_BITS = 24 };
+VEV_STATIC_ASSERT(VEV_SEGMENT_SIZE_MAX / 8 <= 1u << VEV_PLACE_BITS, "every offset can be said");
 
-/* What this process did to a ring since the last look. Fast: a whole segment at that speed takes less
- * than a second, and the next one has to be ready. Fastest: less than a busy disk's sync. */
-typedef enum vev_pace { VEV_PACE_IDLE, VEV_PACE_MOVING, VEV_PACE_FAST, VEV_PACE_FASTEST } vev_pace;
-
-/* What the helper thread does for a ring at every look: take page faults ahead, have the next
- * segment ready and mapped. Brings `seen` up to date. */
-vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns);
-/* How many segments are to be counted out so that enough are free at the present speed. */
-uint32_t vev_ring_lacks_free(const vev_ring *ring);
-/* Count them out. Waits for the disk: not in the thread that keeps the ring. */
-void vev_ring_reclaim_ahead(vev_ring *ring);
-/* After a sync, which made the kernel protect the pages that it wrote: take the faults of the pages
- * that the next append writes to. They are dirty again by that, so only while there is traffic. */
-void vev_ring_rewarm(vev_ring *ring);
+static inline uint64_t vev_place_make(uint64_t generation, uint32_t offset)
+{
+    return generation << VEV_PLACE_BITS | offset / 8;
+}
+/* False when the place is in another lap. */
+static inline bool vev_ring_read_place(const vev_ring *ring, const _Atomic uint64_t *word,
+                                       uint64_t generation, uint32_t *offset_out)
+{
+    uint64_t there = atomic_load(word);
+    uint32_t offset = (uint32_t)(there & ((1u << VEV_PLACE_BITS) - 1)) * 8u;
+    *offset_out = VEV_MIN(offset, ring->file.geometry.data_size);
+    return there >> VEV_PLACE_BITS == (generation & UINT64_MAX >> VEV_PLACE_BITS);
+}
 
 /* ---- vev_cursor.c ---- */
 

@@ -92,8 +92,8 @@ static uint32_t block_crc(const uint8_t uuid[16], const uint8_t *bytes, size_t s
     return vev_crc32c(vev_crc32c(0, uuid, 16), bytes, size);
 }
 
-/* Ledgers in a mapping are written by one process while others read them: a reader must check the same
- * bytes that it then uses. */
+/* Ledgers in a mapping are written by one process while others read them: a reader must check the
+ * same bytes that it then uses. */
 static void copy_shared(uint8_t *to, const uint8_t *from, size_t size)
 {
     for (size_t i = 0; i < size; i++)
@@ -300,8 +300,8 @@ VEV_STATIC_ASSERT(VEV_HEAD_PAST + PAST_LAPS + VEV_PAST_MAX * PAST_LAP <= VEV_HEA
 
 uint32_t vev__past_max = VEV_PAST_MAX;
 
-/* Bound to the lap's salt: what a power cut left of a lap that had the same generation names laps as
- * they were in another history. */
+/* Bound to the lap's salt: what a power cut left of a lap that had the same generation names laps
+ * as they were in another history. */
 static uint32_t past_crc(const uint8_t *past, const uint8_t uuid[16], const vev_head *head,
                          uint32_t count)
 {

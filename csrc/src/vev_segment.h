@@ -75,9 +75,9 @@ typedef struct vev_head {
     uint32_t data_end;     /* likewise: offset of the end word */
 } vev_head;
 
-/* A cell holds the generation of a segment that a thread is writing to: while it does, that segment's
- * bytes are not reused (INV-7, vev_ring.c). On a cache line of its own, since every append writes it
- * twice. */
+/* A cell holds the generation of a segment that a thread is writing to: while it does, that
+ * segment's bytes are not reused (INV-7, vev_ring.c). On a cache line of its own, since every
+ * append writes it twice. */
 typedef struct vev_cell {
     _Atomic uint64_t generation; /* 0: free */
     uint8_t pad[56];
@@ -92,8 +92,8 @@ typedef struct vev_slot {
 
 #define VEV_GENERATION_RECLAIMED (1ull << 63)
 
-/* In the live area when it is ready, and while it is rebuilt. Whoever expects less of it has others:
- * what somebody has marked who knows of no tallies is in none. */
+/* In the live area when it is ready, and while it is rebuilt. Whoever expects less of it has
+ * others: what somebody has marked who knows of no tallies is in none. */
 enum { VEV_LIVE_MAGIC = 0x34564556, VEV_LIVE_REBUILDING = 0x34425552 };
 /* The same before there were tallies. */
 enum { VEV_LIVE_MAGIC_3 = 0x33564556, VEV_LIVE_REBUILDING_3 = 0x44425552 };
@@ -105,15 +105,14 @@ typedef struct vev_live {
     _Atomic uint64_t active; /* generation << 10 | segment index */
     _Atomic uint64_t durable_seq;
     _Atomic uint32_t spare; /* 1 + index of a segment whose front is cleared; 0: there is none */
-    _Atomic uint32_t
-        sync_error; /* errno of a failed sync in this session: nothing after it counts */
-    /* Generation of the active segment << 24 | offset / 8 in its data up to which it is cleared (INV-10,
-     * vev_ring.c). */
+    _Atomic uint32_t sync_error; /* errno of a failed sync in this session: no later one counts */
+    /* Generation of the active segment << 24 | offset / 8 in its data up to which it is cleared
+     * (INV-10, vev_clear.c). */
     _Atomic uint64_t cleared;
-    /* Likewise, of the record where who opens the file in this boot may begin (INV-13, vev_ring.c). */
+    /* Likewise, of the record where who opens the file in this boot may begin (INV-13,
+     * vev_checkpoint.c). */
     _Atomic uint64_t checkpoint;
-    uint64_t
-        home; /* identity of the file that this is the live area of, and no copy of it; 0: none */
+    uint64_t home;         /* identity of the file whose live area this is, not a copy's; 0: none */
     uint8_t pad[512 - 56]; /* on one page with the first slots, for a sync writes both */
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
@@ -143,10 +142,11 @@ void vev_ledger_write(uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
                       const vev_ledger *ledger);
 bool vev_ledger_read(const uint8_t block[VEV_HEADER_BLOCK], const uint8_t uuid[16],
                      vev_ledger *ledger_out);
-/* The valid one with the higher version of A and B at VEV_AT_LEDGER. False when neither is valid. */
+/* The valid one with the higher version of A and B at VEV_AT_LEDGER. False when neither is
+ * valid. */
 bool vev_ledger_latest(const uint8_t *region, const uint8_t uuid[16], vev_ledger *ledger_out);
-/* Whether `latest` is sure to be the last that was written: the one before it is there as well. If not, a
- * newer one may have been damaged, and segments be reused that this one still counts in. */
+/* Whether `latest` is sure to be the last that was written: the one before it is there as well. If
+ * not, a newer one may have been damaged, and segments be reused that this one still counts in. */
 bool vev_ledger_is_last(const uint8_t *region, const uint8_t uuid[16], const vev_ledger *latest);
 
 void vev_head_write(uint8_t *segment, const vev_file_header *file, const vev_head *head);
@@ -154,8 +154,8 @@ void vev_head_seal(uint8_t *segment, const uint8_t uuid[16], uint64_t generation
                    uint32_t record_count, uint32_t data_end);
 enum { VEV_HEAD_BYTES = 192, VEV_HEAD_SEAL = 128 };
 
-/* The checkpoint in the block of a head: the offset of a record of this lap that is on the disk, and all
- * before it (INV-13, vev_ring.c). One word, so that it is there or not; 0: none. */
+/* The checkpoint in the block of a head: the offset of a record of this lap that is on the disk,
+ * and all before it (INV-13, vev_checkpoint.c). One word, so that it is there or not; 0: none. */
 enum { VEV_HEAD_CHECKPOINT = 192 };
 uint64_t vev_checkpoint_word(uint32_t seed, uint32_t offset);
 /* The offset that a word says; 0 when it says none of this lap. */
@@ -202,8 +202,8 @@ static inline int vev_map_state(uint32_t states, uint32_t record_index)
 /* How many of the first `record_count` records of a map are in each state. */
 void vev_map_count(const uint8_t *map, uint32_t seed, uint32_t record_count, uint64_t counts[4]);
 
-/* The counts of a lap in one word, so that its map need not be read for them. 0 when they do not fit:
- * some records are lost (why is asked of the data), or too many rejected. */
+/* The counts of a lap in one word, so that its map need not be read for them. 0 when they do not
+ * fit: some records are lost (why is asked of the data), or too many rejected. */
 uint32_t vev_tally_word(const uint64_t counts[4]);
 /* The same backwards, for a lap of that many records. False when it says nothing, or nonsense. */
 bool vev_tally_read(uint32_t word, uint32_t record_count, uint64_t counts[4]);

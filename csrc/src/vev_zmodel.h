@@ -13,8 +13,8 @@ enum {
     VEV_ZMODEL_CONTENT_MAX = 65536 - 8,
     /* For the 12,000 places of a segment's dictionary, the later ones first. */
     VEV_ZINDEX_SIZE = 4096,
-    /* What is looked at at once, in the content and in a record; behind the content there is as much
-     * again, so that it can be read at every place. */
+    /* What is looked at at once, in the content and in a record; behind the content there is as
+     * much again, so that it can be read at every place. */
     VEV_ZMODEL_MARGIN = 8,
 };
 

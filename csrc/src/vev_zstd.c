@@ -2,15 +2,15 @@
  *
  * Magicless frames are an "experimental" parameter of zstd: the name ZSTD_c_format stands in the
  * section of zstd.h that must not be used with a shared library, but the parameter behind it,
- * experimentalParam2, and every function used here belong to the stable part and have been in
- * every libzstd since 1.4.5. The value is checked to have taken effect when a context is made.
+ * experimentalParam2, and every function used here belong to the stable part and have been in every
+ * libzstd since 1.4.5. The value is checked to have taken effect when a context is made.
  *
  * A context has a compressor for small records and one for large ones. zstd sizes its workspace by
- * the input, and when 128 inputs in a row needed less than a third of it, it gives memory back, to take
- * it again for the next larger input. Small records are so much alike that no two differ that much, and
- * for large ones the window is small, which bounds the memory and is rarely exceeded: a workspace that
- * was made for the largest of its class stays. Parameters stick to a compressor; only a change of
- * dictionary or level touches them. */
+ * the input, and when 128 inputs in a row needed less than a third of it, it gives memory back, to
+ * take it again for the next larger input. Small records are so much alike that no two differ that
+ * much, and for large ones the window is small, which bounds the memory and is rarely exceeded: a
+ * workspace that was made for the largest of its class stays. Parameters stick to a compressor;
+ * only a change of dictionary or level touches them. */
 #include "vev_zstd.h"
 
 #include <errno.h>
@@ -27,9 +27,9 @@ VEV_STATIC_ASSERT(ZSTD_VERSION_NUMBER >= 10405, "libzstd 1.4.5 or later is neede
 #define COMPRESS_FORMAT ZSTD_c_experimentalParam2
 #define DECOMPRESS_FORMAT ZSTD_d_experimentalParam1
 #define FORMAT_MAGICLESS 1
-/* Likewise: what is left between the matches is Huffman-coded at every level. zstd itself leaves it as
- * it is at levels below 0, which are for speed; with the tables of a dictionary at hand that saves
- * little time and costs a tenth of the bytes. */
+/* Likewise: what is left between the matches is Huffman-coded at every level. zstd itself leaves it
+ * as it is at levels below 0, which are for speed; with the tables of a dictionary at hand that
+ * saves little time and costs a tenth of the bytes. */
 #define LITERAL_MODE ZSTD_c_experimentalParam5
 #define LITERALS_CODED 1
 

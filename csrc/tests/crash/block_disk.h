@@ -58,8 +58,8 @@ int block_start(recording *r, const char *file_system, const char *options);
 /* Unmount and end the server. Returns 0 or an errno. */
 int block_stop(void);
 
-/* How a cut treats what had come since the last flush: each unit of `unit` bytes of a write survives
- * with a chance of `percent`; those that do are written in order. */
+/* How a cut treats what had come since the last flush: each unit of `unit` bytes of a write
+ * survives with a chance of `percent`; those that do are written in order. */
 typedef struct block_cut {
     uint64_t moment;
     uint64_t seed;

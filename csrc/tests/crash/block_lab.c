@@ -33,7 +33,7 @@
 #include <unistd.h>
 
 #include "block_disk.h"
-#include "vev_ring.h"
+#include "vev_checkpoint.h"
 
 enum {
     SKIP = 77,
@@ -291,7 +291,8 @@ static void mark_some(vev_log *log, unsigned index, marks *m)
     for (int i = 0; i < 16 && s.last_seq >= s.first_seq; i++) {
         uint64_t seq = s.first_seq + draw(s.last_seq - s.first_seq + 1);
         known *k = &w->of[stream][seq];
-        /* Each process has numbers of its own to mark, so that the first moment is the one noted. */
+        /* Each process has numbers of its own to mark, so that the first moment is the one
+         * noted. */
         if (!k->content || k->meant != NEVER || seq % w->writers != index)
             continue;
         k->meant = moment;

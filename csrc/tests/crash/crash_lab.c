@@ -25,7 +25,8 @@
 
 #include "lab_disk.h"
 #include "vev_log.h"
-#include "vev_ring.h"
+#include "vev_checkpoint.h"
+#include "vev_reclaim.h"
 
 enum { WITNESS_MAX = 400000, EXHAUSTIVE_BITS = 8, STATES_A_CUT = 24 };
 
@@ -371,7 +372,8 @@ static void note_sync(uint64_t reached)
         seen[seq].acked_synced = seen[seq].acked_before;
 }
 
-/* Cut the power while a log is being worked on. What it had just been asked for may have evicted something. */
+/* Cut the power while a log is being worked on. What it had just been asked for may have evicted
+ * something. */
 static void cut_amid(lab_disk *disk, vev_log *log)
 {
     vev_stats stats;
@@ -394,7 +396,8 @@ static void amid_a_sync(lab_disk *disk)
     syncing.disk = disk;
 }
 
-/* Before an operation on the copy: the power may be cut here, the process killed, and others work. */
+/* Before an operation on the copy: the power may be cut here, the process killed, and others
+ * work. */
 static void amid_a_pass(lab_disk *disk)
 {
     vev_log *log = ram.log;

@@ -158,7 +158,8 @@ static void write_on(const char *dir, const char *copy, uint64_t seed)
         if (chance < 960) {
             static uint8_t frame[FRAME_SIZE];
             uint8_t payload[PAYLOAD_MAX + 8];
-            /* Numbers of frames go on by themselves; after a cut some may have to be made up for. */
+            /* Numbers of frames go on by themselves; after a cut some may have to be made up
+             * for. */
             while (stats_of(log, VEV_MEDIA).last_seq < (seq + 1) / FRAME_EVERY) {
                 memset(frame, (int)(seq % 255 + 1), sizeof frame);
                 OK(vev_log_append(log, VEV_MEDIA, frame, sizeof frame, NULL));

@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "vev_ring.h"
+#include "vev_checkpoint.h"
 
 enum {
     WRITERS_MAX = 6,
@@ -469,9 +469,9 @@ static void await_progress(uint64_t steps)
     }
 }
 
-/* Whether a stopped process holds a lock that the others need: to open the log (on the directory, or
- * that of a rebuild) or to go on to the next segment. The system drops it when the process dies but
- * not when it is stopped. */
+/* Whether a stopped process holds a lock that the others need: to open the log (on the directory,
+ * or that of a rebuild) or to go on to the next segment. The system drops it when the process dies
+ * but not when it is stopped. */
 static bool inside_lock(pid_t pid)
 {
     char path[64];

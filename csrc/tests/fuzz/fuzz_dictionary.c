@@ -3,8 +3,8 @@
  * The input is: what to do (1 byte), zstd level and size of a record (1 byte), then the dictionary.
  * With bit 3 of the first byte that is a list of patches to the built-in one, which zstd trained:
  * place (2 bytes), size (1 byte), bytes; with bit 4 as well they all hit its first 256 bytes, where
- * its tables are. Bits 0 to 2 say who uses it: 1 a caller's log, 2 a log whose newest segment has it
- * on the disk with good checksums, else the codec alone, which is fastest.
+ * its tables are. Bits 0 to 2 say who uses it: 1 a caller's log, 2 a log whose newest segment has
+ * it on the disk with good checksums, else the codec alone, which is fastest.
  *
  * A dictionary is refused or it works: what is compressed with it comes back, in bounded memory. */
 #include <stdio.h>

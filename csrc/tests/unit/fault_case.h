@@ -1,5 +1,5 @@
-/* What tests of faults share: a log of one's own making, a disk with a bad sector, a ring alone, and
- * writers that stop halfway. */
+/* What tests of faults share: a log of one's own making, a disk with a bad sector, a ring alone,
+ * and writers that stop halfway. */
 #ifndef FAULT_CASE_H
 #define FAULT_CASE_H
 
@@ -13,7 +13,12 @@
 
 #include "log_case.h"
 #include "vev_log.h"
+#include "vev_ahead.h"
+#include "vev_append.h"
+#include "vev_checkpoint.h"
+#include "vev_reclaim.h"
 #include "vev_ring.h"
+#include "vev_sync.h"
 
 static inline vev_options quiet(void)
 {
@@ -181,7 +186,7 @@ static inline vev_ring *open_ring_on(const vev_io *io, const char *dir)
     static vev_pool pool;
     vev_ring_options options = {
         .size = 1 << 20, .segment_size = 65536, .record_size_min = 64, .level = VEV_LEVEL_RAW};
-    char path[160];
+    char path[176];
     snprintf(path, sizeof path, "%s/events.ring", dir);
     vev_ring *ring;
     OK(vev_ring_open(io, path, &options, &pool, &ring));

@@ -1,5 +1,5 @@
-/* RAM-first on real files: what a copy costs, whose it is, and what comes back from it. Power cuts are
- * for crash_lab --ram-first. */
+/* RAM-first on real files: what a copy costs, whose it is, and what comes back from it. Power cuts
+ * are for crash_lab --ram-first. */
 #include <stdbool.h>
 
 #include "fault_case.h"
@@ -222,7 +222,8 @@ static void copy_of_another_log_is_left_alone(void)
     CHECK(vev_log_restore(fresh_dir(), "/no/such/directory", 0, NULL) == ENOENT);
 }
 
-/* The directory in memory is removed under a process that goes on, and restored: two logs from one. */
+/* The directory in memory is removed under a process that goes on, and restored: two logs from
+ * one. */
 static void outlived_log_leaves_the_copy_alone(void)
 {
     fresh_places();
@@ -425,8 +426,8 @@ static void orders_of_a_pass(void)
     vev_log_close(log);
 }
 
-/* Somebody is still writing in a segment that is full and sealed: what he commits later is missing in
- * the copy until the next pass (INV-12). */
+/* Somebody is still writing in a segment that is full and sealed: what he commits later is missing
+ * in the copy until the next pass (INV-12). */
 static void late_commit_reaches_the_copy(void)
 {
     fresh_places();
@@ -572,8 +573,8 @@ static void fork_amid_a_pass(void)
     check_lock_and_end_child();
 }
 
-/* The copy of a log that was cut off in its first pass has not all rings: those that are missing are
- * for the opener to make, who knows how large they are to be. */
+/* The copy of a log that was cut off in its first pass has not all rings: those that are missing
+ * are for the opener to make, who knows how large they are to be. */
 static void rings_without_a_copy_are_not_made(void)
 {
     fresh_places();

@@ -1,11 +1,11 @@
-/* What a second review found: damaged heads, failing syncs, slow readers, statuses that misled. Every
- * case here once went wrong. */
+/* What a second review found: damaged heads, failing syncs, slow readers, statuses that misled.
+ * Every case here once went wrong. */
 #include <pthread.h>
 
 #include "fault_case.h"
 
-/* This program runs as on a file system without fallocate (vfat): the core's fallback is what all of
- * its rings are made with. */
+/* This program runs as on a file system without fallocate (vfat): the core's fallback is what all
+ * of its rings are made with. */
 int fallocate(int fd, int mode, off_t offset, off_t size)
 {
     (void)fd;
@@ -96,8 +96,8 @@ static bool is_there(const char *dir, const char *name)
     return access(path, F_OK) == 0;
 }
 
-/* A damaged head costs nothing where a later one names its lap; that of the newest segment costs its
- * records: they are counted, and their numbers not given out again. */
+/* A damaged head costs nothing where a later one names its lap; that of the newest segment costs
+ * its records: they are counted, and their numbers not given out again. */
 static void damaged_head(void)
 {
     for (int newest = 0; newest < 2; newest++) {
@@ -369,8 +369,8 @@ static void no_room_to_mend(void)
     }
 }
 
-/* The system reports a failed write-back once, to whoever syncs next. That may be the ledger's sync,
- * and the records are not durable all the same. */
+/* The system reports a failed write-back once, to whoever syncs next. That may be the ledger's
+ * sync, and the records are not durable all the same. */
 static void failed_sync_of_the_ledger(void)
 {
     vev_log *log = open_failing(fresh_dir());
@@ -401,8 +401,9 @@ static void append_laps(vev_ring *ring, uint64_t count)
     }
 }
 
-/* One ledger counts several segments out, laps are written to them, and that ledger is lost. The one before
- * it does not say that they are reused: the new laps count, wherever the search for them begins. */
+/* One ledger counts several segments out, laps are written to them, and that ledger is lost. The
+ * one before it does not say that they are reused: the new laps count, wherever the search for them
+ * begins. */
 static void newest_laps_behind_a_lost_ledger(void)
 {
     for (uint64_t start = 0; start < 15; start++) {
@@ -434,8 +435,8 @@ static void newest_laps_behind_a_lost_ledger(void)
     }
 }
 
-/* Whoever counted segments out died before it said so in the live area. They are used all the same, and
- * no others are counted out for them. */
+/* Whoever counted segments out died before it said so in the live area. They are used all the same,
+ * and no others are counted out for them. */
 static void counted_out_by_who_died(void)
 {
     const char *dir = fresh_dir();
@@ -524,7 +525,8 @@ static void *reclaim_ahead(void *ring)
     return NULL;
 }
 
-/* An append that needs a segment while the helper counts some out waits for those, and takes no more. */
+/* An append that needs a segment while the helper counts some out waits for those, and takes no
+ * more. */
 static void append_beside_a_helper_that_reclaims(void)
 {
     const char *dir = fresh_dir();
@@ -558,8 +560,8 @@ static void read_through(vev_ring *ring)
     } while (count > 0);
 }
 
-/* Two damaged segments that one ledger counts out: each is kept by itself, behind a ledger of all that came
- * before. The other one, which its head names, is not in the same file. */
+/* Two damaged segments that one ledger counts out: each is kept by itself, behind a ledger of all
+ * that came before. The other one, which its head names, is not in the same file. */
 static void damaged_segments_of_one_ledger(void)
 {
     const char *dir = fresh_dir();
@@ -597,7 +599,8 @@ static void damaged_segments_of_one_ledger(void)
     vev_ring_close(ring);
 }
 
-/* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every try. */
+/* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every
+ * try. */
 static void damaged_segment_is_kept_once(void)
 {
     const char *dir = fresh_dir();
@@ -640,7 +643,8 @@ static void urgent_append_without_room(void)
     vev_log_close(log);
 }
 
-/* A disk that can be read, but takes nothing, costs no more than the one segment that was to make room. */
+/* A disk that can be read, but takes nothing, costs no more than the one segment that was to make
+ * room. */
 static void disk_that_takes_nothing(void)
 {
     vev_log *log = open_failing(fresh_dir());
@@ -717,7 +721,8 @@ static void place_that_cannot_be_cleared(void)
     vev_log_close(log);
 }
 
-/* The same, where the helper meets that place again and again, or appends at speed, who clear in time. */
+/* The same, where the helper meets that place again and again, or appends at speed, who clear in
+ * time. */
 static void place_that_is_met_again(void)
 {
     for (int at_speed = 0; at_speed < 2; at_speed++) {
@@ -745,7 +750,8 @@ static void place_that_is_met_again(void)
     }
 }
 
-/* Where all segments can be begun and none can be filled, appends fail before the backlog is gone. */
+/* Where all segments can be begun and none can be filled, appends fail before the backlog is
+ * gone. */
 static void segments_that_cannot_be_filled(void)
 {
     vev_log *log = open_with_bad_places(UINT64_MAX);
@@ -778,8 +784,8 @@ static void *append_urgently(void *argument)
     return argument;
 }
 
-/* One that is stored and cannot be synced, since somebody is stopped amid a change of segments, is not
- * told that nothing is stored. */
+/* One that is stored and cannot be synced, since somebody is stopped amid a change of segments, is
+ * not told that nothing is stored. */
 static void urgent_append_that_is_stored(void)
 {
     const char *dir = fresh_dir();
@@ -826,8 +832,8 @@ static bool commit_before_the_answer(void *ctx, int fd, uint64_t offset)
     return vev_io_posix.is_locked(ctx, fd, offset);
 }
 
-/* A writer commits and ends between a reader's look at the record and its question whether the writer
- * lives: the record is there. */
+/* A writer commits and ends between a reader's look at the record and its question whether the
+ * writer lives: the record is there. */
 static void writer_that_ends_while_looked_at(void)
 {
     const char *dir = fresh_dir();
@@ -939,8 +945,8 @@ static void *append_one(void *argument)
     return argument;
 }
 
-/* An append that meets a segment just being retired waits for its successor; a claim of no lap at all
- * would have let it write unprotected, and taken the protection of others away. */
+/* An append that meets a segment just being retired waits for its successor; a claim of no lap at
+ * all would have let it write unprotected, and taken the protection of others away. */
 static void append_beside_a_retirement(void)
 {
     const char *dir = fresh_dir();

@@ -1,4 +1,5 @@
-/* A log on a failing disk and beside processes that die or stop: every case here once went wrong. */
+/* A log on a failing disk and beside processes that die or stop: every case here once went
+ * wrong. */
 #include <pthread.h>
 
 #include "fault_case.h"
@@ -40,7 +41,8 @@ static void bad_sector_in_newest(void)
     }
 }
 
-/* Damage in an older segment costs the records in the bad sector, and they are counted as damaged. */
+/* Damage in an older segment costs the records in the bad sector, and they are counted as
+ * damaged. */
 static void bad_sector_in_sealed(void)
 {
     const char *dir = fresh_dir();

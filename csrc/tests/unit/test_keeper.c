@@ -1,5 +1,5 @@
-/* What the helper thread takes off the path of an append, asked for by hand: no thread but in the last
- * case. */
+/* What the helper thread takes off the path of an append, asked for by hand: no thread but in the
+ * last case. */
 #include "fault_case.h"
 #include "vev_clock.h"
 #include "vev_guard.h"
@@ -128,8 +128,8 @@ static void append(vev_ring *ring, size_t size)
     OK(vev_ring_append(ring, payload, size, &entry));
 }
 
-/* With a look now and then, an append that goes on to the next segment asks the disk for nothing, also
- * when that segment had to be reclaimed. */
+/* With a look now and then, an append that goes on to the next segment asks the disk for nothing,
+ * also when that segment had to be reclaimed. */
 static void rolls_are_made_ready(void)
 {
     vev_ring *ring = open_counted();
@@ -190,8 +190,8 @@ static void ready_beside_another_process(void)
     vev_ring_close(ring);
 }
 
-/* Page faults are taken ahead of the tail: far for a fast ring, and for a slow one hardly, since a page
- * that is touched may be written to the disk for nothing. */
+/* Page faults are taken ahead of the tail: far for a fast ring, and for a slow one hardly, since a
+ * page that is touched may be written to the disk for nothing. */
 static void touches_ahead(void)
 {
     vev_ring *ring = open_counted();
@@ -243,8 +243,8 @@ static uint64_t evicted_from(vev_ring *ring)
     return stats.evicted;
 }
 
-/* A slow log drops nothing before its segment is half full, and touches hardly ahead, however large its
- * records are. */
+/* A slow log drops nothing before its segment is half full, and touches hardly ahead, however large
+ * its records are. */
 static void slow_log_keeps_what_it_has(void)
 {
     vev_watch seen;
@@ -264,8 +264,8 @@ static void slow_log_keeps_what_it_has(void)
     vev_ring_close(ring);
 }
 
-/* What clearing a segment from end to end takes: its front in whole pages, and what lies behind the least that
- * a front has, since whoever cleared the front may have had smaller pages. */
+/* What clearing a segment from end to end takes: its front in whole pages, and what lies behind the
+ * least that a front has, since whoever cleared the front may have had smaller pages. */
 static uint64_t written_for_all_of(const vev_ring *ring)
 {
     const vev_geometry *geometry = &ring->file.geometry;
@@ -273,7 +273,8 @@ static uint64_t written_for_all_of(const vev_ring *ring)
     return VEV_MIN(front, (uint64_t)segment_size) + geometry->data_size - VEV_CLEAR_MIN;
 }
 
-/* A fast log has its next segment early, but drops nothing for it before the present one is half full. */
+/* A fast log has its next segment early, but drops nothing for it before the present one is half
+ * full. */
 static void fast_log_drops_nothing_early(void)
 {
     vev_watch seen;
@@ -309,8 +310,8 @@ static void fast_log_drops_nothing_early(void)
     vev_ring_close(ring);
 }
 
-/* Fill the rest of a segment, with a look after every append. Returns how much of the next one was cleared
- * before its first append. */
+/* Fill the rest of a segment, with a look after every append. Returns how much of the next one was
+ * cleared before its first append. */
 static uint64_t fill_segment(vev_ring *ring, vev_watch *seen, uint64_t look_ms)
 {
     uint64_t generation = generation_of(ring);
@@ -323,8 +324,8 @@ static uint64_t fill_segment(vev_ring *ring, vev_watch *seen, uint64_t look_ms)
     return asked.written_in[atomic_load(&ring->current)->segment];
 }
 
-/* The next segment is cleared from end to end when one after the other is full at once; for a burst, or
- * what is slow again, no more is written than what is about to be overwritten. */
+/* The next segment is cleared from end to end when one after the other is full at once; for a
+ * burst, or what is slow again, no more is written than what is about to be overwritten. */
 static void all_is_cleared_only_at_speed(void)
 {
     vev_ring *ring = open_counted();
@@ -367,8 +368,8 @@ static void roll_without_looks(vev_ring *ring)
         append(ring, 8000);
 }
 
-/* At speed a ring has more than the next segment to go on in, so that no append waits until a ledger is on
- * the disk; but no more than a quarter of it, and none when it is slow again. */
+/* At speed a ring has more than the next segment to go on in, so that no append waits until a
+ * ledger is on the disk; but no more than a quarter of it, and none when it is slow again. */
 static void segments_are_free_at_speed(void)
 {
     vev_watch seen;
@@ -476,8 +477,8 @@ static void burst_of_several_threads(void)
     vev_ring_close(ring);
 }
 
-/* Where an append is said to find room it asks the system for nothing, also at speed, where it would clear in
- * time, or bring the checkpoint nearer. */
+/* Where an append is said to find room it asks the system for nothing, also at speed, where it
+ * would clear in time, or bring the checkpoint nearer. */
 static void room_at_speed(void)
 {
     vev_ring *ring = open_large();
@@ -496,7 +497,8 @@ static void room_at_speed(void)
     vev_ring_close(ring);
 }
 
-/* Where another thread is going on to the next segment, a child does not clear less for one who waits. */
+/* Where another thread is going on to the next segment, a child does not clear less for one who
+ * waits. */
 static void nobody_waits_in_a_child(void)
 {
     vev_ring *ring = open_counted();
@@ -511,7 +513,8 @@ static void nobody_waits_in_a_child(void)
     vev_ring_close(ring);
 }
 
-/* At speed an append that leaves little of what is cleared clears more, so that no other one finds none. */
+/* At speed an append that leaves little of what is cleared clears more, so that no other one finds
+ * none. */
 static void clears_in_time_at_speed(void)
 {
     vev_ring *ring = open_large();
@@ -552,7 +555,8 @@ static void clears_in_front_of_the_tail(void)
     vev_ring_close(ring);
 }
 
-/* What this process cleared of the next segment is nothing once another one has written a lap to it. */
+/* What this process cleared of the next segment is nothing once another one has written a lap to
+ * it. */
 static void ready_segment_that_another_process_used(void)
 {
     vev_ring *ring = open_counted();
@@ -577,8 +581,8 @@ static void ready_segment_that_another_process_used(void)
     vev_ring_close(ring);
 }
 
-/* A sync of what has been synced does not even announce itself in the live area, which would make a page
- * of it dirty; what somebody else appended or marked is seen all the same. */
+/* A sync of what has been synced does not even announce itself in the live area, which would make a
+ * page of it dirty; what somebody else appended or marked is seen all the same. */
 static void rest_is_left_alone(void)
 {
     vev_ring *ring = open_counted();

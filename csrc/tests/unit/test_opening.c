@@ -1,5 +1,5 @@
-/* What opening, the first read and the figures take from the file: as much of a large one as of a small
- * one. Bytes are counted, not seconds. */
+/* What opening, the first read and the figures take from the file: as much of a large one as of a
+ * small one. Bytes are counted, not seconds. */
 #include "fault_case.h"
 
 /* ---- a disk that counts ---- */
@@ -140,7 +140,8 @@ static void check_same(const vev_stats *a, const vev_stats *b)
 
 /* ---- heads ---- */
 
-/* Three heads name all 255 laps; with them are read the oldest one that each names, and what is free. */
+/* Three heads name all 255 laps; with them are read the oldest one that each names, and what is
+ * free. */
 static void few_heads_are_read(void)
 {
     full f = make_full_log();
@@ -219,8 +220,8 @@ static void break_ledger(const char *dir, const vev_file_header *file, bool newe
     overwrite(dir, VEV_AT_LEDGER + which * VEV_HEADER_BLOCK, junk, sizeof junk);
 }
 
-/* With the newer ledger gone, the older one does not say that the oldest lap is reclaimed: its segment
- * holds the newest one by now, and that counts, wherever the search begins. */
+/* With the newer ledger gone, the older one does not say that the oldest lap is reclaimed: its
+ * segment holds the newest one by now, and that counts, wherever the search begins. */
 static void newest_lap_behind_a_lost_ledger(void)
 {
     for (uint64_t start = 0; start < SEGMENTS; start += 11) {
@@ -255,7 +256,8 @@ static void no_past_without_a_ledger(void)
     }
 }
 
-/* The newest lap has a seal that its records do not bear out. It is taken away, and not remembered. */
+/* The newest lap has a seal that its records do not bear out. It is taken away, and not
+ * remembered. */
 static void seal_that_is_wrong(void)
 {
     const char *dir = fresh_dir();
@@ -275,8 +277,8 @@ static void seal_that_is_wrong(void)
     vev_log_close(log);
 }
 
-/* The first event of a segment of 8 MiB, whose state map has 64 KiB: the ring's header is mapped, and of
- * the rest are read the head, a dictionary of at most 16 KiB, and the beginnings. */
+/* The first event of a segment of 8 MiB, whose state map has 64 KiB: the ring's header is mapped,
+ * and of the rest are read the head, a dictionary of at most 16 KiB, and the beginnings. */
 static void first_read_takes_little(void)
 {
     const char *dir = fresh_dir();
@@ -302,7 +304,8 @@ static void first_read_takes_little(void)
     vev_log_close(log);
 }
 
-/* The figures take as much of a state map as has records: of 4,000 records of 2 KB 1 KiB out of 64. */
+/* The figures take as much of a state map as has records: of 4,000 records of 2 KB 1 KiB out of
+ * 64. */
 static void figures_take_what_is_used(void)
 {
     const char *dir = fresh_dir();
@@ -326,7 +329,8 @@ static void figures_take_what_is_used(void)
     vev_log_close(log);
 }
 
-/* What a power cut left of a lap that had the same generation, in the block of the one that has it now. */
+/* What a power cut left of a lap that had the same generation, in the block of the one that has it
+ * now. */
 static void past_of_another_history(void)
 {
     vev_file_header file = {.stream = 0};
@@ -354,8 +358,8 @@ static void past_of_another_history(void)
 
 enum { LARGE = 4 << 20, RECORD = 104 };
 
-/* A log whose newest segment is large, and holds so many records of one size; closed, in the boot that
- * wrote it or another one. */
+/* A log whose newest segment is large, and holds so many records of one size; closed, in the boot
+ * that wrote it or another one. */
 static vev_options one_large_segment(void)
 {
     vev_options options = quiet();
@@ -427,8 +431,9 @@ static uint64_t count_readable(vev_log *log)
     return total;
 }
 
-/* What stands in front of a checkpoint is not looked at when a log is opened, be it that others wrote it in
- * this boot or that it was synced in another one; and in this boot next to nothing of what comes after. */
+/* What stands in front of a checkpoint is not looked at when a log is opened, be it that others
+ * wrote it in this boot or that it was synced in another one; and in this boot next to nothing of
+ * what comes after. */
 static void opens_at_a_checkpoint(void)
 {
     for (int booted = 0; booted < 2; booted++) {
@@ -441,7 +446,8 @@ static void opens_at_a_checkpoint(void)
         if (booted)
             boot_again(dir);
 #ifndef __SANITIZE_THREAD__
-        /* With a page in front that cannot be read, the log would have to go on in another segment. */
+        /* With a page in front that cannot be read, the log would have to go on in another
+         * segment. */
         make_bad(at_record(&file, 5000));
         vev_log *on_bad = open_on_bad_disk(dir, &options);
         vev_entry entry = {0};
@@ -554,8 +560,9 @@ static void checkpoints_that_lie(void)
     CHECK(vev_checkpoint_offset(vev_checkpoint_word(seed, data_size), seed, data_size) == 0);
 }
 
-/* Damage in front of a checkpoint costs the damaged records: who opens the log, who joins, and who joins
- * where the checkpoint is damaged or gone give out no number twice, and all but those can be read. */
+/* Damage in front of a checkpoint costs the damaged records: who opens the log, who joins, and who
+ * joins where the checkpoint is damaged or gone give out no number twice, and all but those can be
+ * read. */
 static void damage_in_front(void)
 {
     static const uint8_t zeros[8], junk[8] = {1, 2, 3};
@@ -626,8 +633,8 @@ static void die_opening(const char *dir, const vev_options *options)
     wait_for(child);
 }
 
-/* A page that a power cut took, or that was copied before the later ones, is not the end; nor for who comes
- * after somebody who died before the copy was looked at. */
+/* A page that a power cut took, or that was copied before the later ones, is not the end; nor for
+ * who comes after somebody who died before the copy was looked at. */
 static void free_word_that_is_not_the_end(void)
 {
     static const uint8_t zeros[sizeof(uint64_t)];
@@ -651,8 +658,8 @@ static void free_word_that_is_not_the_end(void)
     }
 }
 
-/* A record that leaves no room for the end of its lap is none, be its checksum right: no writer makes one, and
- * nobody could go on behind it. */
+/* A record that leaves no room for the end of its lap is none, be its checksum right: no writer
+ * makes one, and nobody could go on behind it. */
 static void record_without_room_behind_it(void)
 {
     static const uint8_t payload[SEGMENT];

@@ -1,4 +1,5 @@
-/* The log as a whole, on a real file system: append, read, mark, wrap, reopen, several processes. */
+/* The log as a whole, on a real file system: append, read, mark, wrap, reopen, several
+ * processes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -381,7 +382,8 @@ static void test_truncated_under_map(void)
 
 static void own_sigbus_handler(int signo) { _exit(signo == SIGBUS ? 42 : 1); }
 
-/* A program that handles SIGBUS itself still gets those that are not ours, and not those that are. */
+/* A program that handles SIGBUS itself still gets those that are not ours, and not those that
+ * are. */
 static void test_programs_own_sigbus_handler(void)
 {
 #ifdef __SANITIZE_THREAD__
@@ -451,8 +453,8 @@ static void look_ahead_of(const char *dir)
     vev_ring_close(ring);
 }
 
-/* Once it is warm, append makes no system call and allocates nothing as long as somebody clears ahead of
- * it, until its segment is full. */
+/* Once it is warm, append makes no system call and allocates nothing as long as somebody clears
+ * ahead of it, until its segment is full. */
 static void test_append_keeps_to_itself(void)
 {
     const char *dir = fresh_dir();
@@ -539,7 +541,8 @@ static vev_status count_lock(void *ctx, int fd, uint64_t offset, int kind)
     return vev_io_posix.lock(ctx, fd, offset, kind);
 }
 
-/* An append that is said to find room goes on to no other segment, in which it might have to wait. */
+/* An append that is said to find room goes on to no other segment, in which it might have to
+ * wait. */
 static void test_room(void)
 {
     vev_options options = small();

@@ -45,7 +45,8 @@ static size_t check(pair *p, uint32_t patience, const void *data, size_t size)
     return frame_size;
 }
 
-/* Literals, pieces of the content, and what was written before, by every way a match can be said. */
+/* Literals, pieces of the content, and what was written before, by every way a match can be
+ * said. */
 static void make_record(const pair *p, uint64_t *state, uint8_t *out, size_t size,
                         uint32_t literals_max, uint32_t length_max)
 {
@@ -98,7 +99,8 @@ static void records_of_all_kinds(void)
     free_pair(p);
 }
 
-/* INV-Z2: around the most literals that a block takes, with nothing to find and with a match in the end. */
+/* INV-Z2: around the most literals that a block takes, with nothing to find and with a match in the
+ * end. */
 static void blocks_of_literals(void)
 {
     static uint8_t data[4200];
@@ -181,8 +183,8 @@ static void distances_into_the_contents_end(void)
     }
 }
 
-/* INV-Z1: a block that is stored as it is leaves the codes as they were, also where it would have taken
- * those of the format, for a distance that the dictionary's cannot say. */
+/* INV-Z1: a block that is stored as it is leaves the codes as they were, also where it would have
+ * taken those of the format, for a distance that the dictionary's cannot say. */
 static void a_raw_block_changes_no_code(void)
 {
     enum { NEAR = 1000, FAR = 600000, SIZE = FAR + 6000 };
@@ -254,7 +256,8 @@ static void dictionaries_without_a_model(void)
     no_model(dict, begin + 100);
 }
 
-/* Tables from disk are not trusted. Whatever passes both readers of them must mean the same to both. */
+/* Tables from disk are not trusted. Whatever passes both readers of them must mean the same to
+ * both. */
 static void damaged_dictionaries(void)
 {
     static uint8_t dict[sizeof vev_events_zdict], data[1500];

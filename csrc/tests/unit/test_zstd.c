@@ -492,7 +492,8 @@ static void memory_stays_as_it_is(void)
     }
 }
 
-/* What a thread holds for compressing at the library's level fits a small device, whatever the records. */
+/* What a thread holds for compressing at the library's level fits a small device, whatever the
+ * records. */
 static void memory_is_small(void)
 {
     vev_zctx *ctx = vev_zctx_create();
