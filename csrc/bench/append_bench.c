@@ -16,6 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vev_crc32c.h"
+#include "vev_events_zdict.h"
+#include "vev_zstd.h"
 #include "vevents/event.h"
 
 enum {
@@ -23,7 +26,8 @@ enum {
     DETECTIONS_MAX = 1000,
     THREADS_MAX = 64,
     BUCKET_COUNT = 4096,
-    BUFFER_SIZE = 1 << 17
+    BUFFER_SIZE = 1 << 17,
+    SHARE = 64, /* events that a thread takes in hand at a time */
 };
 
 static const char *const names[] = {"person", "forklift", "pallet"};
@@ -42,10 +46,11 @@ typedef struct histogram {
 
 /* What one thread measured. */
 typedef struct worker {
-    pthread_t thread;
+    _Alignas(128) pthread_t thread;
     histogram times;
     long page_faults, preemptions;
     double cpu_s;
+    volatile uint32_t sum; /* keeps the compiler from leaving the control's work out */
 } worker;
 
 static struct {
@@ -54,17 +59,20 @@ static struct {
     char base_buffer[4096];
     sample *samples;
     size_t detections, events, threads;
-    bool build, control, busy_disk, histogram;
+    bool build, control, shared, busy_disk, histogram;
     pthread_barrier_t ready;
-    _Atomic uint64_t control_sum; /* keeps the compiler from leaving the control's work out */
-    atomic_bool done;
+    vev_zdict *dictionary; /* of the control */
+    int level;
+    _Alignas(128) _Atomic size_t begun;   /* of all events, by threads that took them in hand */
+    _Alignas(128) _Atomic uint64_t order; /* likewise: the place of each event among all */
+    _Alignas(128) atomic_bool done;
     uint64_t disk_bytes;
 } job = {.detections = 5, .events = 1000000, .threads = 1};
 
 static const char usage[] =
     "append_bench [options] DIRECTORY: appends events to a log there, prints latencies as JSON\n"
     "\n"
-    "  --events N      appends of each thread (1000000)\n"
+    "  --events N      appends for each thread, whichever does them (1000000)\n"
     "  --threads N     threads that append, 1 to 64 (1)\n"
     "  --detections N  boxes in each event, 0 to 1000 (5)\n"
     "  --build         make each event from arrays within the time measured, not beforehand\n"
@@ -72,8 +80,10 @@ static const char usage[] =
     "  --megabytes N   size of the ring of events (64)\n"
     "  --sync-ms N     time between background syncs; 0 turns them off (5000)\n"
     "  --busy-disk     another thread writes 1 MiB blocks to a file in DIRECTORY and syncs it\n"
-    "  --control       append nothing: read the payload twice, for what the machine itself\n"
-    "                  does to such a loop\n"
+    "  --control       append nothing: compress into memory of each thread's own, for what\n"
+    "                  the machine itself does to such a loop\n"
+    "  --shared-control  the same, and count the events in one place for all threads, as\n"
+    "                  any log must that keeps them in one order\n"
     "  --histogram     with every bucket that was hit, as [lower bound in ns, count]\n"
     "  --help          this\n"
     "\n"
@@ -180,25 +190,33 @@ static double cpu_s(const struct rusage *used)
            (double)(used->ru_utime.tv_usec + used->ru_stime.tv_usec) / 1e6;
 }
 
-/* About as long as an append, without it. */
-static void control(const void *payload, size_t size)
+/* What an append does besides keeping the event, and the one thing that threads must share for it: a
+ * place in the order of all. Without compression a copy instead. */
+static uint32_t control(const void *payload, size_t size, char *buffer)
 {
-    const unsigned char *bytes = payload;
-    uint64_t sum = 14695981039346656037u;
-    for (size_t i = 0; i < 2 * size; i++)
-        sum = (sum ^ bytes[i % size]) * 1099511628211u;
-    atomic_store_explicit(&job.control_sum, sum, memory_order_relaxed);
+    static _Thread_local vev_zctx *context;
+    size_t stored = size;
+    if (!context && !(context = vev_zctx_create()))
+        die("control", VEV_E_NOMEM);
+    if (job.level == 100)
+        memcpy(buffer, payload, size);
+    else if (vev_zstd_compress(context, job.dictionary, job.level, buffer, BUFFER_SIZE, payload,
+                               size, &stored) != VEV_OK)
+        die("control", VEV_E_NOMEM);
+    if (job.shared)
+        atomic_fetch_add(&job.order, 1);
+    return vev_crc32c(0, buffer, stored);
 }
 
 /* A function of its own, so that a profiler can be told to count what happens within. */
-__attribute__((noinline)) static void append_one(const sample *s, char *buffer)
+__attribute__((noinline)) static void append_one(worker *w, const sample *s, char *buffer)
 {
     const void *payload = s->payload;
     size_t size = s->size;
     vev_event event;
     vev_entry entry = {.kind = VEV_KIND_QUALITY_CHECK};
     if (job.control) {
-        control(payload, size);
+        w->sum = control(payload, size, buffer);
         return;
     }
     if (job.build)
@@ -212,13 +230,17 @@ static void *append_all(void *argument)
 {
     worker *w = argument;
     char buffer[BUFFER_SIZE];
+    size_t total = job.threads * job.events;
     struct rusage before, after;
     pthread_barrier_wait(&job.ready);
     getrusage(RUSAGE_THREAD, &before);
-    for (size_t i = 0; i < job.events; i++) {
-        uint64_t began = now_ns();
-        append_one(&job.samples[i % DISTINCT], buffer);
-        record(&w->times, now_ns() - began);
+    /* Until all are done, each as many as it gets done: at the end no thread works alone. */
+    for (size_t i; (i = atomic_fetch_add(&job.begun, SHARE)) < total;) {
+        for (size_t end = i + SHARE < total ? i + SHARE : total; i < end; i++) {
+            uint64_t began = now_ns();
+            append_one(w, &job.samples[i % DISTINCT], buffer);
+            record(&w->times, now_ns() - began);
+        }
     }
     getrusage(RUSAGE_THREAD, &after);
     w->page_faults = after.ru_minflt - before.ru_minflt;
@@ -288,7 +310,19 @@ static long number(const char *text, long min, long max)
 /* Returns the directory. */
 static const char *parse(int argc, char **argv, vev_options *options)
 {
-    enum { EVENTS, THREADS, DETECTIONS, LEVEL, MEGABYTES, SYNC, BUILD, CONTROL, BUSY, HISTOGRAM };
+    enum {
+        EVENTS,
+        THREADS,
+        DETECTIONS,
+        LEVEL,
+        MEGABYTES,
+        SYNC,
+        BUILD,
+        CONTROL,
+        SHARED,
+        BUSY,
+        HISTOGRAM
+    };
     static const struct option known[] = {{"events", 1, NULL, EVENTS},
                                           {"threads", 1, NULL, THREADS},
                                           {"detections", 1, NULL, DETECTIONS},
@@ -297,6 +331,7 @@ static const char *parse(int argc, char **argv, vev_options *options)
                                           {"sync-ms", 1, NULL, SYNC},
                                           {"build", 0, NULL, BUILD},
                                           {"control", 0, NULL, CONTROL},
+                                          {"shared-control", 0, NULL, SHARED},
                                           {"busy-disk", 0, NULL, BUSY},
                                           {"histogram", 0, NULL, HISTOGRAM},
                                           {"help", 0, NULL, 'h'},
@@ -311,6 +346,7 @@ static const char *parse(int argc, char **argv, vev_options *options)
         case SYNC: options->sync_interval_ms = (uint32_t)number(optarg, 0, 86400000); break;
         case BUILD: job.build = true; break;
         case CONTROL: job.control = true; break;
+        case SHARED: job.control = job.shared = true; break;
         case BUSY: job.busy_disk = true; break;
         case HISTOGRAM: job.histogram = true; break;
         case 'h': fputs(usage, stdout); exit(0);
@@ -355,6 +391,10 @@ int main(int argc, char **argv)
     if (status)
         die(directory, status);
     size_t opened = allocated();
+    job.level = options.level;
+    if (job.control && job.level != 100 &&
+        vev_zdict_create(vev_events_zdict, sizeof vev_events_zdict, job.level, &job.dictionary))
+        die("dictionary", VEV_E_NOMEM);
 
     static worker workers[THREADS_MAX];
     char busy_path[4096];
