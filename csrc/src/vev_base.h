@@ -19,9 +19,11 @@
 #if defined(__GNUC__)
 #define VEV_LIKELY(x) __builtin_expect(!!(x), 1)
 #define VEV_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define VEV_PREFETCH(p) __builtin_prefetch(p)
 #else
 #define VEV_LIKELY(x) (x)
 #define VEV_UNLIKELY(x) (x)
+#define VEV_PREFETCH(p) ((void)(p))
 #endif
 
 _Noreturn void vev__assert_fail(const char *expr, const char *file, int line);

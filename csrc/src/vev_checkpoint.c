@@ -72,8 +72,11 @@ void vev_ring_walk_committed(vev_ring *ring, vev_span *span, uint32_t steps)
         ring->walked_dead = false;
         ring->synced_offset = 0;
     }
-    uint32_t data_size = ring->file.geometry.data_size;
+    uint32_t data_size = ring->file.geometry.data_size, asked = 0;
+    /* Not the lines that are being written to. */
+    uint32_t end = vev_tail_offset(atomic_load_explicit(&span->tail, memory_order_relaxed));
     for (; steps > 0 && ring->walk_offset <= data_size - 8; steps--) {
+        vev_record_prefetch(span->data, ring->walk_offset, end, &asked);
         uint64_t word =
             atomic_load_explicit(vev_word_at(span, ring->walk_offset), memory_order_acquire);
         uint32_t state = vev_word_state(word), size = vev_word_size(word);

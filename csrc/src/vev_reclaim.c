@@ -17,8 +17,9 @@ static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, c
     const vev_geometry *geometry = &ring->file.geometry;
     uint32_t seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt);
     uint64_t found = 0;
-    uint32_t offset = 0;
+    uint32_t offset = 0, asked = 0;
     while (offset <= geometry->data_size - VEV_RECORD_HEADER && found < pending) {
+        vev_record_prefetch(data, offset, geometry->data_size, &asked);
         uint64_t word = vev_load64(data + offset);
         uint32_t size = vev_word_size(word);
         if (size < 8 || size > geometry->data_size - offset || vev_word_state(word) == VEV_WORD_END)
