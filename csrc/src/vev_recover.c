@@ -493,6 +493,8 @@ static vev_status go_on_in(vev_ring *ring, const vev_listed *newest, bool intact
             content = VEV_MIN(vev_align_up(content, VEV_RECORD_ALIGN), geometry->data_size);
             if (atomic_load(&ring->live->sync_error)) /* it need not be on the disk */
                 atomic_store(&span->tail, 0);
+            if (!intact) /* records may have outlived what the head said of them; INV-15 */
+                atomic_store(vev_span_kinds(span), 0);
             repair r = {.ring = ring, .span = span, .content = (uint32_t)content, .intact = intact};
             scan_newest(&r);
             vev_ring_set_cleared(ring, span, newest->head.generation, r.cleared);

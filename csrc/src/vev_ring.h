@@ -72,6 +72,7 @@ typedef struct vev_span {
     uint32_t segment;
     _Atomic uint32_t touched; /* offset up to which page faults were taken ahead */
     _Atomic uint32_t cleared; /* how far this process knows it to be cleared (INV-10) */
+    _Atomic uint32_t kinds;   /* of which this process knows that the head has them (INV-15) */
     uint8_t *base, *data;
     vev_lap lap;
     vev_dictionary *dictionary; /* NULL: none; held */
@@ -267,6 +268,12 @@ static inline void vev_ring_touch(const vev_ring *ring, void *start, size_t size
 static inline _Atomic uint64_t *vev_word_at(const vev_span *span, uint32_t offset)
 {
     return (_Atomic uint64_t *)(void *)(span->data + offset);
+}
+
+/* The word of the head with the kinds of the lap. */
+static inline _Atomic uint64_t *vev_span_kinds(const vev_span *span)
+{
+    return (_Atomic uint64_t *)(void *)(span->base + VEV_HEAD_KINDS);
 }
 
 /* A tail: up to where a lap is taken, and by how many records. */

@@ -32,6 +32,7 @@ static void publish_span(vev_ring *ring, vev_span *span, const vev_head *head,
     span->lap.base_seq = head->base_seq;
     span->lap.max_records = geometry->max_records;
     span->dictionary = dictionary;
+    atomic_store(&span->kinds, 0);
     atomic_store(&span->tail, vev_ring_begin_at(ring, span, head->generation));
     atomic_store(&span->generation, head->generation);
     atomic_store(&ring->current, span);
@@ -100,6 +101,8 @@ static vev_status activate(vev_ring *ring, uint32_t segment, uint64_t generation
     if (dictionary)
         memcpy(span->base + VEV_HEADER_BLOCK, dictionary->bytes, dictionary->size);
     vev_head_write(span->base, &ring->file, &head);
+    uint32_t seed = vev_lap_seed(ring->file.uuid, generation, salt);
+    atomic_store(vev_span_kinds(span), vev_kinds_word(seed, 0));
     if (before)
         vev_past_write(span->base, &ring->file, &head, before->base, before->segment);
     /* Whoever dies between these stores leaves a state that vev_ring_roll() or recovery finishes:

@@ -292,6 +292,20 @@ uint32_t vev_checkpoint_offset(uint64_t word, uint32_t seed, uint32_t data_size)
                : 0;
 }
 
+uint64_t vev_kinds_word(uint32_t seed, uint32_t kinds)
+{
+    uint8_t bytes[8];
+    memcpy(bytes, "KND ", 4);
+    vev_store32(bytes + 4, kinds);
+    return (uint64_t)vev_crc32c(seed, bytes, sizeof bytes) << 32 | kinds;
+}
+
+bool vev_kinds_read(uint64_t word, uint32_t seed, uint32_t *kinds_out)
+{
+    *kinds_out = (uint32_t)word;
+    return word == vev_kinds_word(seed, (uint32_t)word);
+}
+
 /* Past: magic 0, count 8, crc 12 over 0..11 and the laps, these from 16 on. A lap: generation 0,
  * base seq 8, salt 16, count 24, end 28, dictionary crc 32, dictionary size 36, segment 38. */
 enum { PAST_LAPS = 16, PAST_LAP = 40 };

@@ -161,6 +161,13 @@ uint64_t vev_checkpoint_word(uint32_t seed, uint32_t offset);
 /* The offset that a word says; 0 when it says none of this lap. */
 uint32_t vev_checkpoint_offset(uint64_t word, uint32_t seed, uint32_t data_size);
 
+/* Likewise the kinds of record in the lap, each a bit (INV-15, vev_reclaim.c); a word that does not
+ * check says nothing. */
+enum { VEV_HEAD_KINDS = 200 };
+uint64_t vev_kinds_word(uint32_t seed, uint32_t kinds);
+/* False when it says nothing of this lap. */
+bool vev_kinds_read(uint64_t word, uint32_t seed, uint32_t *kinds_out);
+
 /* What file a head is of, from itself alone: for a file whose header and its copy are broken. */
 bool vev_head_identify(const uint8_t *bytes, uint64_t file_size, vev_file_header *header_out);
 /* False when no head of this file stands there. `bytes` holds VEV_HEAD_BYTES. */

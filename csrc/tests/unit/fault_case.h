@@ -174,6 +174,15 @@ static inline void overwrite(const char *dir, uint64_t offset, const void *bytes
     close(fd);
 }
 
+static inline void read_ring(const char *dir, uint64_t offset, void *out, size_t size)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    int fd = open(path, O_RDONLY);
+    CHECK(fd >= 0 && pread(fd, out, size, (off_t)offset) == (ssize_t)size);
+    close(fd);
+}
+
 /* What is in the live area of a closed log is of another boot. */
 static inline void boot_again(const char *dir)
 {
