@@ -115,14 +115,23 @@ class RingFile:
                 named.append((generation, base_seq, place))
         return named
 
+    def kinds(self, segment: int) -> set[int]:
+        """The kinds of record that the head in `segment` names."""
+        start = 65536 + segment * self.segment_size
+        block = self.data[start : start + 4096]
+        named, crc = struct.unpack_from("<II", block, 200)
+        seed = self._seed(*struct.unpack_from("<Q24xQ", block, 8))
+        assert crc32c(b"KND " + block[200:204], seed) == crc
+        return {kind for kind in range(32) if named >> kind & 1}
+
     def _seed(self, generation: int, salt: int) -> int:
         return crc32c(struct.pack("<QQ", generation, salt), crc32c(self.uuid))
 
     def records(self) -> Iterator[RingRecord]:
-        for generation, base_seq, segment in self.laps():
-            yield from self._lap(generation, base_seq, segment)
+        for lap in self.laps():
+            yield from self.lap(*lap)
 
-    def _lap(self, generation: int, base_seq: int, segment: int) -> Iterator[RingRecord]:
+    def lap(self, generation: int, base_seq: int, segment: int) -> Iterator[RingRecord]:
         start = 65536 + segment * self.segment_size
         head = self.data[start : start + 128]
         size, crc = struct.unpack_from("<II", head, 32)
