@@ -239,8 +239,14 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     /* Looking closely means writing to the live area, and so a page to the flash whenever the
      * kernel writes back: not for a ring at rest. */
     const vev_span *span = atomic_load(&ring->current);
-    if (!span || is_at_rest(span, seen))
+    if (!span || is_at_rest(span, seen)) {
+        /* What comes next, after a pause, is no stream. */
+        if (now_ns - seen->moved_ns > AHEAD_NS) {
+            atomic_store(&ring->at_speed, false);
+            atomic_store(&ring->laps_ahead, 0);
+        }
         return VEV_PACE_IDLE;
+    }
     look l = {.seen = seen, .now_ns = now_ns, .pace = VEV_PACE_IDLE};
     if (vev_ring_on_current(ring, keep_span, &l) || l.pace == VEV_PACE_IDLE)
         return VEV_PACE_IDLE;

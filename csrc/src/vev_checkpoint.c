@@ -22,6 +22,15 @@ void vev_ring_set_checkpoint(vev_ring *ring, uint64_t generation, uint32_t offse
     atomic_store(&ring->live->checkpoint, vev_place_make(generation, offset));
 }
 
+/* Not over one of a later lap, to which another process has gone on meanwhile. */
+static void raise_checkpoint(const vev_ring *ring, uint64_t generation, uint32_t offset)
+{
+    _Atomic uint64_t *word = &ring->live->checkpoint;
+    uint64_t there = atomic_load(word), raised = vev_place_make(generation, offset);
+    while ((int64_t)(raised - there) > 0 && !atomic_compare_exchange_weak(word, &there, raised)) {
+    }
+}
+
 static _Atomic uint64_t *head_checkpoint(const vev_span *span)
 {
     return (_Atomic uint64_t *)(void *)(span->base + VEV_HEAD_CHECKPOINT);
@@ -98,7 +107,7 @@ void vev_ring_move_checkpoint(vev_ring *ring)
 {
     uint32_t at = vev_ring_checkpoint(ring, ring->walk_generation);
     if (ring->walk_checkpoint > at && ring->walk_checkpoint - at >= vev__checkpoint_step)
-        vev_ring_set_checkpoint(ring, ring->walk_generation, ring->walk_checkpoint);
+        raise_checkpoint(ring, ring->walk_generation, ring->walk_checkpoint);
 }
 
 void vev_ring_move_synced_checkpoint(vev_ring *ring, vev_span *span)

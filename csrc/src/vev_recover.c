@@ -715,6 +715,29 @@ static vev_status take_slot(vev_ring *ring)
     return VEV_E_BUSY;
 }
 
+/* Write where others do. A page that cannot be read, or says nothing sensible, costs this process
+ * its appends and no more: others are writing to this file, so that it must not be mended or set
+ * aside under their hands, and what is in it is there to be read and delivered. */
+static vev_status join(vev_ring *ring, uint64_t active)
+{
+    volatile vev_status status = VEV_E_CORRUPT;
+    vev_guard guard;
+    vev_guard_enter(&guard);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        uint32_t segment = (uint32_t)active & 1023u;
+        if (active != 0 && segment < ring->file.geometry.segment_count) /* else there is no place */
+            status = vev_ring_adopt(ring, active >> 10, segment);
+        vev_guard_leave(&guard);
+    } else {
+        status = EIO;
+    }
+    if (status == VEV_E_CORRUPT || status == EIO) {
+        vev_ring_degrade(ring, EIO);
+        status = VEV_OK;
+    }
+    return status;
+}
+
 static vev_status attach(vev_ring *ring)
 {
     const vev_io *io = ring->io;
@@ -742,18 +765,7 @@ static vev_status attach(vev_ring *ring)
             status = vev_io_lock(io, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_EXCLUSIVE, VEV_OPEN_WAIT_MS);
             if (status)
                 return status;
-            uint64_t active = atomic_load(&ring->live->active);
-            if (active == 0)
-                vev_ring_degrade(ring, EIO); /* whoever rebuilt found no place to write to */
-            else if ((active & 1023u) >= ring->file.geometry.segment_count)
-                status = VEV_E_CORRUPT;
-            else
-                status = vev_ring_adopt(ring, active >> 10, (uint32_t)active & 1023u);
-            if (status == VEV_E_CORRUPT) {
-                /* Others are writing to this file: it must not be set aside under their hands. */
-                vev_ring_degrade(ring, EIO);
-                status = VEV_OK;
-            }
+            status = join(ring, atomic_load(&ring->live->active));
             (void)io->lock(io->ctx, ring->fd, VEV_LOCK_ROLL, VEV_LOCK_NONE);
             return status;
         }

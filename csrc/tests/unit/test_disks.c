@@ -239,6 +239,44 @@ static void bad_live_area_beside_others(void)
     }
 }
 
+/* Nor in the segment that they write to: who joins them cannot append, but read what can be read. */
+static void bad_newest_segment_beside_others(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 600);
+    vev_file_header file;
+    uint8_t block[VEV_HEADER_BLOCK];
+    read_ring(dir, 0, block, sizeof block);
+    OK(vev_file_header_read(block, &file));
+    uint64_t active;
+    read_ring(dir, VEV_AT_LIVE + offsetof(vev_live, active), &active, sizeof active);
+    uint64_t segment = vev_segment_offset(&file.geometry, (uint32_t)active & 1023u);
+    const uint64_t places[] = {segment, segment + file.geometry.data_offset};
+    for (int i = 0; i < 2; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            make_bad(places[i]);
+            vev__give_up_ns = UINT64_MAX;
+            alarm(20);
+            vev_log *second = open_on_bad_disk(dir, &options);
+            uint8_t payload[512];
+            vev_status status =
+                vev_log_append(second, VEV_EVENTS, payload, make_payload(payload, 1), NULL);
+            CHECK(status == VEV_E_DEGRADED || status == EIO);
+            uint64_t first, last;
+            CHECK(read_all(second, VEV_EVENTS, 1, &first, &last) > 300);
+            vev_log_close(second);
+            _exit(0);
+        }
+        wait_for(child);
+    }
+    append_numbers(log, VEV_EVENTS, 600, 1200);
+    CHECK(stats_of(log, VEV_EVENTS).appended == 1200 && stats_of(log, VEV_EVENTS).lost == 0);
+    vev_log_close(log);
+}
+
 /* A bad sector in the newest segment and no room for another (a copy-on-write disk, a quota): the
  * backlog can be read. */
 static void no_room_to_go_on_in(void)
@@ -1030,6 +1068,7 @@ int main(void)
     RUN(marks_beside_a_bad_state_map);
     RUN(read_only_with_a_bad_header);
     RUN(bad_live_area_beside_others);
+    RUN(bad_newest_segment_beside_others);
     RUN(no_room_to_go_on_in);
 #endif
     RUN(no_room_to_mend);

@@ -403,6 +403,22 @@ static void segments_are_free_at_speed(void)
     vev_ring_close(ring);
 }
 
+/* What comes after a pause is no stream. */
+static void speed_ends_with_the_stream(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+        append(ring, 8000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    (void)keep_after(ring, &seen, 20);
+    CHECK(atomic_load(&ring->at_speed) && atomic_load(&ring->laps_ahead) > 0);
+    (void)keep_after(ring, &seen, 200);
+    CHECK(!atomic_load(&ring->at_speed) && atomic_load(&ring->laps_ahead) == 0);
+    vev_ring_close(ring);
+}
+
 /* Who keeps frames or notes counts on it that nothing goes before its place is needed. */
 static void other_rings_evict_nothing_ahead(void)
 {
@@ -716,6 +732,7 @@ int main(void)
     RUN(all_is_cleared_only_at_speed);
     RUN(segments_are_free_at_speed);
     RUN(other_rings_evict_nothing_ahead);
+    RUN(speed_ends_with_the_stream);
     RUN(burst_clears_in_growing_steps);
     RUN(burst_of_several_threads);
     RUN(clears_in_time_at_speed);

@@ -776,6 +776,35 @@ static void no_checkpoint_of_an_earlier_lap(void)
     vev__checkpoint_step = 65536;
 }
 
+/* A process that is a lap behind does not put its checkpoint in the place of a later one. */
+static void no_checkpoint_over_a_later_one(void)
+{
+    vev__checkpoint_step = 1;
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *behind = open_ring(dir), *ahead = open_ring(dir);
+    uint8_t payload[1000] = {0};
+    vev_entry entry;
+    for (int n = 0; n < 10; n++) {
+        entry = (vev_entry){0};
+        OK(vev_ring_append(behind, payload, sizeof payload, &entry));
+    }
+    while (atomic_load(&ahead->live->active) >> 10 < 2) {
+        entry = (vev_entry){0};
+        OK(vev_ring_append(ahead, payload, sizeof payload, &entry));
+    }
+    entry = (vev_entry){0};
+    OK(vev_ring_append(ahead, payload, sizeof payload, &entry));
+    vev_ring_keep_checkpoint(ahead);
+    uint32_t later = vev_ring_checkpoint(ahead, 2);
+    CHECK(later > 0);
+    vev_ring_keep_checkpoint(behind);
+    CHECK(behind->walk_generation == 1 && vev_ring_checkpoint(ahead, 2) == later);
+    vev_ring_close(behind);
+    vev_ring_close(ahead);
+    vev__checkpoint_step = 65536;
+}
+
 int main(void)
 {
     begin_tests("opening");
@@ -798,6 +827,7 @@ int main(void)
     RUN(keeper_moves_the_checkpoint);
     RUN(appends_move_the_checkpoint);
     RUN(no_checkpoint_of_an_earlier_lap);
+    RUN(no_checkpoint_over_a_later_one);
     end_tests();
     return 0;
 }
