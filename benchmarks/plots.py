@@ -60,7 +60,7 @@ def _threads(axes: Any, benchmarks: Measured) -> None:
         measured = benchmarks.get(f"test_threads_from_{language}")
         for way, row in measured["figures"].items() if measured else ():
             gains = [1, row["2_gain"], row["4_gain"]]
-            style = ":" if way == "control" else "-" if language == "c" else "--"
+            style = ":" if way.startswith("control") else "-" if language == "c" else "--"
             axes.plot([1, 2, 4], gains, style, marker="o", label=f"{way} ({language.title()})")
     axes.set_xticks([1, 2, 4])
     axes.set_xlabel("threads")

@@ -2,8 +2,8 @@
 
     ./dev bench benchmarks/test_latency.py
 
-`control` is the same loop reading the payload in place of the append: what the machine (its other
-programs, its hypervisor) does to such a loop is not the log's doing, and is in all the figures.
+`control` is the same loop that compresses the payload into its own memory: what the machine (its
+other programs, its hypervisor) does to such a loop is not the log's doing, and is in all figures.
 Each measurement is a process of its own, by turns; their histograms are added up.
 """
 

@@ -3,8 +3,10 @@
     ./dev bench benchmarks/test_threads.py
 
 From C every measurement is a process of its own, by turns; `control` is the same loop without the
-log, so what it gains is all that the machine has to give just then. With `a log each` the threads
-are processes that share nothing: what is not gained by them is not lost by waiting for each other.
+log, so what it gains is all that the machine has to give just then; `one order` is that and a
+count of all events in one place, which any log needs that keeps them in one. With `a log each` the
+threads are processes that share nothing: what they do not gain is not lost by waiting for each
+other.
 From Python all happens in one process, each count of threads by turns.
 
 And what does a thread that computes in Python do to one that appends now and then?
@@ -33,6 +35,7 @@ WAYS_IN_C = {
     "append, level 100": ("--level", 100),
     "arrays": ("--build",),
     "control": ("--control",),
+    "control, one order": ("--shared-control",),
 }
 
 
@@ -54,7 +57,7 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
     rates: dict[tuple[str, int], list[float]] = {}
 
     def by_turns() -> None:
-        for turn in range(max(1, round(3 * min(1, 3 * scale)))):
+        for turn in range(max(1, round(5 * min(1, 3 * scale)))):
             for way, options in WAYS_IN_C.items():
                 for threads in THREADS:
                     share = ("--threads", threads, "--events", events // threads)
