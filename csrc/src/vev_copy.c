@@ -28,6 +28,7 @@
 #include <stdlib.h>
 
 #include "vev_clock.h"
+#include "vev_stats.h"
 #include "vev_sync.h"
 
 enum {

@@ -9,10 +9,14 @@
 
 #include "vev_append.h"
 #include "vev_copy.h"
+#include "vev_cursor.h"
 #include "vev_events_zdict.h"
 #include "vev_guard.h"
 #include "vev_keeper.h"
+#include "vev_open.h"
 #include "vev_ring.h"
+#include "vev_states.h"
+#include "vev_stats.h"
 #include "vev_sync.h"
 
 #define MIB (1ull << 20)

@@ -17,6 +17,8 @@
 #include "vev_clear.h"
 #include "vev_dictionary.h"
 #include "vev_guard.h"
+#include "vev_laps.h"
+#include "vev_states.h"
 
 /* Count the pending records among the bytes of a segment by kind. Returns how many it found. */
 static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, const uint8_t *data,

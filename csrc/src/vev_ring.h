@@ -5,13 +5,18 @@
  *     vev_span.c        segments mapped for writing
  *     vev_clear.c       zeros in front of the tail
  *     vev_checkpoint.c  how far the newest lap is known to be good
+ *     vev_laps.c        which laps the file holds
+ *     vev_step.c        from record to record, by reading
+ *     vev_states.c      what became of each record
  *     vev_reclaim.c     the oldest segments counted out
  *     vev_roll.c        from a full segment to the next
  *     vev_sync.c        onto the disk
  *     vev_append.c      compress, reserve, write, commit
  *     vev_ahead.c       what is done before an append needs it
- *     vev_recover.c     create, open, rebuild after a crash
- *     vev_cursor.c      read, mark, count
+ *     vev_recover.c     rebuild what died
+ *     vev_open.c        create, open, join, close
+ *     vev_cursor.c      read, verify
+ *     vev_stats.c       figures
  *     vev_copy.c        the copy of a ring in memory
  *     vev_keeper.c      the helper threads
  *
@@ -194,21 +199,6 @@ typedef struct vev_ring_options {
     size_t dictionary_size;
 } vev_ring_options;
 
-/* ---- vev_recover.c ---- */
-
-/* Learn which lap a segment holds, from its head, and which ones others hold, from the past that
- * stands beside it: those from generation `floor` on, as the ledger on the disk has it. `known` is
- * by segment; what is newer there stays. Returns the segment of the oldest lap that was news, or
- * `segment` itself. */
-uint32_t vev_listed_learn(const vev_ring *ring, uint32_t segment, uint64_t floor,
-                          vev_listed *known);
-/* Such a floor. Where neither the last ledger nor the live area says what of the past is reclaimed,
- * only heads count. */
-uint64_t vev_listed_floor(const vev_ring *ring, bool accounted, bool living,
-                          const vev_ledger *ledger);
-/* Learn them all, or those only that are living as the live area has it, reading as few heads as
- * that takes. What is sealed in `known` and not below the floor counts as known. */
-void vev_listed_find(const vev_ring *ring, uint64_t floor, bool living, vev_listed *known);
 /* Whether a segment holds a lap that has not been reclaimed, by the live area. */
 static inline bool vev_ring_is_living(const vev_ring *ring, uint32_t segment)
 {
@@ -221,19 +211,6 @@ static inline bool vev_ring_is_at_home(const vev_ring *ring)
 {
     return ring->identity != 0 && ring->live->home == ring->identity;
 }
-/* Sort heads by age, keep those that can be of one history (a damaged file may claim anything), and
- * set their end_seq. Returns how many are kept. */
-uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry *geometry,
-                          const vev_ledger *ledger);
-
-/* Open the ring at `path`, creating it if absent. The caller holds the directory's lock. */
-vev_status vev_ring_open(const vev_io *io, const char *path, const vev_ring_options *options,
-                         vev_pool *pool, vev_ring **ring_out);
-void vev_ring_close(vev_ring *ring);
-/* In a child of fork(): take an own open file and slot. The first call only. */
-vev_status vev_ring_reattach(vev_ring *ring);
-
-/* ---- vev_ring.c ---- */
 
 uint64_t vev_ring_max_payload(const vev_ring *ring);
 /* NULL when every context is in use or memory is short: the record is then stored as it is. */
@@ -317,31 +294,5 @@ static inline bool vev_ring_read_place(const vev_ring *ring, const _Atomic uint6
     *offset_out = VEV_MIN(offset, ring->file.geometry.data_size);
     return there >> VEV_PLACE_BITS == (generation & UINT64_MAX >> VEV_PLACE_BITS);
 }
-
-/* ---- vev_cursor.c ---- */
-
-/* How long bytes must have been unreadable before the records in them are given up for good. Tests
- * shorten it. */
-extern uint64_t vev__give_up_ns;
-
-/* Whether figures are taken from tallies, and tallies made (INV-14). Tests count without. */
-extern bool vev__tallies;
-
-/* Bring `listed` up to date: live segments, oldest first. With read_mutex held. */
-vev_status vev_ring_list(vev_ring *ring);
-vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
-                         vev_record *records, size_t record_cap, void *buffer, size_t buffer_size,
-                         size_t *count_out, uint64_t *next_out);
-vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count, int state,
-                         size_t *changed_out);
-vev_status vev_ring_stats(vev_ring *ring, vev_stats *stats);
-vev_status vev_ring_verify(vev_ring *ring, vev_damage *ranges, size_t range_cap, size_t *count_out,
-                           uint64_t *checked_out);
-/* How far syncs have come: up to here every record is committed, or lost for good. */
-uint64_t vev_ring_synced_seq(const vev_ring *ring);
-/* Count a segment's records by state, from its map on disk, and those of the lost that were never
- * finished. With read_mutex held. */
-vev_status vev_ring_count(vev_ring *ring, const vev_listed *listed, uint32_t record_count,
-                          uint64_t counts[4], uint64_t *unfinished_out);
 
 #endif

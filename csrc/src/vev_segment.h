@@ -117,7 +117,7 @@ typedef struct vev_live {
     vev_slot slots[VEV_SLOT_COUNT];
     /* Generation in each segment; with VEV_GENERATION_RECLAIMED, the one whose bytes may go. */
     _Atomic uint64_t generations[VEV_SEGMENT_MAX_COUNT];
-    /* What the state map of each sealed lap adds up to (INV-14, vev_cursor.c): vev_tally_word(), or
+    /* What the state map of each sealed lap adds up to (INV-14, vev_states.c): vev_tally_word(), or
      * the token of who is counting it, or 0. */
     _Atomic uint32_t tallies[VEV_SEGMENT_MAX_COUNT];
 } vev_live;

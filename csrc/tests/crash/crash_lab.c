@@ -24,9 +24,10 @@
 #include <stdlib.h>
 
 #include "lab_disk.h"
-#include "vev_log.h"
 #include "vev_checkpoint.h"
+#include "vev_log.h"
 #include "vev_reclaim.h"
+#include "vev_states.h"
 
 enum { WITNESS_MAX = 400000, EXHAUSTIVE_BITS = 8, STATES_A_CUT = 24 };
 

@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "vev_checkpoint.h"
+#include "vev_states.h"
 
 enum {
     WRITERS_MAX = 6,

@@ -12,12 +12,17 @@
 #include <sys/wait.h>
 
 #include "log_case.h"
-#include "vev_log.h"
 #include "vev_ahead.h"
 #include "vev_append.h"
 #include "vev_checkpoint.h"
+#include "vev_cursor.h"
+#include "vev_log.h"
+#include "vev_open.h"
 #include "vev_reclaim.h"
 #include "vev_ring.h"
+#include "vev_states.h"
+#include "vev_stats.h"
+#include "vev_step.h"
 #include "vev_sync.h"
 
 static inline vev_options quiet(void)
