@@ -462,9 +462,11 @@ vev_status vev_ring_rebuild(vev_ring *ring)
         }
         if (atomic_load(&live->sync_error) && rewrite(ring) == VEV_OK)
             atomic_store(&live->sync_error, 0);
+        live->home = ring->identity;
     } else if (count > 0 &&
                ((status > 0 && status != ENOMEM) || status == VEV_E_BUSY || status == VEV_E_FULL)) {
-        /* There is no place to write to, but there is a backlog to be read and delivered. */
+        /* There is no place to write to, but there is a backlog to be read and delivered. What a
+         * power cut left of the newest lap is not mended: the file is not at home yet. */
         last_seq = listed[count - 1].end_seq - 1;
         atomic_store(&live->active, 0);
         vev_ring_degrade(ring, status > 0 ? status : EIO);
@@ -472,7 +474,6 @@ vev_status vev_ring_rebuild(vev_ring *ring)
         return status;
     }
     atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
-    live->home = ring->identity;
     live->magic = VEV_LIVE_MAGIC;
     return VEV_OK;
 }

@@ -172,6 +172,37 @@ static void no_place_to_write(void)
     vev_log_close(log);
 }
 
+/* Who found no place to write to has not mended what a power cut left: the next one looks at all of
+ * it, though it is the same boot by then. */
+static void no_place_to_write_after_a_cut(void)
+{
+    enum { COUNT = 100, SIZE = 300, HOLE = VEV_HEADER_REGION + 32768 };
+    static const uint8_t payload[SIZE], none[4096];
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    for (int i = 0; i < COUNT; i++) {
+        vev_entry entry = {.kind = VEV_KIND_CUSTOM};
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    }
+    vev_ring_close(ring);
+    overwrite(dir, HOLE, none, sizeof none);
+    boot_again(dir);
+    make_bad(HOLE - 8192);
+    disk.write_error = ENOSPC;
+    vev_io io = bad_io();
+    ring = open_ring_on(&io, dir);
+    CHECK(atomic_load(&ring->degraded) == ENOSPC);
+    vev_ring_close(ring);
+    memset(&disk, 0, sizeof disk);
+    ring = open_ring_on(&io, dir);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    check_conserved(&stats);
+    CHECK(stats.appended == COUNT && stats.lost_damaged > 0);
+    vev_ring_close(ring);
+}
+
 #endif
 
 /* ---- damage that is written ---- */
@@ -589,6 +620,7 @@ int main(void)
     RUN(bad_sector_in_header);
     RUN(bad_sector_in_state_map);
     RUN(no_place_to_write);
+    RUN(no_place_to_write_after_a_cut);
 #endif
     RUN(damaged_segment_is_set_aside);
     RUN(hostile_dictionary);
