@@ -10,6 +10,7 @@
 #include "vev_dictionary.h"
 #include "vev_guard.h"
 #include "vev_roll.h"
+#include "vev_span.h"
 #include "vev_sync.h"
 
 /* One append on its way: the payload, and what it became when compressed. */
@@ -93,19 +94,6 @@ static bool reserve(vev_ring *ring, vev_span *span, uint32_t size, uint32_t *off
     }
 }
 
-/* Have a kind in the lap's head before the first record of it is there. A word that says nothing
- * stays as it is. */
-static void note_kind(vev_span *span, uint32_t kind)
-{
-    uint64_t word = atomic_load(vev_span_kinds(span));
-    uint32_t kinds;
-    while (vev_kinds_read(word, span->lap.seed, &kinds) && !(kinds >> kind & 1) &&
-           !atomic_compare_exchange_weak(vev_span_kinds(span), &word,
-                                         vev_kinds_word(span->lap.seed, kinds | 1u << kind))) {
-    }
-    atomic_fetch_or(&span->kinds, 1u << kind);
-}
-
 /* One try in the current segment. VEV_E_FULL: it has no room, or is not current any more. */
 static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
 {
@@ -118,7 +106,7 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
         return VEV_E_FULL; /* another process is a lap ahead (INV-7) */
     uint32_t kinds = atomic_load_explicit(&span->kinds, memory_order_relaxed);
     if (VEV_UNLIKELY(!(kinds >> j->header.kind & 1)))
-        note_kind(span, j->header.kind); /* INV-15 */
+        vev_ring_note_kinds(span, 1u << j->header.kind); /* INV-15 */
     uint32_t offset, index, size = vev_record_size(&j->header);
     if (!reserve(ring, span, size, &offset, &index, &j->uncleared))
         return VEV_E_FULL;

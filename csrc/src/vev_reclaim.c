@@ -1,11 +1,12 @@
 /* Counting the oldest segments out, so that their bytes can be used again.
  *
- * INV-15 The kinds of a lap are noted in its head before a record of each is reserved there. In a head
- *        that is sealed all are noted, also on the disk: seal and kinds are in one sector, and the
- *        seal comes after all that was reserved. Recovery strikes them from a lap that it goes on with
- *        after a power cut, whose head may be older than its records. So where there was one kind
- *        alone, what is evicted of it is known without reading the segment back, which an offline
- *        device would do for every one that it writes.
+ * INV-15 The kinds of a lap are noted in a word of its head before a record of each is reserved
+ *        there. Behind the end word the same word says that these are all: so it does wherever its
+ *        page is copied or written to the disk, and not where an earlier version, which notes none,
+ *        sealed the lap. Recovery strikes it from a lap that it goes on with after a power cut,
+ *        whose head may be older than its records, or in which such a version was. So where there
+ *        was one kind alone, what is evicted of it is known without reading the segment back, which
+ *        an offline device would do for every one that it writes.
  */
 #include "vev_reclaim.h"
 
@@ -61,8 +62,11 @@ static bool has_one_kind(const vev_ring *ring, const vev_listed *listed, uint32_
         head.generation != listed->head.generation)
         return false;
     uint32_t seed = vev_lap_seed(ring->file.uuid, head.generation, head.salt);
-    if (!vev_kinds_read(vev_load64(bytes + VEV_HEAD_KINDS), seed, &kinds) || kinds == 0 ||
-        kinds >= 1u << VEV_KIND_COUNT || (kinds & (kinds - 1)) != 0)
+    if (!vev_kinds_read(vev_load64(bytes + VEV_HEAD_KINDS), seed, &kinds) ||
+        !(kinds & VEV_KINDS_ALL))
+        return false;
+    kinds &= ~VEV_KINDS_ALL;
+    if (kinds == 0 || kinds >= 1u << VEV_KIND_COUNT || (kinds & (kinds - 1)) != 0)
         return false;
     *kind_out = vev_high_bit(kinds);
     return true;

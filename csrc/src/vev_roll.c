@@ -145,6 +145,7 @@ static uint32_t seal(vev_ring *ring, vev_span *span)
         }
         break;
     }
+    vev_ring_note_kinds(span, VEV_KINDS_ALL); /* INV-15 */
     vev_head_seal(span->base, ring->file.uuid, generation, count,
                   VEV_MIN(offset, ring->file.geometry.data_size));
     return count;

@@ -161,9 +161,10 @@ uint64_t vev_checkpoint_word(uint32_t seed, uint32_t offset);
 /* The offset that a word says; 0 when it says none of this lap. */
 uint32_t vev_checkpoint_offset(uint64_t word, uint32_t seed, uint32_t data_size);
 
-/* Likewise the kinds of record in the lap, each a bit (INV-15, vev_reclaim.c); a word that does not
- * check says nothing. */
+/* Likewise the kinds of record in the lap, each a bit (INV-15, vev_reclaim.c), and one that says
+ * that these are all; a word that does not check says nothing. */
 enum { VEV_HEAD_KINDS = 200 };
+#define VEV_KINDS_ALL (1u << 31)
 uint64_t vev_kinds_word(uint32_t seed, uint32_t kinds);
 /* False when it says nothing of this lap. */
 bool vev_kinds_read(uint64_t word, uint32_t seed, uint32_t *kinds_out);

@@ -84,3 +84,14 @@ vev_status vev_ring_map_span(vev_ring *ring, uint32_t segment, vev_span **span_o
     }
     return status;
 }
+
+void vev_ring_note_kinds(vev_span *span, uint32_t kinds)
+{
+    uint64_t word = atomic_load(vev_span_kinds(span));
+    uint32_t noted;
+    while (vev_kinds_read(word, span->lap.seed, &noted) && (noted & kinds) != kinds &&
+           !atomic_compare_exchange_weak(vev_span_kinds(span), &word,
+                                         vev_kinds_word(span->lap.seed, noted | kinds))) {
+    }
+    atomic_fetch_or(&span->kinds, kinds);
+}

@@ -115,14 +115,14 @@ class RingFile:
                 named.append((generation, base_seq, place))
         return named
 
-    def kinds(self, segment: int) -> set[int]:
-        """The kinds of record that the head in `segment` names."""
+    def kinds(self, segment: int) -> tuple[set[int], bool]:
+        """The kinds of record that the head in `segment` names, and whether these are all."""
         start = 65536 + segment * self.segment_size
         block = self.data[start : start + 4096]
         named, crc = struct.unpack_from("<II", block, 200)
         seed = self._seed(*struct.unpack_from("<Q24xQ", block, 8))
         assert crc32c(b"KND " + block[200:204], seed) == crc
-        return {kind for kind in range(32) if named >> kind & 1}
+        return {kind for kind in range(31) if named >> kind & 1}, bool(named >> 31)
 
     def _seed(self, generation: int, salt: int) -> int:
         return crc32c(struct.pack("<QQ", generation, salt), crc32c(self.uuid))

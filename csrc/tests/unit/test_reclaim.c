@@ -178,7 +178,7 @@ static void older_head_beside_a_later_lap(void)
     vev_ring *ring = open_ring(dir);
     fill(ring, 2, 3, 4);
     vev_ring_close(ring);
-    set_kinds(dir, 1u << 3, 0, false);
+    set_kinds(dir, VEV_KINDS_ALL | 1u << 3, 0, false);
     boot_again(dir);
     ring = open_ring_on(counting_io(), dir);
     fill(ring, 20, 3, 4);
@@ -201,19 +201,33 @@ static void sealed_before_the_cut(void)
     vev_ring_close(ring);
 }
 
+/* A version that notes no kinds went on in a lap of ours, sealed it, and gave the log back. */
+static void sealed_by_an_earlier_version(void)
+{
+    const char *dir = new_dir();
+    vev_ring *ring = open_ring(dir);
+    fill(ring, 2, 3, 4);
+    vev_ring_close(ring);
+    set_kinds(dir, 1u << 3, 0, true);
+    ring = open_ring_on(counting_io(), dir);
+    fill(ring, 20, 3, 4);
+    check_evicted(ring);
+    vev_ring_close(ring);
+}
+
 /* A word that says nothing, for it is damaged; that checks but makes no sense. */
 static void word_that_says_nothing(void)
 {
     const struct {
         uint32_t kinds;
         uint64_t damage;
-    } words[] = {{0, 0}, {1u << 1, 1ull << 40}, {1u << 8, 0}, {1u << 31, 0}};
+    } words[] = {{0, 0}, {1u << 1, 1ull << 40}, {1u << 8, 0}, {1u << 30, 0}};
     for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
         const char *dir = new_dir();
         vev_ring *ring = open_ring(dir);
         fill(ring, 2, 1, 2);
         vev_ring_close(ring);
-        set_kinds(dir, words[w].kinds, words[w].damage, true);
+        set_kinds(dir, VEV_KINDS_ALL | words[w].kinds, words[w].damage, true);
         ring = open_ring_on(counting_io(), dir);
         fill(ring, 20, 1, 2);
         check_evicted(ring);
@@ -232,6 +246,7 @@ int main(void)
     RUN(head_older_than_its_records);
     RUN(older_head_beside_a_later_lap);
     RUN(sealed_before_the_cut);
+    RUN(sealed_by_an_earlier_version);
     RUN(word_that_says_nothing);
     end_tests();
     return 0;
