@@ -24,9 +24,11 @@ void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, u
 /* How far it is. False when what is said is of another lap: whoever was going on to that one
  * died. */
 bool vev_ring_read_cleared(const vev_ring *ring, uint64_t generation, uint32_t *offset_out);
-/* Zeros, in a segment that is not active. */
+/* Zeros over data that nobody has taken: in the active segment with its clear lock, in one where no
+ * lap has begun yet with roll_mutex and VEV_LOCK_ROLL. */
 vev_status vev_ring_wipe_data(const vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to);
-/* What a lap needs before it can begin: no old head, dictionary or states, and some room. */
+/* What a lap needs before it can begin: no old head, dictionary or states, and some room. With
+ * roll_mutex and VEV_LOCK_ROLL. */
 vev_status vev_ring_clear_front(const vev_ring *ring, uint32_t segment);
 
 /* Have the active segment cleared as far as is said. VEV_E_FULL: it is not the active one any more,

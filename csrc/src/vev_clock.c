@@ -66,7 +66,7 @@ int64_t vev_clock_wall_ns(void)
         return atomic_load_explicit(&stopped.wall_ns, memory_order_relaxed);
     struct timespec ts;
     if (clock_gettime(CLOCK_REALTIME, &ts) != 0)
-        return 0; /* after 2038 with a 32-bit libc of before 2021: no better than a board without a clock */
+        return 0; /* after 2038 with a 32-bit libc of before 2021: no better than without a clock */
     return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 

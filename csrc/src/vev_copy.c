@@ -1,14 +1,14 @@
 /* The copy on flash of a log in memory.
  *
- * A ring tolerates that a power cut leaves any subset of its unsynced pages. So the copy of a ring is
- * kept by doing what a page cache does: write, in any order, the pages that differ, and sync. Pages
- * that did not change are not written, and what lies behind a segment's last record is not even
- * compared: an opened ring takes nothing from there (INV-1 is restored by whoever opens it). While a
- * pass runs, writers go on; every piece is copied before it is written, torn or not.
+ * A ring tolerates that a power cut leaves any subset of its unsynced pages. So the copy of a ring
+ * is kept by doing what a page cache does: write, in any order, the pages that differ, and sync.
+ * Pages that did not change are not written, and what lies behind a segment's last record is not
+ * even compared: an opened ring takes nothing from there (INV-1 is restored by whoever opens it).
+ * While a pass runs, writers go on; every piece is copied before it is written, torn or not.
  *
  * Three orders must hold, at every moment, for whatever a power cut leaves of the copy:
  *
- * INV-10  Before a piece of a segment is written, the ledger that was in memory after the piece was
+ * INV-16  Before a piece of a segment is written, the ledger that was in memory after the piece was
  *         copied is on the flash. Whatever the piece shows of a later lap, that ledger counts the
  *         earlier one out (INV-5). The two copies of the ledger are written with a sync between.
  * INV-11  The head and the state map of a segment are on the flash before records of that segment
@@ -19,8 +19,8 @@
  *
  * A pass that was killed or failed leaves `unsure` behind: the flash may lack what the page cache
  * has, so the next pass writes everything. The first pass writes to a file of another name, so that
- * the copy of a ring is whole or not there. Its names are not those of a log's files, so that nobody
- * opens it as a log: the next pass would undo what was appended to it. */
+ * the copy of a ring is whole or not there. Its names are not those of a log's files, so that
+ * nobody opens it as a log: the next pass would undo what was appended to it. */
 #include "vev_copy.h"
 
 #include <errno.h>
@@ -290,7 +290,7 @@ static uint64_t ledger_version(const uint8_t *block, const uint8_t uuid[16])
     return vev_ledger_read(block, uuid, &ledger) ? ledger.version : 0;
 }
 
-/* Bring the copy's ledger up to what memory has now (INV-10), and note the floor. */
+/* Bring the copy's ledger up to what memory has now (INV-16), and note the floor. */
 static vev_status follow_ledger(pass *p)
 {
     uint8_t now[2 * VEV_HEADER_BLOCK];

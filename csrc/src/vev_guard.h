@@ -1,5 +1,5 @@
-/* Surviving SIGBUS: a mapped file that a failing or truncated disk cannot back any more raises it on
- * plain loads and stores. A guarded section turns it into EIO for the caller.
+/* Surviving SIGBUS: a mapped file that a failing or truncated disk cannot back any more raises it
+ * on plain loads and stores. A guarded section turns it into EIO for the caller.
  *
  *     vev_guard guard;
  *     vev_guard_enter(&guard);

@@ -7,8 +7,8 @@
  *               committed (size, crc)  <--release---+---recovery-->  hole (size, why, lost count)
  *     free (0)  --seal, compare-and-swap-->     end (count, crc)
  *
- * INV-1  The word behind the last record of an active segment is zero: "free from here". What stands
- *        further behind may be of an earlier lap (INV-10, vev_clear.c).
+ * INV-1  The word behind the last record of an active segment is zero: "free from here". What
+ *        stands further behind may be of an earlier lap (INV-10, vev_clear.c).
  * INV-2  A word, once reserved, is never free again in that lap; its size never changes.
  * INV-3  A committed word is stored after everything its checksum covers (release), so whoever sees
  *        it (acquire) sees the whole record.

@@ -8,7 +8,8 @@
  *     so by the gap to the next head. A head without records is an empty segment.
  *   - the newest segment: the scan takes what checks, whatever stands between; INV-1 is restored by
  *     zeroing the rest of the page behind the last good record, and holes get a word that walkers
- *     can step over. How far it was cleared is not known any more: from there on it is cleared again.
+ *     can step over. How far it was cleared is not known any more: from there on it is cleared
+ *     again.
  *   - the state map: states beyond the last record belong to records that did not survive; they are
  *     cleared on disk before the numbers are given out again.
  * Sealed segments are not scanned here, nor what stands before a checkpoint of the newest one

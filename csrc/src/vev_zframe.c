@@ -6,7 +6,8 @@
  * A block ends early enough that its literals are one stream and its sequences fit the space.
  *
  * INV-Z1  Between blocks, `repeats` and `predefined` are what a decoder has at that point.
- * INV-Z2  Literals of a block, those behind its last sequence included, are at most LITERALS_MAX. */
+ * INV-Z2  Literals of a block, those behind its last sequence included, are at most
+ *         LITERALS_MAX. */
 #include "vev_zframe.h"
 
 enum {

@@ -73,11 +73,11 @@ size_t vev_zstd_bound(size_t src_size);
  *  @retval VEV_E_NOMEM   out of memory; the context stays usable.
  *
  *  @par Threads  One call per context at a time.
- *  @par Cost     No lock. Where vev_zframe.h writes: no allocation after a context's first call, and
- *                19 KiB of memory. Where libzstd does: none once the context has compressed a record
- *                of the same class (up to 2 KiB, or larger), except that for larger records without
- *                a dictionary, or at levels from 0 on, it may take memory anew, at most once in 128
- *                calls; up to 60 and 420 KiB.
+ *  @par Cost     No lock. Where vev_zframe.h writes: no allocation after a context's first call,
+ *                and 19 KiB of memory. Where libzstd does: none once the context has compressed a
+ *                record of the same class (up to 2 KiB, or larger), except that for larger records
+ *                without a dictionary, or at levels from 0 on, it may take memory anew, at most
+ *                once in 128 calls; up to 60 and 420 KiB.
  */
 VEV_MUST_CHECK vev_status vev_zstd_compress(vev_zctx *ctx, const vev_zdict *dict, int level,
                                             void *dst, size_t dst_cap, const void *src,

@@ -387,7 +387,7 @@ static vev_status watched_write(void *ctx, int fd, uint64_t offset, const void *
         unsynced.ledger = true;
         unsynced.ledgers++;
     } else if (offset >= VEV_HEADER_REGION) {
-        CHECK(!unsynced.ledger); /* INV-10 */
+        CHECK(!unsynced.ledger); /* INV-16 */
         uint64_t at = offset - VEV_HEADER_REGION;
         uint64_t segment = at / unsynced.geometry.segment_size;
         if (at % unsynced.geometry.segment_size < unsynced.geometry.data_offset) {
