@@ -96,9 +96,10 @@ typedef struct look {
     vev_watch *seen;
     uint64_t now_ns;
     vev_pace pace;
-    bool low, half;  /* the next segment is wanted; because this one is half full */
-    uint32_t ahead;  /* how many bytes are to be cleared and touched ahead */
-    uint32_t wanted; /* up to where that is in this one */
+    uint32_t segment; /* that was seen, while it was held */
+    bool low, half;   /* the next segment is wanted; because this one is half full */
+    uint32_t ahead;   /* how many bytes are to be cleared and touched ahead */
+    uint32_t wanted;  /* up to where that is in this one */
 } look;
 
 /* How many segments are kept free at the highest speed. */
@@ -126,6 +127,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     }
     seen->tail = tail;
     seen->generation = generation;
+    l->segment = span->segment;
     seen->moved_ns = l->now_ns;
     seen->recent = at - from;
     uint64_t ahead = seen->recent * (uint64_t)AHEAD_NS / took_ns;
@@ -178,7 +180,7 @@ static void look_ahead(vev_ring *ring, look *l)
         if (cleared >= l->wanted || cleared <= before)
             break;
         vev_clearing c = {.generation = l->seen->generation,
-                          .segment = span->segment,
+                          .segment = l->segment,
                           .wanted = vev_ring_clear_step(cleared, l->wanted),
                           .warm = true};
         pthread_mutex_lock(&ring->clear_mutex);

@@ -1,6 +1,8 @@
 /* See vev_record.h. */
 #include "vev_record.h"
 
+#include <stdatomic.h>
+
 #include "vev_crc32c.h"
 
 enum {
@@ -69,7 +71,10 @@ bool vev_record_check(const uint8_t *data, size_t available, uint32_t data_size,
 {
     if (available < VEV_RECORD_HEADER || offset > data_size - VEV_RECORD_ALIGN)
         return false;
-    uint64_t word = vev_load64(data);
+    /* In a mapping others may look whether it is free at any time. Acquire pairs with the release of
+     * its commit: who told of the record may be another process. */
+    uint64_t word =
+        atomic_load_explicit((const _Atomic uint64_t *)(const void *)data, memory_order_acquire);
     uint32_t size = vev_word_size(word);
     /* The word behind it is in the data as well. */
     if (vev_word_state(word) != VEV_WORD_COMMITTED || size > available ||
