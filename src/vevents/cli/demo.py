@@ -70,13 +70,17 @@ def command(
     return ExitCode.OK if report.ok else ExitCode.ERROR
 
 
+def _latency(us: float) -> str:
+    return f"{us:.0f} µs" if us < 1000 else f"{us / 1000:.1f} ms"
+
+
 def describe(report: DemoReport) -> str:
     """Return the figures of a run for people."""
     lines = [
         f"watched   {report.frames} frames, {report.detections} findings, "
         f"{report.new_events} events appended while offline "
-        f"(half of them within {report.append_p50_us:.0f} µs, 99 % within "
-        f"{report.append_p99_us:.0f} µs, frames included)",
+        f"(half of them within {_latency(report.append_p50_us)}, 99 % within "
+        f"{_latency(report.append_p99_us)}, frames included)",
         f"log       {report.appended} appended = {report.delivered} delivered + "
         f"{report.pending} pending + {report.rejected} rejected + {report.evicted} evicted + "
         f"{report.lost} lost; {report.images_delivered} images delivered, "

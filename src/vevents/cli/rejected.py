@@ -143,9 +143,10 @@ def list_(
 @settings_options
 @click.argument("id_", metavar="ID")
 def show(dir_: str | None, config: str | None, log_level: str | None, id_: str) -> int:
-    """Print one as JSON: its reason, the event, and what became of its images.
+    """Print one as JSON, with its reason and its images.
 
-    The event is in the shape that the API takes, as `vevents tail` prints it.
+    The event is in the shape that the API takes, as `vevents tail` prints it; of each image it
+    says what became of it.
     """
     settings = load_settings(dir_, config, log_level)
     require_log(settings)
