@@ -437,7 +437,7 @@ vev_status vev_ring_rebuild(vev_ring *ring)
     memcpy(ring->reclaimer->cached, ring->cached, sizeof ring->cached);
 
     vev_status status;
-    uint64_t last_seq;
+    uint64_t last_seq = 0, durable = atomic_load(&live->durable_seq);
     atomic_store(&live->active, 0);
     if (count > 0) {
         vev_listed newest = listed[count - 1];
@@ -453,7 +453,6 @@ vev_status vev_ring_rebuild(vev_ring *ring)
     if (status == VEV_OK) {
         vev_span *span = atomic_load(&ring->current);
         last_seq = span->lap.base_seq + (atomic_load(&span->tail) >> 32) - 1;
-        uint64_t durable = atomic_load(&live->durable_seq);
         if (durable != UINT64_MAX && durable > last_seq &&
             durable - last_seq <= (uint64_t)geometry->max_records * geometry->segment_count) {
             /* This boot has seen the disk have more: it is damaged, not unwritten. Its numbers are
@@ -463,18 +462,23 @@ vev_status vev_ring_rebuild(vev_ring *ring)
         }
         if (atomic_load(&live->sync_error) && rewrite(ring) == VEV_OK)
             atomic_store(&live->sync_error, 0);
+    }
+    if (status == VEV_OK) {
         live->home = ring->identity;
+        durable = VEV_MIN(durable, last_seq);
     } else if (count > 0 &&
                ((status > 0 && status != ENOMEM) || status == VEV_E_BUSY || status == VEV_E_FULL)) {
         /* There is no place to write to, but there is a backlog to be read and delivered. What a
-         * power cut left of the newest lap is not mended: the file is not at home yet. */
-        last_seq = listed[count - 1].end_seq - 1;
+         * power cut left of the newest lap is not mended: the file is not at home yet. And what
+         * this boot has seen on the disk, no later opening gives out again. */
+        if (durable == UINT64_MAX)
+            durable = listed[count - 1].end_seq - 1;
         atomic_store(&live->active, 0);
         vev_ring_degrade(ring, status > 0 ? status : EIO);
     } else {
         return status;
     }
-    atomic_store(&live->durable_seq, VEV_MIN(atomic_load(&live->durable_seq), last_seq));
+    atomic_store(&live->durable_seq, durable);
     live->magic = VEV_LIVE_MAGIC;
     return VEV_OK;
 }

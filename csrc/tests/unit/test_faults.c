@@ -172,6 +172,37 @@ static void no_place_to_write(void)
     vev_log_close(log);
 }
 
+/* What this boot has seen on the disk is damaged, and there is no other segment to go on in: no
+ * number is given out again, neither now nor once there is one. */
+static void no_place_to_write_behind_damage(void)
+{
+    enum { COUNT = 100, SIZE = 300, HALF = 32768 };
+    static const uint8_t payload[SIZE], none[HALF];
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    vev_entry entry = {.kind = VEV_KIND_CUSTOM};
+    for (int i = 0; i < COUNT; i++)
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    OK(vev_ring_sync(ring, 0));
+    vev_ring_close(ring);
+    overwrite(dir, VEV_HEADER_REGION + HALF, none, sizeof none);
+    memset(&disk, 0, sizeof disk);
+    disk.write_error = ENOSPC;
+    vev_io io = bad_io();
+    ring = open_ring_on(&io, dir);
+    CHECK(vev_ring_append(ring, payload, sizeof payload, &entry) == VEV_E_DEGRADED);
+    vev_ring_close(ring);
+    disk.write_error = 0;
+    ring = open_ring_on(&io, dir);
+    OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    check_conserved(&stats);
+    CHECK(entry.seq == COUNT + 1 && stats.appended == COUNT + 1);
+    vev_ring_close(ring);
+}
+
 /* Who found no place to write to has not mended what a power cut left: the next one looks at all of
  * it, though it is the same boot by then. */
 static void no_place_to_write_after_a_cut(void)
@@ -620,6 +651,7 @@ int main(void)
     RUN(bad_sector_in_header);
     RUN(bad_sector_in_state_map);
     RUN(no_place_to_write);
+    RUN(no_place_to_write_behind_damage);
     RUN(no_place_to_write_after_a_cut);
 #endif
     RUN(damaged_segment_is_set_aside);
