@@ -140,7 +140,7 @@ vev_lap vev_listed_lap(const vev_ring *ring, const vev_listed *listed)
         .max_records = geometry->max_records};
 }
 
-uint32_t vev_listed_records(const vev_listed *sealed)
+uint32_t vev_listed_records(const vev_listed *listed)
 {
-    return (uint32_t)(sealed->end_seq - sealed->head.base_seq);
+    return (uint32_t)(listed->end_seq - listed->head.base_seq);
 }

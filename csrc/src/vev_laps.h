@@ -28,7 +28,7 @@ vev_status vev_ring_list(vev_ring *ring);
 
 /* What its records are checked with. */
 vev_lap vev_listed_lap(const vev_ring *ring, const vev_listed *listed);
-/* How many records a sealed one holds. */
-uint32_t vev_listed_records(const vev_listed *sealed);
+/* How many records it holds; of the newest, as far as its head knows. */
+uint32_t vev_listed_records(const vev_listed *listed);
 
 #endif

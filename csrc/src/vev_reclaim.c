@@ -26,7 +26,7 @@ static uint64_t count_kinds_in(const vev_ring *ring, const vev_listed *listed, c
                                uint64_t pending, uint64_t kinds[VEV_KIND_COUNT])
 {
     const vev_geometry *geometry = &ring->file.geometry;
-    uint32_t seed = vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt);
+    uint32_t seed = vev_listed_lap(ring, listed).seed;
     uint64_t found = 0;
     uint32_t offset = 0, asked = 0;
     while (offset <= geometry->data_size - VEV_RECORD_HEADER && found < pending) {
@@ -180,7 +180,7 @@ static vev_status count_out(vev_ring *ring, const vev_listed *oldest, uint64_t n
 {
     vev_ring *view = ring->reclaimer;
     uint64_t counts[4], unfinished = 0;
-    uint32_t record_count = (uint32_t)(oldest->end_seq - oldest->head.base_seq);
+    uint32_t record_count = vev_listed_records(oldest);
     vev_status status = vev_ring_count(view, oldest, record_count, counts, &unfinished);
     if (status == VEV_E_NOMEM)
         return status;

@@ -309,13 +309,9 @@ static vev_status go_on_behind(vev_ring *ring, vev_listed newest)
         vev_io_read_around(ring->io, ring->fd, at, copy, geometry->segment_size, &unreadable);
     uint64_t count = newest.head.record_count;
     if (!status && !newest.head.sealed) {
-        vev_span span = {
-            .base = copy,
-            .data = copy + geometry->data_offset,
-            .lap = {.seed = vev_lap_seed(ring->file.uuid, newest.head.generation, newest.head.salt),
-                    .file_offset = at + geometry->data_offset,
-                    .base_seq = newest.head.base_seq,
-                    .max_records = geometry->max_records}};
+        vev_span span = {.base = copy,
+                         .data = copy + geometry->data_offset,
+                         .lap = vev_listed_lap(ring, &newest)};
         repair r = {.ring = ring, .span = &span, .content = geometry->data_size};
         scan_newest(&r);
         count = (atomic_load(&span.tail) >> 32) + unreadable / VEV_RECORD_HEADER + 2;

@@ -71,9 +71,7 @@ vev_status vev_ring_count_map(vev_ring *ring, const vev_listed *listed, uint32_t
         vev_ring_load_map(ring, listed, 0, vev_map_bytes(record_count), unreadable_out);
     if (status)
         return status;
-    vev_map_count(ring->map,
-                  vev_lap_seed(ring->file.uuid, listed->head.generation, listed->head.salt),
-                  record_count, counts);
+    vev_map_count(ring->map, vev_listed_lap(ring, listed).seed, record_count, counts);
     /* Losses are few and why they happened stands in the data, so it is read only for them. */
     vev_listed *cached = &ring->cached[listed->segment];
     if (cached->lost != counts[VEV_LOST]) {

@@ -43,7 +43,7 @@ static vev_status add_up(vev_ring *ring, vev_stats *stats)
     uint32_t asked = 0;
     for (uint32_t i = 0; i < ring->listed_count; i++) {
         const vev_listed *listed = &ring->listed[i];
-        uint32_t count = (uint32_t)(listed->end_seq - listed->head.base_seq);
+        uint32_t count = vev_listed_records(listed);
         uint32_t used = listed->head.sealed ? listed->head.data_end : ring->file.geometry.data_size;
         uint64_t counts[4], unfinished;
         asked = prefetch_maps(ring, asked, i + MAPS_AHEAD);

@@ -188,6 +188,15 @@ static inline void read_ring(const char *dir, uint64_t offset, void *out, size_t
     close(fd);
 }
 
+static inline vev_file_header header_of(const char *dir)
+{
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_file_header file;
+    read_ring(dir, 0, block, sizeof block);
+    OK(vev_file_header_read(block, &file));
+    return file;
+}
+
 /* What is in the live area of a closed log is of another boot. */
 static inline void boot_again(const char *dir)
 {

@@ -246,10 +246,7 @@ static void bad_newest_segment_beside_others(void)
     vev_options options = quiet();
     vev_log *log = open_log(dir, &options);
     append_numbers(log, VEV_EVENTS, 0, 600);
-    vev_file_header file;
-    uint8_t block[VEV_HEADER_BLOCK];
-    read_ring(dir, 0, block, sizeof block);
-    OK(vev_file_header_read(block, &file));
+    vev_file_header file = header_of(dir);
     uint64_t active;
     read_ring(dir, VEV_AT_LIVE + offsetof(vev_live, active), &active, sizeof active);
     uint64_t segment = vev_segment_offset(&file.geometry, (uint32_t)active & 1023u);

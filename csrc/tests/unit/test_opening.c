@@ -87,15 +87,6 @@ static void laps_by_age(const char *dir, const vev_file_header *file, uint32_t s
     }
 }
 
-static vev_file_header header_of(const char *dir)
-{
-    uint8_t block[VEV_HEADER_BLOCK];
-    vev_file_header file;
-    read_ring(dir, 0, block, sizeof block);
-    OK(vev_file_header_read(block, &file));
-    return file;
-}
-
 /* A log all of whose segments have been used, some of them twice. */
 typedef struct full {
     const char *dir;

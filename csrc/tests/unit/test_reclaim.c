@@ -73,11 +73,9 @@ static void check_evicted(vev_ring *ring)
 static void set_kinds(const char *dir, uint32_t kinds, uint64_t damage, bool sealed)
 {
     const uint8_t none[VEV_HEAD_BYTES - VEV_HEAD_SEAL] = {0};
-    uint8_t region[VEV_HEADER_BLOCK], block[VEV_HEADER_BLOCK];
-    vev_file_header file;
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_file_header file = header_of(dir);
     vev_head head;
-    read_ring(dir, 0, region, sizeof region);
-    OK(vev_file_header_read(region, &file));
     read_ring(dir, VEV_HEADER_REGION, block, sizeof block);
     CHECK(vev_head_read(block, file.uuid, &file.geometry, &head));
     uint32_t seed = vev_lap_seed(file.uuid, head.generation, head.salt);
@@ -85,6 +83,16 @@ static void set_kinds(const char *dir, uint32_t kinds, uint64_t damage, bool sea
     overwrite(dir, VEV_HEADER_REGION + VEV_HEAD_KINDS, &word, sizeof word);
     if (!sealed)
         overwrite(dir, VEV_HEADER_REGION + VEV_HEAD_SEAL, none, sizeof none);
+}
+
+/* Go on in a log until what was there is evicted, and check. Returns how many segments were read. */
+static unsigned evict_all(const char *dir, uint32_t kind, uint32_t other)
+{
+    vev_ring *ring = open_ring_on(counting_io(), dir);
+    fill(ring, 20, kind, other);
+    check_evicted(ring);
+    vev_ring_close(ring);
+    return seen.scans;
 }
 
 static void one_kind_is_not_read(void)
@@ -147,11 +155,7 @@ static void known_in_the_same_boot(void)
     for (int n = 0; n < 50; n++)
         append_kind(ring, 3);
     vev_ring_close(ring);
-    ring = open_ring_on(counting_io(), dir);
-    fill(ring, 20, 3, 3);
-    check_evicted(ring);
-    CHECK(seen.scans == 0);
-    vev_ring_close(ring);
+    CHECK(evict_all(dir, 3, 3) == 0);
 }
 
 /* After a power cut the head may be of before the second kind came, its records not. */
@@ -164,11 +168,7 @@ static void head_older_than_its_records(void)
     vev_ring_close(ring);
     set_kinds(dir, 1u << 3, 0, true);
     boot_again(dir);
-    ring = open_ring_on(counting_io(), dir);
-    fill(ring, 20, 3, 3);
-    check_evicted(ring);
-    CHECK(seen.scans == 1);
-    vev_ring_close(ring);
+    CHECK(evict_all(dir, 3, 3) == 1);
 }
 
 /* The same where the lap had been sealed and the next begun. */
@@ -180,10 +180,7 @@ static void older_head_beside_a_later_lap(void)
     vev_ring_close(ring);
     set_kinds(dir, VEV_KINDS_ALL | 1u << 3, 0, false);
     boot_again(dir);
-    ring = open_ring_on(counting_io(), dir);
-    fill(ring, 20, 3, 4);
-    check_evicted(ring);
-    vev_ring_close(ring);
+    (void)evict_all(dir, 3, 4);
 }
 
 /* Of a lap that is sealed all is noted, also after a cut. */
@@ -194,11 +191,7 @@ static void sealed_before_the_cut(void)
     fill(ring, 3, 5, 5);
     vev_ring_close(ring);
     boot_again(dir);
-    ring = open_ring_on(counting_io(), dir);
-    fill(ring, 20, 5, 5);
-    check_evicted(ring);
-    CHECK(seen.scans == 1); /* of the one that was not */
-    vev_ring_close(ring);
+    CHECK(evict_all(dir, 5, 5) == 1); /* of the one that was not */
 }
 
 /* A version that notes no kinds went on in a lap of ours, sealed it, and gave the log back. */
@@ -209,10 +202,7 @@ static void sealed_by_an_earlier_version(void)
     fill(ring, 2, 3, 4);
     vev_ring_close(ring);
     set_kinds(dir, 1u << 3, 0, true);
-    ring = open_ring_on(counting_io(), dir);
-    fill(ring, 20, 3, 4);
-    check_evicted(ring);
-    vev_ring_close(ring);
+    (void)evict_all(dir, 3, 4);
 }
 
 /* A word that says nothing, for it is damaged; that checks but makes no sense. */
@@ -228,10 +218,7 @@ static void word_that_says_nothing(void)
         fill(ring, 2, 1, 2);
         vev_ring_close(ring);
         set_kinds(dir, VEV_KINDS_ALL | words[w].kinds, words[w].damage, true);
-        ring = open_ring_on(counting_io(), dir);
-        fill(ring, 20, 1, 2);
-        check_evicted(ring);
-        vev_ring_close(ring);
+        (void)evict_all(dir, 1, 2);
     }
 }
 
