@@ -18,7 +18,8 @@ enum { TOUCH_AHEAD_MIN = 4096, AHEAD_NS = 160 * 1000 * 1000 };
 /* The next segment is made ready when the current one is half full, or would be full so soon at the
  * present speed. Records that are pending are evicted for it when it is half full and no sooner:
  * how long a ring of a given size lasts does not depend on speed, but for what comes in the time
- * that a busy disk takes to sync a page, of which a ring keeps free at most one part in so many. */
+ * that a busy disk takes to sync a page, or this one has taken of late; of which a ring keeps free
+ * at most one part in so many. */
 enum { READY_NS = 640 * 1000 * 1000, SYNC_NS = 32 * 1000 * 1000, FREE_PART = 4 };
 
 /* Map the segment that comes next, clear it as far as it is to be written soon, and take the page
@@ -102,10 +103,19 @@ typedef struct look {
     uint32_t wanted;  /* up to where that is in this one */
 } look;
 
-/* How many segments are kept free at the highest speed. */
-static uint64_t most_ahead(const vev_ring *ring)
+/* How many segments are kept free beside the next one: what is filled while two ledgers come to the
+ * disk, if that takes as long as the slowest of late. Of events alone: who counts how many frames
+ * still fit (`vevents import`), or writes again what the ring of notes is about to come round to,
+ * must find as many kept. */
+static uint64_t count_laps_ahead(const vev_ring *ring, const vev_watch *seen, bool at_speed)
 {
-    return ring->file.geometry.segment_count / FREE_PART;
+    uint64_t lead_ns = 2 * atomic_load(&ring->ledger_ns);
+    if (ring->stream != VEV_EVENTS)
+        return 0;
+    if (at_speed)
+        lead_ns = VEV_MAX(lead_ns, (uint64_t)SYNC_NS);
+    return VEV_MIN(lead_ns / VEV_MAX(seen->last_lap_ns, UINT64_C(1)),
+                   (uint64_t)ring->file.geometry.segment_count / FREE_PART);
 }
 
 static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
@@ -135,20 +145,17 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
      * one dirty from end to end. */
     bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
     atomic_store(&ring->at_speed, at_speed);
-    /* Of events alone: who counts how many frames still fit (`vevents import`), or writes again
-     * what the ring of notes is about to come round to, must find as many kept. */
-    bool ahead_of_need = at_speed && ring->stream == VEV_EVENTS;
-    uint64_t laps_ahead = ahead_of_need ? SYNC_NS / VEV_MAX(seen->last_lap_ns, UINT64_C(1)) : 0;
-    atomic_store(&ring->laps_ahead, (uint32_t)VEV_MIN(laps_ahead, most_ahead(ring)));
+    uint64_t laps_ahead = count_laps_ahead(ring, seen, at_speed);
+    atomic_store(&ring->laps_ahead, (uint32_t)laps_ahead);
     /* Else four looks' worth, so that a faster burst still finds warm pages. */
     ahead = at_speed ? data_size : VEV_MIN(ahead, 4ull * seen->recent);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
     l->wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
     uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
-    l->pace = laps_ahead > 0        ? VEV_PACE_FASTEST
-              : coming >= data_size ? VEV_PACE_FAST
-                                    : VEV_PACE_MOVING;
+    l->pace = at_speed && laps_ahead > 0 ? VEV_PACE_FASTEST
+              : coming >= data_size      ? VEV_PACE_FAST
+                                         : VEV_PACE_MOVING;
     l->half = at >= data_size / 2;
     bool soon = coming >= data_size - at && seen->full_generation != generation;
     uint32_t spare = atomic_load(&ring->live->spare);

@@ -106,7 +106,7 @@ static void *run(void *argument)
             paces[s] = vev_ring_keep(keeper->rings[s], &seen[s], vev_clock_ticks_ns());
             pace = VEV_MAX(pace, paces[s]);
             dirty[s] |= paces[s] != VEV_PACE_IDLE || atomic_load(&keeper->rings[s]->marks_dirty);
-            if (paces[s] >= VEV_PACE_FAST && vev_ring_lacks_free(keeper->rings[s]) > 0)
+            if (paces[s] != VEV_PACE_IDLE && vev_ring_lacks_free(keeper->rings[s]) > 0)
                 have_reclaimed(keeper);
         }
         uint64_t now_ns = vev_clock_ticks_ns();

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "vev_clear.h"
+#include "vev_clock.h"
 #include "vev_dictionary.h"
 #include "vev_guard.h"
 #include "vev_laps.h"
@@ -222,6 +223,18 @@ static uint32_t count_free(const vev_ring *ring)
     return count;
 }
 
+/* Put a ledger on the disk, and remember how long that takes at worst: a disk that was slow once
+ * will be so again, and after some twenty ledgers that were not it is forgotten. */
+static vev_status sync_ledger(vev_ring *ring, uint8_t *block)
+{
+    uint64_t began_ns = vev_clock_ticks_ns(), slowest_ns = atomic_load(&ring->ledger_ns);
+    vev_status status =
+        vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
+    uint64_t took_ns = vev_clock_ticks_ns() - began_ns;
+    atomic_store(&ring->ledger_ns, VEV_MAX(took_ns, slowest_ns - slowest_ns / 8));
+    return status;
+}
+
 /* With reclaim_mutex and VEV_LOCK_RECLAIM. */
 static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t seen, uint32_t wanted)
 {
@@ -249,7 +262,7 @@ static vev_status reclaim_locked(vev_ring *ring, bool may_evict, uint32_t seen, 
     ledger.version++;
     uint8_t *block = ring->region + VEV_AT_LEDGER + ledger.version % 2 * VEV_HEADER_BLOCK;
     vev_ledger_write(block, ring->file.uuid, &ledger);
-    status = vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
+    status = sync_ledger(ring, block);
     if (status) {
         /* The segments stay, so this ledger must not count; the other copy does. If the disk has it
          * all the same, a crash finds them evicted and counted so. */
