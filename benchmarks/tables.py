@@ -36,6 +36,8 @@ _COLUMNS = {
     "in_the_log": "bytes in the log",
     "json_bytes": "bytes of JSON",
     "max_us": "worst",
+    "turn_max_us": "worst of a quarter of them, median",
+    "disk_sync_max_us": "worst sync of the other writer",
     "page_faults": "page faults",
     "disk_megabytes": "MB written beside it",
     "calls": "calls",
@@ -145,16 +147,19 @@ SECTIONS = (
         "`control` compresses the payload into its own memory in place of appending it: what the "
         "machine itself does to such a loop, and what is in all the rows. Preemptions are how "
         "often the system took the core away. A loop without a pause fills 64 MiB in a fifth of a "
-        "second, and 32 ms of it are free ahead: when the disk does not answer for longer, an "
-        "append waits, for what it overwrites has to be counted on the disk first. Such hangs, "
-        "of tens of milliseconds to a second on this machine, are the worst cases of the other "
-        "tables as well.",
+        "second, and at most a quarter of it is free ahead: when the disk does not answer for longer, "
+        "an append waits, for what it overwrites has to be counted on the disk first. Such hangs "
+        "are the worst cases of the other tables as well: this machine's disk, at more than some "
+        "hundred megabytes a second, completes no request at all for tens of milliseconds to a "
+        "second now and then.",
         (
             "p50_us",
             "p99_us",
             "p99.9_us",
             "p99.99_us",
+            "turn_max_us",
             "max_us",
+            "disk_sync_max_us",
             "calls",
             "page_faults",
             "preemptions",

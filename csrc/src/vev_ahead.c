@@ -104,17 +104,19 @@ typedef struct look {
 } look;
 
 /* How many segments are kept free beside the next one: what is filled while two ledgers come to the
- * disk, if that takes as long as the slowest of late. Of events alone: who counts how many frames
- * still fit (`vevents import`), or writes again what the ring of notes is about to come round to,
- * must find as many kept. */
+ * disk, if that takes as long as the slowest of late, but for the half of this segment in which the
+ * next one is made ready anyway. Of events alone: who counts how many frames still fit (`vevents
+ * import`), or writes again what the ring of notes is about to come round to, must find as many
+ * kept. */
 static uint64_t count_laps_ahead(const vev_ring *ring, const vev_watch *seen, bool at_speed)
 {
+    uint64_t lap_ns = VEV_MAX(seen->last_lap_ns, UINT64_C(1));
     uint64_t lead_ns = 2 * atomic_load(&ring->ledger_ns);
     if (ring->stream != VEV_EVENTS)
         return 0;
     if (at_speed)
         lead_ns = VEV_MAX(lead_ns, (uint64_t)SYNC_NS);
-    return VEV_MIN(lead_ns / VEV_MAX(seen->last_lap_ns, UINT64_C(1)),
+    return VEV_MIN((lead_ns + lap_ns / 2) / lap_ns,
                    (uint64_t)ring->file.geometry.segment_count / FREE_PART);
 }
 
@@ -144,7 +146,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     /* A whole segment was full so soon, and so will be the next: a burst alone is no reason to make
      * one dirty from end to end. */
     bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
-    atomic_store(&ring->at_speed, at_speed);
+    vev_ring_set_speed(ring, at_speed);
     uint64_t laps_ahead = count_laps_ahead(ring, seen, at_speed);
     atomic_store(&ring->laps_ahead, (uint32_t)laps_ahead);
     /* Else four looks' worth, so that a faster burst still finds warm pages. */
@@ -251,7 +253,7 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
     if (!span || is_at_rest(span, seen)) {
         /* What comes next, after a pause, is no stream. */
         if (now_ns - seen->moved_ns > AHEAD_NS) {
-            atomic_store(&ring->at_speed, false);
+            vev_ring_set_speed(ring, false);
             atomic_store(&ring->laps_ahead, 0);
         }
         return VEV_PACE_IDLE;

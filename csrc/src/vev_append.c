@@ -57,9 +57,8 @@ enum { FAR_BEHIND = 1024 * 1024, CHECKPOINT_ASKED = FAR_BEHIND / 4 };
  * (vev_ring_clear_in_time()). */
 static bool leaves_little(const vev_ring *ring, uint32_t cleared, uint32_t offset)
 {
-    return VEV_UNLIKELY(cleared - offset < VEV_CLEAR_LEFT) &&
-           cleared < ring->file.geometry.data_size &&
-           atomic_load_explicit(&ring->at_speed, memory_order_relaxed);
+    uint32_t left = atomic_load_explicit(&ring->clear_left, memory_order_relaxed);
+    return VEV_UNLIKELY(cleared - offset < left) && cleared < ring->file.geometry.data_size;
 }
 
 /* Take `size` bytes at the tail. False when the segment has no room or is sealed, or is to be

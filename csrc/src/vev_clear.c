@@ -116,26 +116,50 @@ bool vev_ring_is_cleared_by_others(const vev_ring *ring, vev_span *span, uint32_
     return true;
 }
 
-/* How far to clear for an append that comes to `from`: at speed as much as others use up meanwhile,
- * else a little, and the more the longer a burst goes on without a pause. With clear_mutex. */
+/* How much an append clears at a time: at speed as much as others use up meanwhile, else a little,
+ * and the more the longer a burst goes on without a pause; but then a part of a step at most, so
+ * that what is cleared for it stays in small pages (vev_io_wipe()). */
+enum { LEAST = 16384 };
+
+static uint32_t step_of_append(const vev_ring *ring, bool at_speed, uint64_t burst_size)
+{
+    enum { PART = 4 };
+    uint64_t step =
+        at_speed ? 2 * VEV_CLEAR_STEP : VEV_MIN(burst_size / PART, (uint64_t)VEV_CLEAR_STEP / PART);
+    step = VEV_MIN(step, (uint64_t)ring->file.geometry.data_size / PART);
+    return (uint32_t)VEV_MAX(step, (uint64_t)LEAST);
+}
+
+/* How much of such a step is to be left when the next one is taken, so that other threads find some
+ * while it is: nothing of the least one, for it may be that nobody comes. */
+static void set_left(vev_ring *ring, uint32_t step)
+{
+    uint32_t left = step > LEAST ? step / 4 : 0;
+    if (left != atomic_load(&ring->clear_left))
+        atomic_store(&ring->clear_left, left);
+}
+
+void vev_ring_set_speed(vev_ring *ring, bool at_speed)
+{
+    if (at_speed == atomic_load(&ring->at_speed))
+        return;
+    atomic_store(&ring->at_speed, at_speed);
+    set_left(ring, step_of_append(ring, at_speed, 0));
+}
+
+/* How far to clear for an append that comes to `from`. With clear_mutex. */
 static uint32_t plan_clearing(vev_ring *ring, uint32_t from, uint64_t now_ns, bool *warm_out)
 {
-    enum { LEAST = 16384, PART = 4, PAUSE_NS = 10 * 1000 * 1000 };
-    uint32_t data_size = ring->file.geometry.data_size;
+    enum { PAUSE_NS = 10 * 1000 * 1000 };
     /* Another thread may have cleared something since this append began. */
     if (now_ns >= ring->cleared_ns + PAUSE_NS)
         ring->burst_size = 0;
-    /* A part of a step at most, so that what is cleared for it stays in small pages
-     * (vev_io_wipe()). */
-    uint64_t step = atomic_load(&ring->at_speed)
-                        ? 2 * VEV_CLEAR_STEP
-                        : VEV_MIN(ring->burst_size / PART, (uint64_t)VEV_CLEAR_STEP / PART);
-    step = VEV_MIN(step, (uint64_t)data_size / 4);
-    step = VEV_MAX(step, (uint64_t)LEAST);
+    uint32_t step = step_of_append(ring, atomic_load(&ring->at_speed), ring->burst_size);
+    set_left(ring, step);
     ring->burst_size += step;
     ring->cleared_ns = now_ns;
     *warm_out = step > LEAST;
-    return (uint32_t)VEV_MIN(from + step, (uint64_t)data_size);
+    return (uint32_t)VEV_MIN((uint64_t)from + step, (uint64_t)ring->file.geometry.data_size);
 }
 
 vev_status vev_ring_clear_for(vev_ring *ring, uint64_t generation, uint32_t segment,

@@ -4,9 +4,8 @@
 
 #include "vev_ring.h"
 
-/* How much is cleared at a time, while others go on in what is cleared already; and how much of
- * that is to be left when an append that finds no more clears the next of it. */
-enum { VEV_CLEAR_STEP = 256 * 1024, VEV_CLEAR_LEFT = 128 * 1024 };
+/* How much is cleared at a time, while others go on in what is cleared already. */
+enum { VEV_CLEAR_STEP = 256 * 1024 };
 
 typedef struct vev_clearing {
     uint64_t generation;
@@ -38,8 +37,10 @@ vev_status vev_ring_clear_up_to(vev_ring *ring, vev_clearing *c);
  * `now_ns` as vev_clock_boot_ns(). VEV_E_FULL: go on in another segment. */
 vev_status vev_ring_clear_for(vev_ring *ring, uint64_t generation, uint32_t segment,
                               uint32_t wanted, uint64_t now_ns);
-/* At speed, clear more than is `cleared` before others find none, unless somebody does. What fails
- * is met by who needs it. */
+/* Say whether segments are full as soon as they are begun. */
+void vev_ring_set_speed(vev_ring *ring, bool at_speed);
+/* Clear more than is `cleared` before others find none, unless somebody does: for an append that
+ * leaves less than `clear_left`. What fails is met by who needs it. */
 void vev_ring_clear_in_time(vev_ring *ring, uint64_t generation, uint32_t segment, uint32_t cleared,
                             uint64_t now_ns);
 

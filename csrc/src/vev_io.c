@@ -37,6 +37,9 @@ static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
         close(fd);
         return EINVAL; /* a fifo or a device in our place would block or lie */
     }
+    /* Nobody asks when a ring was read last, and to note it is a write to the flash. Refused where
+     * the file is another user's; who reads it then does as anybody does. */
+    (void)fcntl(fd, F_SETFL, O_NOATIME);
     /* What is read here and there, heads and state maps, is not to bring along what stands behind
      * it. */
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);

@@ -13,7 +13,7 @@
 #include "vev_reclaim.h"
 #include "vev_sync.h"
 
-enum { TICK_FASTEST_US = 250, TICK_FAST_US = 1000, TICK_MOVING_US = 10000, TICK_MAX_US = 320000 };
+enum { TICK_FASTEST_US = 500, TICK_FAST_US = 1000, TICK_MOVING_US = 10000, TICK_MAX_US = 320000 };
 
 struct vev_keeper {
     pthread_t thread, reclaimer;

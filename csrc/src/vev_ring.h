@@ -137,6 +137,7 @@ typedef struct vev_ring {
     uint64_t ready_after;           /* the generation that was active then */
     _Atomic uint32_t ready_for;     /* 1 + its segment, for who has no lock; 0: none */
     _Atomic bool at_speed;          /* segments are full as soon as they are begun */
+    _Atomic uint32_t clear_left;    /* an append that leaves less cleared clears more; 0: none */
     _Atomic uint32_t laps_ahead;    /* how many segments are to be free beside the next one */
     _Atomic uint64_t ledger_ns;     /* the longest that one took of late to be on the disk */
     _Atomic uint32_t failed_clears; /* laps in a row with a place that could not be cleared */

@@ -15,6 +15,7 @@
 #include "vev_ahead.h"
 #include "vev_append.h"
 #include "vev_checkpoint.h"
+#include "vev_clear.h"
 #include "vev_cursor.h"
 #include "vev_log.h"
 #include "vev_open.h"

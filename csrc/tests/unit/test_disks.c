@@ -765,7 +765,7 @@ static void place_that_is_met_again(void)
         CHECK(mkdir(dir, 0700) == 0);
         vev_ring *ring = open_ring_on(bad_places_io(1), dir);
         bad_places.segment_size = ring->file.geometry.segment_size;
-        atomic_store(&ring->at_speed, at_speed == 1);
+        vev_ring_set_speed(ring, at_speed == 1);
         vev_watch seen;
         uint64_t now_ns = 1;
         vev_ring_watch(ring, &seen, now_ns);

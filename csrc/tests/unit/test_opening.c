@@ -796,6 +796,47 @@ static void no_checkpoint_over_a_later_one(void)
     vev__checkpoint_step = 65536;
 }
 
+/* To read a ring is no reason to write to the flash, as the time of the last access would be. */
+static void reading_leaves_no_time(void)
+{
+    const char *dir = fresh_dir();
+    (void)make_log(dir, 300);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    const struct timespec times[2] = {{.tv_sec = 1000}, {.tv_nsec = UTIME_OMIT}};
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 15, &first, &last) == 300);
+    vev_log_close(log);
+    struct stat st;
+    CHECK(stat(path, &st) == 0);
+    CHECK(st.st_atim.tv_sec == 1000);
+}
+
+/* Who may read a file and does not own it may not ask for that, and reads all the same. */
+static void files_of_another_user(void)
+{
+    enum { NOBODY = 65534 };
+    if (geteuid() != 0)
+        return;
+    const char *dir = fresh_dir();
+    (void)make_log(dir, 1);
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(chmod(dir, 0755) == 0 && chmod(path, 0644) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        /* Its ways there are nobody's business, so from inside. */
+        int fd;
+        bool there = chdir(dir) == 0 && setuid(NOBODY) == 0;
+        _exit(there && vev_io_posix.open(NULL, "events.ring", VEV_FILE_READ, &fd) == 0 ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(void)
 {
     begin_tests("opening");
@@ -819,6 +860,8 @@ int main(void)
     RUN(appends_move_the_checkpoint);
     RUN(no_checkpoint_of_an_earlier_lap);
     RUN(no_checkpoint_over_a_later_one);
+    RUN(reading_leaves_no_time);
+    RUN(files_of_another_user);
     end_tests();
     return 0;
 }
