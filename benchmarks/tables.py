@@ -147,11 +147,11 @@ SECTIONS = (
         "`control` compresses the payload into its own memory in place of appending it: what the "
         "machine itself does to such a loop, and what is in all the rows. Preemptions are how "
         "often the system took the core away. A loop without a pause fills 64 MiB in a fifth of a "
-        "second, and at most a quarter of it is free ahead: when the disk does not answer for longer, "
-        "an append waits, for what it overwrites has to be counted on the disk first. Such hangs "
-        "are the worst cases of the other tables as well: this machine's disk, at more than some "
-        "hundred megabytes a second, completes no request at all for tens of milliseconds to a "
-        "second now and then.",
+        "second, and at most a quarter of it is free ahead: when the disk does not answer for "
+        "longer, an append waits, for what it overwrites has to be counted on the disk first. Such "
+        "hangs are the worst cases of the other tables as well: this machine's disk, at more than "
+        "some hundred megabytes a second, completes no request at all for tens of milliseconds to "
+        "a second now and then.",
         (
             "p50_us",
             "p99_us",
