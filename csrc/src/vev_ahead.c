@@ -107,17 +107,25 @@ typedef struct look {
  * disk, if that takes as long as the slowest of late, but for the half of this segment in which the
  * next one is made ready anyway. Of events alone: who counts how many frames still fit (`vevents
  * import`), or writes again what the ring of notes is about to come round to, must find as many
- * kept. */
-static uint64_t count_laps_ahead(const vev_ring *ring, const vev_watch *seen, bool at_speed)
+ * kept. `coming`: how many bytes come in READY_NS. */
+static uint64_t count_laps_ahead(const vev_ring *ring, const look *l, uint64_t coming,
+                                 bool at_speed)
 {
+    const vev_watch *seen = l->seen;
+    const vev_geometry *geometry = &ring->file.geometry;
     uint64_t lap_ns = VEV_MAX(seen->last_lap_ns, UINT64_C(1));
     uint64_t lead_ns = 2 * atomic_load(&ring->ledger_ns);
     if (ring->stream != VEV_EVENTS)
         return 0;
-    if (at_speed)
+    if (at_speed) {
         lead_ns = VEV_MAX(lead_ns, (uint64_t)SYNC_NS);
-    return VEV_MIN((lead_ns + lap_ns / 2) / lap_ns,
-                   (uint64_t)ring->file.geometry.segment_count / FREE_PART);
+    } else {
+        /* The last one may have been a burst, or this process have seen its end alone. Not so at
+         * speed, where a look that comes late would seem to be a slow log. */
+        uint64_t present_ns = geometry->data_size * (uint64_t)READY_NS / VEV_MAX(coming, 1u);
+        lap_ns = VEV_MAX(lap_ns, VEV_MAX(l->now_ns - seen->lap_began_ns, present_ns));
+    }
+    return VEV_MIN((lead_ns + lap_ns / 2) / lap_ns, (uint64_t)geometry->segment_count / FREE_PART);
 }
 
 static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
@@ -147,14 +155,14 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
      * one dirty from end to end. */
     bool at_speed = seen->last_lap_ns <= AHEAD_NS && ahead >= data_size;
     vev_ring_set_speed(ring, at_speed);
-    uint64_t laps_ahead = count_laps_ahead(ring, seen, at_speed);
+    uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
+    uint64_t laps_ahead = count_laps_ahead(ring, l, coming, at_speed);
     atomic_store(&ring->laps_ahead, (uint32_t)laps_ahead);
     /* Else four looks' worth, so that a faster burst still finds warm pages. */
     ahead = at_speed ? data_size : VEV_MIN(ahead, 4ull * seen->recent);
     ahead = VEV_MAX(ahead, (uint64_t)TOUCH_AHEAD_MIN);
     l->ahead = (uint32_t)VEV_MIN(ahead, (uint64_t)data_size);
     l->wanted = (uint32_t)VEV_MIN((uint64_t)at + l->ahead, (uint64_t)data_size);
-    uint64_t coming = seen->recent * (uint64_t)READY_NS / took_ns;
     l->pace = at_speed && laps_ahead > 0 ? VEV_PACE_FASTEST
               : coming >= data_size      ? VEV_PACE_FAST
                                          : VEV_PACE_MOVING;

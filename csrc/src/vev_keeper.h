@@ -1,7 +1,7 @@
 /* The helper thread of a log: whatever would make an append wait is done here before it is needed.
  * Background sync (of a RAM-first log: of its copy), segments cleared and page faults taken ahead
- * of the tail, old maps undone. A second thread, from when the log is first at speed, counts
- * segments out: that waits for the disk, and clearing must not. */
+ * of the tail, old maps undone. A second thread, from when more than the next segment is first to be
+ * free, counts segments out: that waits for the disk, and clearing must not. */
 #ifndef VEV_KEEPER_H
 #define VEV_KEEPER_H
 

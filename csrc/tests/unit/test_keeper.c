@@ -445,6 +445,55 @@ static void more_is_free_on_a_slow_disk(void)
     vev_ring_close(ring);
 }
 
+/* What was full at once is a measure of what comes next as long as that is as fast: when a slow disk
+ * is met in a lap that is slower, nothing goes before its place is needed. */
+static void slow_disk_after_a_burst(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    (void)fill_segment(ring, &seen, 10);
+    (void)fill_segment(ring, &seen, 10);
+    (void)keep_after(ring, &seen, 10);
+    CHECK(seen.last_lap_ns < 1000000000 && atomic_load(&ring->laps_ahead) == 0);
+    sync_ms = (unsigned)(seen.last_lap_ns / 1000000);
+    while (atomic_load(&ring->ready_for) == 0) {
+        append(ring, 2000);
+        (void)keep_after(ring, &seen, 5000);
+    }
+    sync_ms = 0;
+    CHECK(atomic_load(&ring->ledger_ns) >= seen.last_lap_ns);
+    for (int n = 0; n < 4; n++) {
+        append(ring, n % 2 ? 4000 : 100); /* some of it comes at once */
+        (void)keep_after(ring, &seen, n % 2 ? 10 : 5000);
+        CHECK(atomic_load(&ring->laps_ahead) == 0 && count_free(ring) == 0);
+    }
+    vev_ring_close(ring);
+}
+
+/* Nor is a lap short of which this process has seen the end alone, between two records of its own. */
+static void slow_disk_and_another_process(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen), *other = open_beside(ring);
+    roll_without_looks(other);
+    uint64_t generation = generation_of(other);
+    while (tail_of(other) < ring->file.geometry.data_size - 9000)
+        append(other, 8000);
+    atomic_store(&ring->ledger_ns, UINT64_C(100000000));
+    append(ring, 100);
+    (void)keep_after(ring, &seen, 5000);
+    CHECK(generation_of(ring) == generation);
+    while (generation_of(other) == generation)
+        append(other, 100);
+    append(ring, 100);
+    CHECK(generation_of(ring) == generation + 1);
+    (void)keep_after(ring, &seen, 10);
+    CHECK(seen.last_lap_ns == 10000000);
+    CHECK(atomic_load(&ring->laps_ahead) == 0 && count_free(ring) == 0);
+    vev_ring_close(other);
+    vev_ring_close(ring);
+}
+
 /* What comes after a pause is no stream. */
 static void speed_ends_with_the_stream(void)
 {
@@ -795,6 +844,8 @@ int main(void)
     RUN(all_is_cleared_only_at_speed);
     RUN(segments_are_free_at_speed);
     RUN(more_is_free_on_a_slow_disk);
+    RUN(slow_disk_after_a_burst);
+    RUN(slow_disk_and_another_process);
     RUN(other_rings_evict_nothing_ahead);
     RUN(speed_ends_with_the_stream);
     RUN(burst_clears_in_growing_steps);
