@@ -99,6 +99,7 @@ typedef struct look {
     vev_pace pace;
     uint32_t segment; /* that was seen, while it was held */
     bool low, half;   /* the next segment is wanted; because this one is half full */
+    bool found;       /* which one that is to be is known */
     uint32_t ahead;   /* how many bytes are to be cleared and touched ahead */
     uint32_t wanted;  /* up to where that is in this one */
 } look;
@@ -169,6 +170,7 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     l->half = at >= data_size / 2;
     bool soon = coming >= data_size - at && seen->full_generation != generation;
     uint32_t spare = atomic_load(&ring->live->spare);
+    l->found = spare > 0;
     l->low = (l->half || soon) && (spare == 0 || atomic_load(&ring->ready_for) != spare);
     return VEV_OK;
 }
@@ -271,8 +273,10 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
         return VEV_PACE_IDLE;
     vev_ring_keep_checkpoint(ring);
     look_ahead(ring, &l);
-    /* At speed none is waited for here, with the roll lock: who counts segments out is at it. */
-    l.low = l.low && vev_ring_lacks_free(ring) < VEV_MAX(atomic_load(&ring->laps_ahead), 1u);
+    /* Where several are to be free none is waited for here, with the roll lock: who counts them out
+     * is at it. */
+    l.low = l.low &&
+            (l.found || vev_ring_lacks_free(ring) < VEV_MAX(atomic_load(&ring->laps_ahead), 1u));
     if (l.low && prepare_spare(ring, l.half, l.ahead) == VEV_E_FULL)
         seen->full_generation = seen->generation;
     else if (l.low && !atomic_load(&ring->at_speed))

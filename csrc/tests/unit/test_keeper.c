@@ -494,6 +494,33 @@ static void slow_disk_and_another_process(void)
     vev_ring_close(ring);
 }
 
+/* A next segment that another process has found is made ready here as well, also while more of them
+ * are lacking. */
+static void ready_before_others_are_free(void)
+{
+    vev_watch seen, seen_by_other;
+    vev_ring *ring = open_full(&seen), *other = open_beside(ring);
+    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+        append(ring, 8000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    while (count_free(ring) > 0)
+        roll_without_looks(ring);
+    append(other, 100);
+    watch(other, &seen_by_other);
+    while (atomic_load(&ring->live->spare) == 0) {
+        append(other, 2000);
+        (void)keep_after(other, &seen_by_other, 1);
+    }
+    append(ring, 100);
+    now_ns += 1000000;
+    (void)vev_ring_keep(ring, &seen, now_ns);
+    CHECK(atomic_load(&ring->laps_ahead) > 0 && count_free(ring) == 0);
+    CHECK(atomic_load(&ring->ready_for) == atomic_load(&ring->live->spare));
+    vev_ring_close(other);
+    vev_ring_close(ring);
+}
+
 /* What comes after a pause is no stream. */
 static void speed_ends_with_the_stream(void)
 {
@@ -846,6 +873,7 @@ int main(void)
     RUN(more_is_free_on_a_slow_disk);
     RUN(slow_disk_after_a_burst);
     RUN(slow_disk_and_another_process);
+    RUN(ready_before_others_are_free);
     RUN(other_rings_evict_nothing_ahead);
     RUN(speed_ends_with_the_stream);
     RUN(burst_clears_in_growing_steps);
