@@ -34,28 +34,34 @@ def replaced(
         The open file, mode 0600 under a temporary name beside `path`.
 
     Raises:
-        OSError: It cannot be written; what was there still is.
+        OSError: It cannot be written, and names `path`; what was there still is.
     """
     new = path.with_name(f".{path.name}.new-{os.getpid()}")
-    # A power cut may have left one, and after a reboot process ids come again.
-    new.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(new, flags, _PRIVATE)
     try:
-        encoding = None if binary else "utf-8"
-        with os.fdopen(descriptor, "wb" if binary else "w", encoding=encoding) as file:
-            yield file
-            file.flush()
-            if to_owner:
-                _give_to_owner(descriptor, path.parent)
-            if mode != _PRIVATE:  # the file systems of sticks know no modes, either
-                os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        new.replace(path)
-    except BaseException:
+        # A power cut may have left one, and after a reboot process ids come again.
         new.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(new, flags, _PRIVATE)
+        try:
+            encoding = None if binary else "utf-8"
+            with os.fdopen(descriptor, "wb" if binary else "w", encoding=encoding) as file:
+                yield file
+                file.flush()
+                if to_owner:
+                    _give_to_owner(descriptor, path.parent)
+                if mode != _PRIVATE:  # the file systems of sticks know no modes, either
+                    os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+    except OSError as error:
+        # A full disk names no file, and the temporary name would puzzle whoever reads it.
+        if error.filename in (None, os.fspath(new)):
+            error.filename = os.fspath(path)
         raise
-    sync_directory(path.parent)
 
 
 @contextmanager

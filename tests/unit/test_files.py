@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -67,3 +68,19 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
     assert (tmp_path / "target").read_text() == "old"
     assert (tmp_path / "name").read_text() == "new"
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name that its caller knows, also where the system names no file (a full disk)."""
+    with pytest.raises(FileNotFoundError) as found, replaced(tmp_path / "no" / "figures"):
+        pass
+    assert found.value.filename == str(tmp_path / "no" / "figures")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as failed, replaced(tmp_path / "paused"):
+        pass
+    assert failed.value.filename == str(tmp_path / "paused")
+    assert list(tmp_path.iterdir()) == []
