@@ -6,6 +6,7 @@ Turns statuses into exceptions, buffers into bytes, and nothing else; what to lo
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -100,6 +101,15 @@ def check(status: int, what: str) -> None:
     if issubclass(kind, EventValidationError):
         raise kind(what, text)
     raise kind(f"{what}: {text}")
+
+
+def _missing(directory: str) -> str:
+    """Return the path that opening a log did not find: of a ring, where the others are there."""
+    from pathlib import Path
+
+    rings = [f"{directory}/{stream}.ring" for stream in ("events", "media", "delivery")]
+    missing = [ring for ring in rings if not Path(ring).exists()]
+    return missing[0] if 0 < len(missing) < len(rings) else directory
 
 
 def version() -> str:
@@ -253,7 +263,8 @@ class Handle:
         )
         out = ffi.new("vev_log **")
         self._directory = directory
-        check(lib.vev_log_open(os.fsencode(directory), options, out), directory)
+        status = lib.vev_log_open(os.fsencode(directory), options, out)
+        check(status, _missing(directory) if status == errno.ENOENT else directory)
         self._log = ffi.gc(out[0], lib.vev_log_close)
         self.appender = _append.Appender(_address(self._log), _fail, directory)
         self.append_encoded: Callable[[bytes, int, int], int] = self.appender.append

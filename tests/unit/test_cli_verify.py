@@ -67,6 +67,17 @@ def test_no_ring(log_directory: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert report["usable"] is False
 
 
+@pytest.mark.parametrize("name", ["media.ring", "delivery.ring"])
+def test_a_missing_ring_is_named(
+    log_directory: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (log_directory / name).unlink()
+    code, report = run(capsys, "verify", "--dir", log_directory)
+    assert code == 9
+    assert report["error"].endswith(f"'{log_directory / name}'")
+    assert not (log_directory / name).exists()
+
+
 def test_recover_keeps_what_is_good(
     log_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
