@@ -308,11 +308,31 @@ def test_a_baseline_that_is_none(
     assert (tmp_path / "before.json").read_text() == text
 
 
+def test_a_baseline_that_cannot_be_kept_hides_no_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A check is for the day on which the disk is full, too."""
+    directory = small_log(tmp_path / "log", events=5)
+    refuse(directory)
+    set_aside = directory / "media.ring.damaged-1"
+    set_aside.write_bytes(b"junk")
+
+    code = check(directory, "--baseline", str(tmp_path / "no" / "before.json"), "--json")
+
+    assert code == ExitCode.ATTENTION
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert any(set_aside.name in problem for problem in problems)
+    assert f"the baseline was not kept: [Errno 2] No such file or directory: '{tmp_path}" in str(
+        problems
+    ).replace('"', "")
+
+
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     directory = str(small_log(tmp_path / "log"))
 
     assert main(["status", "--dir", directory, "--json", "--prometheus"]) == ExitCode.USAGE
     assert main(["status", "--dir", directory, "--baseline", "x"]) == ExitCode.USAGE
+    assert main(["status", "--dir", directory, "--max-age", "2h"]) == ExitCode.USAGE
 
 
 def test_prometheus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from vevents.cli.common import (
 )
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import ConfigurationError
+from vevents.settings import parse_duration
 
 if TYPE_CHECKING:
     from vevents.delivery.sender import StopError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
 _STATES = ("delivered", "pending", "rejected", "evicted", "lost")
+# What `--check` takes for old that says no more.
+_MAX_AGE = "24h"
 # Growth of these means that something will never arrive; delivery.ring overwrites by design.
 _LOSSES = ("rejected", "evicted", "lost")
 # A writer may append between two of the figures; a law that is broken stays broken.
@@ -119,8 +122,8 @@ class Report:
 )  # fmt: skip
 @click.option("--check", is_flag=True, help="Exit with 11 if something needs attention.")
 @click.option(
-    "--max-age", type=DURATION, default="24h", show_default=True,
-    help="For --check: how old the oldest pending event may be.",
+    "--max-age", type=DURATION,
+    help=f"For --check: how old the oldest pending event may be.  [default: {_MAX_AGE}]",
 )  # fmt: skip
 @click.option(
     "--baseline", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
@@ -135,7 +138,7 @@ def command(
     flash: bool,
     endurance: int | None,
     check: bool,
-    max_age: float,
+    max_age: float | None,
     baseline: Path | None,
 ) -> int:
     """Show what the log holds.
@@ -162,8 +165,9 @@ def command(
         )
     if endurance is not None and not flash:
         raise click.UsageError("--endurance goes with --flash")
-    if baseline is not None and not check:
-        raise click.UsageError("--baseline goes with --check")
+    for name, given in (("--max-age", max_age), ("--baseline", baseline)):
+        if given is not None and not check:
+            raise click.UsageError(f"{name} goes with --check")
     from vevents.delivery.schedule import Gate
 
     settings = load_settings(dir_, config, log_level)
@@ -178,7 +182,8 @@ def command(
         wear = _look_at_flash(log) if flash else None
     problems: list[str] = []
     if check:
-        problems = list(problems_of(report, max_age_s=max_age))
+        max_age_s = parse_duration(_MAX_AGE) if max_age is None else max_age
+        problems = list(problems_of(report, max_age_s=max_age_s))
         if baseline is not None:
             problems += _compare(report, baseline)
     if as_json:
@@ -388,8 +393,11 @@ def _compare(report: Report, path: Path) -> list[str]:
         ]
     from vevents.files import replaced
 
-    with replaced(path) as file:
-        json.dump(present, file)
+    try:
+        with replaced(path) as file:
+            json.dump(present, file)
+    except OSError as error:  # a full disk must not hide what else the check has found
+        problems.append(f"the baseline was not kept: {error}")
     return problems
 
 
