@@ -149,3 +149,22 @@ def test_an_unexpected_error_shows_where_with_debug_messages(
     assert "Traceback" in capsys.readouterr().err
     assert main(["status", "--dir", str(tmp_path)]) == ExitCode.ERROR
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(tmp_path: Path, closed: str) -> None:
+    """A service may be started without them, and no file of the log may come to stand there."""
+    program = (
+        "import os, sys\n"
+        "from vevents.cli import main\n"
+        "code = main(['append', '--dir', sys.argv[1], sys.argv[2]])\n"
+        "code = code or main(['status', '--dir', sys.argv[1]])\n"
+        "names = [os.readlink(f'/proc/self/fd/{number}') for number in range(3)]\n"
+        "sys.exit(code or (10 if any('.ring' in name for name in names) else 0))\n"
+    )
+    (tmp_path / "events.jsonl").write_text('{"eventType":"custom","eventData":{"value":"x"}}\n')
+    command = f'exec "$0" -c "$1" "$2" "$3" {closed}'
+    arguments = [sys.executable, program, str(tmp_path / "log"), str(tmp_path / "events.jsonl")]
+    done = subprocess.run(["sh", "-c", command, *arguments], check=False, timeout=60)
+
+    assert done.returncode == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `ExitCode`.
     """
+    _open_standard_streams()
     logger = logging.getLogger("vevents")
     handlers, level = logger.handlers[:], logger.level
     try:
@@ -135,6 +137,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.handlers[:] = handlers
         logger.setLevel(level)
     return int(code or 0)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream was closed.
+
+    Else a file of the log is opened in its place, and whatever prints there writes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _fail(error: object, code: ExitCode) -> int:
