@@ -76,6 +76,22 @@ def test_everything_delivered(
     assert pending(log) == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--quiet"], ["--json"]])
+def test_a_ring_that_was_set_aside_is_not_passed_over(
+    log: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that was pending in it is not delivered, whatever the figures of the new one say."""
+    (log / "events.ring").write_bytes(b"junk" * 1000)
+
+    assert main(["flush", *options]) == ExitCode.OK
+
+    warning = capsys.readouterr().err
+    assert f"WARNING: {log}: events.ring was no ring any more; it is kept" in warning
+    assert "events.ring.damaged-1" in warning
+    assert main(["flush", *options]) == ExitCode.OK
+    assert capsys.readouterr().err == ""
+
+
 def test_json_is_one_object_and_the_rest_is_on_standard_error(
     log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

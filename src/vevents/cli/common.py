@@ -15,7 +15,7 @@ from vevents.errors import ConfigurationError
 from vevents.settings import Settings, parse_duration, parse_size, resolve
 
 if TYPE_CHECKING:
-    from vevents.log import EventLog
+    from vevents.log import EventLog, Stream
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -174,10 +174,24 @@ def restore_log(settings: Settings) -> bool:
 
 
 def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
-    """Open the log of the settings; one that is opened for writing is created if absent."""
+    """Open the log of the settings; one that is opened for writing is created if absent.
+
+    A file that was no ring any more is set aside by that, which is said on standard error: the
+    figures of the new one would look as if all were well.
+    """
     from vevents.log import EventLog
 
-    return EventLog(settings.require_directory(), read_only=read_only, **settings.log_options())
+    log = EventLog(settings.require_directory(), read_only=read_only, **settings.log_options())
+    streams: tuple[Stream, ...] = ("events", "media", "delivery")
+    for stream in streams:
+        if log.stats(stream).set_aside:
+            kept = sorted(path.name for path in log.directory.glob(f"{stream}.ring.damaged-*"))
+            logging.getLogger("vevents").warning(
+                "%s: %s.ring was no ring any more; it is kept (%s), and a new one begins without "
+                "what it held",
+                log.directory, stream, ", ".join(kept),
+            )  # fmt: skip
+    return log
 
 
 def human_size(size: int) -> str:
