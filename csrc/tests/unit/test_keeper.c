@@ -685,6 +685,24 @@ static void clears_in_time_at_speed(void)
     vev_ring_close(ring);
 }
 
+/* The next append knows that a log is at speed, and that it is no more. */
+static void speed_counts_at_once(void)
+{
+    vev_ring *ring = open_large();
+    append(ring, 500);
+    CHECK(cleared_up_to(ring) <= vev_io_granule());
+    vev_ring_set_speed(ring, true);
+    append(ring, 500);
+    uint32_t cleared = cleared_up_to(ring);
+    CHECK(cleared > 128 * 1024);
+    vev_ring_set_speed(ring, false);
+    while (cleared - tail_of(ring) > 1024) {
+        append(ring, 500);
+        CHECK(cleared_up_to(ring) == cleared);
+    }
+    vev_ring_close(ring);
+}
+
 /* INV-10: from lap to lap a segment keeps its bytes, but for what stands in front of the tail. */
 static void clears_in_front_of_the_tail(void)
 {
@@ -859,6 +877,45 @@ static void at_speed_with_its_threads(void)
     vev_log_close(log);
 }
 
+static vev_status note_slow_thread(void *ctx, uint8_t *start, size_t size)
+{
+    struct timespec pause = {.tv_nsec = 900 * 1000000};
+    nanosleep(&pause, NULL);
+    return note_thread(ctx, start, size);
+}
+
+/* On a slow disk so they are for a log that is far from speed. */
+static void on_a_slow_disk_with_its_threads(void)
+{
+    static vev_io io;
+    io = vev_io_posix;
+    io.sync_map = note_slow_thread;
+    vev_options options = small();
+    options.level = VEV_LEVEL_RAW;
+    options.sync_interval_ms = 0;
+    options.flags = VEV_OPEN_NO_THREAD;
+    const char *dir = fresh_dir();
+    vev_log *log = open_log(dir, &options);
+    uint64_t appended = 0;
+    while (stats_of(log, VEV_EVENTS).evicted == 0) {
+        append_numbers(log, VEV_EVENTS, appended, appended + 50);
+        appended += 50;
+    }
+    vev_log_close(log);
+    atomic_store(&waited.count, 0);
+    options.flags = 0;
+    OK(vev__log_open(&io, dir, &options, &log));
+    uint64_t began_ns = vev_clock_ticks_ns();
+    static const uint8_t payload[500];
+    while (atomic_load(&waited.count) < 2) { /* the helper, until it knows; then another one */
+        OK(vev_log_append(log, VEV_EVENTS, payload, sizeof payload, NULL));
+        usleep(20000);
+        CHECK(vev_clock_ticks_ns() - began_ns < 60000000000u);
+    }
+    (void)stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("keeper");
@@ -880,6 +937,7 @@ int main(void)
     RUN(burst_clears_in_time);
     RUN(burst_of_several_threads);
     RUN(clears_in_time_at_speed);
+    RUN(speed_counts_at_once);
     RUN(room_at_speed);
     RUN(nobody_waits_in_a_child);
     RUN(clears_in_front_of_the_tail);
@@ -888,6 +946,7 @@ int main(void)
     RUN(cut_file_does_not_grow);
     RUN(what_others_wrote_is_no_speed);
     RUN(at_speed_with_its_threads);
+    RUN(on_a_slow_disk_with_its_threads);
     end_tests();
     return 0;
 }
