@@ -53,12 +53,12 @@ static void compress(const vev_ring *ring, const vev_dictionary *dictionary, job
  * helper, nobody else may come to it. */
 enum { FAR_BEHIND = 1024 * 1024, CHECKPOINT_ASKED = FAR_BEHIND / 4 };
 
-/* Whether an append at `offset` is to clear more, for `cleared` leaves little
+/* Whether an append up to `end` is to clear more, for it leaves little of what is `cleared`
  * (vev_ring_clear_in_time()). */
-static bool leaves_little(const vev_ring *ring, uint32_t cleared, uint32_t offset)
+static bool leaves_little(const vev_ring *ring, uint32_t cleared, uint32_t end)
 {
     uint32_t left = atomic_load_explicit(&ring->clear_left, memory_order_relaxed);
-    return VEV_UNLIKELY(cleared - offset < left) && cleared < ring->file.geometry.data_size;
+    return VEV_UNLIKELY(cleared - end < left) && cleared < ring->file.geometry.data_size;
 }
 
 /* Take `size` bytes at the tail. False when the segment has no room or is sealed, or is to be
@@ -113,7 +113,7 @@ static vev_status append_here(vev_ring *ring, vev_span *span, void *argument)
     if (VEV_UNLIKELY((offset ^ (offset + size)) >= CHECKPOINT_ASKED))
         j->checkpoint_far = offset >= vev_ring_checkpoint(ring, j->generation) + FAR_BEHIND;
     uint32_t cleared = atomic_load_explicit(&span->cleared, memory_order_relaxed);
-    if (leaves_little(ring, cleared, offset))
+    if (leaves_little(ring, cleared, offset + size))
         j->uncleared = cleared;
     j->header.seq = span->lap.base_seq + index;
     uint64_t word =
@@ -137,8 +137,8 @@ bool vev_ring_has_room(const vev_ring *ring, size_t payload_size)
         vev_tail_index(tail) > geometry->max_records - geometry->max_records / 64)
         return false;
     /* It would clear in time, or look after the checkpoint. */
-    uint32_t offset = vev_tail_offset(tail);
-    if ((offset ^ behind) >= CHECKPOINT_ASKED || leaves_little(ring, cleared, offset))
+    if ((vev_tail_offset(tail) ^ behind) >= CHECKPOINT_ASKED ||
+        leaves_little(ring, cleared, (uint32_t)behind))
         return false;
     /* Where another process has gone on to the next segment, this one has to follow. */
     volatile bool active = false;

@@ -685,6 +685,25 @@ static void clears_in_time_at_speed(void)
     vev_ring_close(ring);
 }
 
+/* Nor do large records leave none. */
+static void large_records_clear_in_time(void)
+{
+    vev_ring *ring = open_large();
+    vev_ring_set_speed(ring, true);
+    const uint32_t data_size = ring->file.geometry.data_size;
+    static const uint8_t payload[60000];
+    for (int n = 0; n < 200; n++) {
+        vev_entry entry = {0};
+        bool has_room = vev_ring_has_room(ring, sizeof payload);
+        memset(&asked, 0, sizeof asked);
+        OK(vev_ring_append(ring, payload, sizeof payload, &entry));
+        uint32_t cleared = cleared_up_to(ring);
+        CHECK(cleared == data_size || cleared - tail_of(ring) > 32 * 1024);
+        CHECK(!has_room || (asked.written == 0 && asked.maps == 0));
+    }
+    vev_ring_close(ring);
+}
+
 /* The next append knows that a log is at speed, and that it is no more. */
 static void speed_counts_at_once(void)
 {
@@ -937,6 +956,7 @@ int main(void)
     RUN(burst_clears_in_time);
     RUN(burst_of_several_threads);
     RUN(clears_in_time_at_speed);
+    RUN(large_records_clear_in_time);
     RUN(speed_counts_at_once);
     RUN(room_at_speed);
     RUN(nobody_waits_in_a_child);
