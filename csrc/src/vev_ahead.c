@@ -135,6 +135,10 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
     vev_watch *seen = l->seen;
     if (is_at_rest(span, seen))
         return VEV_OK;
+    /* What an append had to wait for the next segment says nothing of how fast they come. */
+    uint64_t held_up_ns = atomic_exchange(&ring->held_up_ns, 0);
+    seen->moved_ns = VEV_MIN(seen->moved_ns + held_up_ns, l->now_ns);
+    seen->lap_began_ns = VEV_MIN(seen->lap_began_ns + held_up_ns, l->now_ns);
     uint64_t tail = atomic_load_explicit(&span->tail, memory_order_relaxed);
     uint64_t generation = atomic_load(&span->generation);
     uint32_t from = generation == seen->generation ? vev_tail_offset(seen->tail) : 0;
@@ -143,7 +147,8 @@ static vev_status keep_span(vev_ring *ring, vev_span *span, void *argument)
      * be it a frame, or what other processes have written since this one did. */
     uint64_t took_ns = VEV_MAX(l->now_ns - seen->moved_ns, UINT64_C(1));
     if (generation != seen->generation) {
-        seen->last_lap_ns = l->now_ns - seen->lap_began_ns;
+        uint64_t laps = VEV_MAX(generation - seen->generation, UINT64_C(1));
+        seen->last_lap_ns = (l->now_ns - seen->lap_began_ns) / laps;
         seen->lap_began_ns = l->now_ns;
     }
     seen->tail = tail;
@@ -261,6 +266,8 @@ vev_pace vev_ring_keep(vev_ring *ring, vev_watch *seen, uint64_t now_ns)
      * kernel writes back: not for a ring at rest. */
     const vev_span *span = atomic_load(&ring->current);
     if (!span || is_at_rest(span, seen)) {
+        if (atomic_load(&ring->waiting) > 0)
+            return VEV_PACE_MOVING;
         /* What comes next, after a pause, is no stream. */
         if (now_ns - seen->moved_ns > AHEAD_NS) {
             vev_ring_set_speed(ring, false);

@@ -142,7 +142,8 @@ typedef struct vev_ring {
     _Atomic uint64_t ledger_ns;     /* the longest that one took of late to be on the disk */
     _Atomic uint32_t failed_clears; /* laps in a row with a place that could not be cleared */
     _Atomic uint64_t failed_lap;    /* the last of them; 0: none */
-    _Atomic uint32_t waiting;       /* who want to go on to the next segment */
+    _Atomic uint32_t waiting;       /* who want to go on to the next segment, or are about to */
+    _Atomic uint64_t held_up_ns;    /* how long those took who did, since the helper asked */
     bool took_none; /* when a segment was last looked for, since the disk failed; roll_mutex */
 
     /* Taken in this order: sync, roll (then VEV_LOCK_ROLL), reclaim (then VEV_LOCK_RECLAIM), read,

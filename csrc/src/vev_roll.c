@@ -167,7 +167,8 @@ void vev_ring_unlock_roll(vev_ring *ring)
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 
-static vev_status roll_locked(vev_ring *ring, uint64_t seen_generation)
+/* `began_ns` is when the append came to know that it has to. */
+static vev_status roll_locked(vev_ring *ring, uint64_t seen_generation, uint64_t began_ns)
 {
     vev_live *live = ring->live;
     uint64_t active = atomic_load(&live->active);
@@ -193,26 +194,28 @@ static vev_status roll_locked(vev_ring *ring, uint64_t seen_generation)
         atomic_store(&live->spare, segment + 1);
     }
     uint32_t count = seal(ring, span);
+    atomic_fetch_add(&ring->held_up_ns, vev_clock_ticks_ns() - began_ns);
     return activate(ring, segment, generation + 1, span->lap.base_seq + count, span);
 }
 
 vev_status vev_ring_roll(vev_ring *ring, uint64_t seen_generation)
 {
+    uint64_t began_ns = vev_clock_ticks_ns();
     atomic_fetch_add(&ring->waiting, 1);
     vev_status status = vev_ring_lock_roll(ring);
-    atomic_fetch_sub(&ring->waiting, 1);
-    if (status)
-        return status;
-    vev_guard guard;
-    vev_guard_enter(&guard);
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        status = roll_locked(ring, seen_generation);
-        vev_guard_leave(&guard);
-    } else {
-        vev_ring_degrade(ring, EIO);
-        status = EIO;
+    if (!status) {
+        vev_guard guard;
+        vev_guard_enter(&guard);
+        if (sigsetjmp(guard.jump, 0) == 0) {
+            status = roll_locked(ring, seen_generation, began_ns);
+            vev_guard_leave(&guard);
+        } else {
+            vev_ring_degrade(ring, EIO);
+            status = EIO;
+        }
+        vev_ring_unlock_roll(ring);
     }
-    vev_ring_unlock_roll(ring);
+    atomic_fetch_sub(&ring->waiting, 1);
     return status;
 }
 

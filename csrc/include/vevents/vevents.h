@@ -101,7 +101,7 @@ enum { VEV_FULL_DROP_OLDEST = 0, VEV_FULL_REFUSE = 1 };
 
 enum {
     VEV_OPEN_READONLY = 1,  /**< write nothing, repair nothing; the log must exist */
-    VEV_OPEN_NO_THREAD = 2, /**< no helper thread: no background sync, nothing made
+    VEV_OPEN_NO_THREAD = 2, /**< no helper threads: no background sync, nothing made
                                  ready ahead, so that an append makes system calls */
     VEV_OPEN_NO_GUARD = 4   /**< leave SIGBUS alone: a failing disk then kills the process */
 };

@@ -420,7 +420,7 @@ static void more_is_free_on_a_slow_disk(void)
     (void)fill_segment(ring, &seen, 10);
     (void)fill_segment(ring, &seen, 10);
     CHECK(!atomic_load(&ring->at_speed) && atomic_load(&ring->laps_ahead) == 0);
-    sync_ms = (unsigned)(seen.last_lap_ns / 1000000);
+    sync_ms = (unsigned)(seen.last_lap_ns / 1000000) + 1;
     CHECK(sync_ms > 0 && sync_ms < 1000);
     (void)fill_segment(ring, &seen, 10);
     sync_ms = 0;
@@ -455,7 +455,7 @@ static void slow_disk_after_a_burst(void)
     (void)fill_segment(ring, &seen, 10);
     (void)keep_after(ring, &seen, 10);
     CHECK(seen.last_lap_ns < 1000000000 && atomic_load(&ring->laps_ahead) == 0);
-    sync_ms = (unsigned)(seen.last_lap_ns / 1000000);
+    sync_ms = (unsigned)(seen.last_lap_ns / 1000000) + 1;
     while (atomic_load(&ring->ready_for) == 0) {
         append(ring, 2000);
         (void)keep_after(ring, &seen, 5000);
@@ -518,6 +518,52 @@ static void ready_before_others_are_free(void)
     CHECK(atomic_load(&ring->laps_ahead) > 0 && count_free(ring) == 0);
     CHECK(atomic_load(&ring->ready_for) == atomic_load(&ring->live->spare));
     vev_ring_close(other);
+    vev_ring_close(ring);
+}
+
+/* How fast events come is not measured by what appends had to wait for, nor by how seldom was
+ * looked. */
+static void speed_without_the_waits(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    (void)fill_segment(ring, &seen, 10);
+    (void)fill_segment(ring, &seen, 10);
+    uint64_t lap_ns = seen.last_lap_ns;
+    sync_ms = 30; /* for an append, since nobody has looked for long */
+    (void)keep_after(ring, &seen, 1);
+    atomic_store(&ring->live->spare, 0);
+    roll_without_looks(ring);
+    sync_ms = 0;
+    CHECK(atomic_load(&ring->held_up_ns) >= 30000000);
+    (void)keep_after(ring, &seen, 40);
+    CHECK(seen.last_lap_ns <= 11000000 && atomic_load(&ring->held_up_ns) == 0);
+    for (int lap = 0; lap < 4; lap++)
+        roll_without_looks(ring);
+    atomic_store(&ring->held_up_ns, 0);
+    (void)keep_after(ring, &seen, lap_ns / 1000000 * 4);
+    CHECK(seen.last_lap_ns > lap_ns / 2 && seen.last_lap_ns <= lap_ns);
+    vev_ring_close(ring);
+}
+
+/* While an append waits for the next segment, there is no pause. */
+static void waiting_is_no_pause(void)
+{
+    vev_watch seen;
+    vev_ring *ring = open_full(&seen);
+    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+        append(ring, 8000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    uint32_t laps_ahead = atomic_load(&ring->laps_ahead);
+    CHECK(laps_ahead > 0);
+    atomic_fetch_add(&ring->waiting, 1);
+    for (int look = 0; look < 5; look++)
+        CHECK(keep_after(ring, &seen, 100) == VEV_PACE_MOVING);
+    CHECK(atomic_load(&ring->laps_ahead) == laps_ahead);
+    atomic_fetch_sub(&ring->waiting, 1);
+    CHECK(keep_after(ring, &seen, 100) == VEV_PACE_IDLE);
+    CHECK(atomic_load(&ring->laps_ahead) == 0);
     vev_ring_close(ring);
 }
 
@@ -935,6 +981,67 @@ static void on_a_slow_disk_with_its_threads(void)
     vev_log_close(log);
 }
 
+/* A disk that takes its time with syncs, but for the thread that appends. */
+static struct {
+    pthread_t appends;
+    atomic_bool slow, syncing;
+    _Atomic uint32_t touches; /* by others, while it took its time */
+} lazy;
+
+static void take_time(void)
+{
+    if (pthread_equal(lazy.appends, pthread_self()))
+        return;
+    atomic_store(&lazy.syncing, true);
+    while (atomic_load(&lazy.slow))
+        usleep(1000);
+}
+
+static vev_status slow_sync(void *ctx, int fd)
+{
+    take_time();
+    return vev_io_posix.sync(ctx, fd);
+}
+
+static vev_status slow_sync_map(void *ctx, uint8_t *start, size_t size)
+{
+    take_time();
+    return vev_io_posix.sync_map(ctx, start, size);
+}
+
+static void touch_meanwhile(void *ctx, uint8_t *start, size_t size)
+{
+    if (atomic_load(&lazy.syncing) && !pthread_equal(lazy.appends, pthread_self()))
+        atomic_fetch_add(&lazy.touches, 1);
+    vev_io_posix.touch(ctx, start, size);
+}
+
+/* While the disk takes its time with a background sync, what comes next is made ready all the
+ * same. */
+static void looks_go_on_during_a_sync(void)
+{
+    static vev_io io;
+    io = vev_io_posix;
+    io.sync = slow_sync;
+    io.sync_map = slow_sync_map;
+    io.touch = touch_meanwhile;
+    lazy.appends = pthread_self();
+    atomic_store(&lazy.slow, true);
+    vev_options options = small();
+    options.sync_interval_ms = 10;
+    vev_log *log;
+    OK(vev__log_open(&io, fresh_dir(), &options, &log));
+    uint64_t began_ns = vev_clock_ticks_ns(), appended = 0;
+    while (atomic_load(&lazy.touches) < 20) {
+        append_numbers(log, VEV_EVENTS, appended, appended + 10);
+        appended += 10;
+        usleep(5000);
+        CHECK(vev_clock_ticks_ns() - began_ns < 60000000000u);
+    }
+    atomic_store(&lazy.slow, false);
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("keeper");
@@ -951,6 +1058,8 @@ int main(void)
     RUN(slow_disk_and_another_process);
     RUN(ready_before_others_are_free);
     RUN(other_rings_evict_nothing_ahead);
+    RUN(speed_without_the_waits);
+    RUN(waiting_is_no_pause);
     RUN(speed_ends_with_the_stream);
     RUN(burst_clears_in_growing_steps);
     RUN(burst_clears_in_time);
@@ -967,6 +1076,7 @@ int main(void)
     RUN(what_others_wrote_is_no_speed);
     RUN(at_speed_with_its_threads);
     RUN(on_a_slow_disk_with_its_threads);
+    RUN(looks_go_on_during_a_sync);
     end_tests();
     return 0;
 }
