@@ -152,8 +152,28 @@ def test_full_log_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     dice = random.Random(0)
     texts = [json.dumps(custom(f"{dice.getrandbits(32_000):x}")) for _ in range(300)]
 
-    assert append(tmp_path, lines(*texts)) == ExitCode.ERROR
-    assert "full" in capsys.readouterr().err
+    assert append(tmp_path, lines(*texts), "--json") == ExitCode.ERROR
+
+    printed = capsys.readouterr()
+    appended = json.loads(printed.out)["appended"]
+    assert 0 < appended == len(events(tmp_path)) < 300
+    # Whoever goes on behind a flush has to know where: a line twice is two events.
+    assert printed.err.startswith(f"vevents: line {appended + 1}: event: the log is full ")
+    assert "from here on" in printed.err
+
+
+def test_a_sync_that_fails_does_not_hide_what_was_appended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: EventLog) -> int:
+        raise OSError(5, "Input/output error", "log")
+
+    monkeypatch.setattr(EventLog, "sync", fail)
+
+    assert append(tmp_path, lines(custom("one")), "--sync") == ExitCode.ERROR
+    printed = capsys.readouterr()
+    assert printed.out == "1 events appended, 0 lines refused\n"
+    assert printed.err == "vevents: not synced: [Errno 5] Input/output error: 'log'\n"
 
 
 def test_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

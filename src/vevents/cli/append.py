@@ -11,7 +11,7 @@ import click
 
 from vevents.cli.common import load_settings, open_log, settings_options
 from vevents.cli.exit_codes import ExitCode
-from vevents.errors import EventValidationError
+from vevents.errors import EventValidationError, LogError
 
 if TYPE_CHECKING:
     from vevents.event import Event, Frame
@@ -39,7 +39,9 @@ def command(
     `inputFrame`; they are stored with the event. The log is created if there is none.
 
     A line that is no valid event is reported with its number and passed over, and the exit code
-    is 5. With --strict the lines behind it are not read.
+    is 5. With --strict the lines behind it are not read. When the log takes no more, because it is
+    full and told to refuse or the disk failed, the exit code is 1, and the line is named from which
+    on nothing is appended.
     """
     from vevents.event import Event
 
@@ -47,23 +49,36 @@ def command(
     appended = 0
     refused = 0
     first_seq = last_seq = None
+    failed = False
     with open_log(settings) as log:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                receipt = log.append(_with_frames(Event.from_json(_parse(line))))
-            except EventValidationError as error:
-                refused += 1
-                click.echo(f"vevents: line {number}: {error}", err=True)
-                if strict:
-                    break
-                continue
-            appended += 1
-            first_seq = receipt.seq if first_seq is None else first_seq
-            last_seq = receipt.seq
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    receipt = log.append(_with_frames(Event.from_json(_parse(line))))
+                except EventValidationError as error:
+                    refused += 1
+                    click.echo(f"vevents: line {number}: {error}", err=True)
+                    if strict:
+                        break
+                    continue
+                appended += 1
+                first_seq = receipt.seq if first_seq is None else first_seq
+                last_seq = receipt.seq
+        except (LogError, OSError) as error:
+            # Whoever goes on later has to know where: a line that is appended twice is two events.
+            failed = True
+            click.echo(
+                f"vevents: line {number}: {error}; nothing is appended from here on", err=True
+            )
         if sync:
-            log.sync()
+            try:
+                log.sync()
+            except OSError as error:
+                failed = True
+                click.echo(f"vevents: not synced: {error}", err=True)
     if as_json:
         click.echo(
             json.dumps(
@@ -77,6 +92,8 @@ def command(
         )
     else:
         click.echo(f"{appended} events appended, {refused} lines refused")
+    if failed:
+        return ExitCode.ERROR
     return ExitCode.REJECTED if refused else ExitCode.OK
 
 
