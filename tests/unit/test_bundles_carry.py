@@ -296,6 +296,22 @@ def test_a_full_stick_keeps_what_fitted_and_loses_nothing(log, stick, monkeypatc
     assert (report.exported, report.awaiting_receipt, log.stats().pending) == (2, 3, 5)
 
 
+def test_a_full_stick_is_named(log, stick, monkeypatch):
+    """Else nobody can tell whether it is the stick or the device that is full."""
+    fill(log, 1)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        Exporter(log, stick).run()
+
+    assert Path(found.value.filename).parent == stick.directory
+    assert Path(found.value.filename).name.startswith("event_")
+    assert list(stick.directory.iterdir()) == []
+
+
 def test_a_receipt_is_written_after_the_log_is_synced(log, office, stick, monkeypatch):
     fill(log, 2)
     Exporter(log, stick).run()

@@ -63,22 +63,25 @@ class Outbox:
         The directory is not synced yet; see `sync()`.
 
         Raises:
-            OSError: It cannot be written; then there is no part of it, either.
+            OSError: It cannot be written, and is named; then there is no part of it, either.
         """
         path = self.directory / name
         if path.exists():
             return False
         temporary = self.directory / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(path)
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):
                 temporary.unlink()
+            if isinstance(error, OSError):
+                # A full stick names no file, and the temporary name is of no use to anybody.
+                error.filename = os.fspath(path)
             raise
         return True
 
