@@ -60,7 +60,11 @@ int main(int argc, char **argv)
 {
     static char image[16 << 20];
     vev_log *log;
-    if (argc < 3 || !check(vev_log_open(argv[1], NULL, &log), "log", argv[1]))
+    if (argc < 3) {
+        fputs("c_loop LOG_DIRECTORY IMAGE...\n", stderr);
+        return 1;
+    }
+    if (!check(vev_log_open(argv[1], NULL, &log), "log", argv[1]))
         return 1;
     int good = 1;
     for (int i = 2; i < argc && good; i++) {
