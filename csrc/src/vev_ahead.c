@@ -58,15 +58,14 @@ static vev_status prepare_spare(vev_ring *ring, bool may_evict, uint32_t ahead)
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        uint32_t spare = atomic_load(&ring->live->spare), segment;
-        if (spare == 0)
+        uint32_t spare = vev_ring_find_spare(ring), segment = spare - 1;
+        if (spare == 0) {
             status = vev_ring_take_free(ring, may_evict, &segment);
-        if (spare == 0 && status == VEV_OK) {
-            spare = segment + 1;
-            atomic_store(&ring->live->spare, spare);
+            if (status == VEV_OK)
+                atomic_store(&ring->live->spare, segment + 1);
         }
-        if (spare > 0 && spare <= ring->file.geometry.segment_count)
-            make_ready(ring, spare - 1, ahead);
+        if (status == VEV_OK)
+            make_ready(ring, segment, ahead);
         vev_guard_leave(&guard);
     } else {
         vev_ring_degrade(ring, EIO);

@@ -167,6 +167,20 @@ void vev_ring_unlock_roll(vev_ring *ring)
     pthread_mutex_unlock(&ring->roll_mutex);
 }
 
+uint32_t vev_ring_find_spare(vev_ring *ring)
+{
+    vev_live *live = ring->live;
+    uint32_t spare = atomic_load(&live->spare);
+    uint64_t next = (atomic_load(&live->active) >> 10) + 1;
+    uint64_t there = spare > 0 && spare <= ring->file.geometry.segment_count
+                         ? atomic_load(&live->generations[spare - 1])
+                         : UINT64_MAX;
+    if (there == 0 || there == next)
+        return spare;
+    atomic_store(&live->spare, 0);
+    return 0;
+}
+
 /* `began_ns` is when the append came to know that it has to. */
 static vev_status roll_locked(vev_ring *ring, uint64_t seen_generation, uint64_t began_ns)
 {
@@ -179,15 +193,8 @@ static vev_status roll_locked(vev_ring *ring, uint64_t seen_generation, uint64_t
     if (generation != seen_generation)
         return VEV_OK;
 
-    uint32_t segment;
-    uint32_t spare = atomic_load(&live->spare);
-    uint64_t spare_generation = spare > 0 && spare <= ring->file.geometry.segment_count
-                                    ? atomic_load(&live->generations[spare - 1])
-                                    : UINT64_MAX;
-    if (spare_generation == 0 || spare_generation == generation + 1) {
-        segment = spare - 1;
-    } else {
-        atomic_store(&live->spare, 0);
+    uint32_t spare = vev_ring_find_spare(ring), segment = spare - 1;
+    if (spare == 0) {
         vev_status status = vev_ring_take_free(ring, true, &segment);
         if (status)
             return status;

@@ -14,6 +14,9 @@ void vev_ring_unlock_roll(vev_ring *ring);
 
 /* With both held: */
 
+/* The next segment, if one is known: 1 + its index; 0: none. It carries no generation but the next
+ * one: whoever made it the active one and died then leaves it named. */
+uint32_t vev_ring_find_spare(vev_ring *ring);
 /* Write to a segment that is active already. */
 vev_status vev_ring_adopt(vev_ring *ring, uint64_t generation, uint32_t segment);
 /* Find a segment to go on in, and do so. */

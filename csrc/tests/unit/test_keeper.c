@@ -819,6 +819,29 @@ static void ready_segment_that_another_process_used(void)
     vev_ring_close(ring);
 }
 
+/* Who went on to the next segment died before it said that it is not the next one any more. Nobody
+ * clears it for a lap that is to come. */
+static void next_segment_that_is_the_present_one(void)
+{
+    vev_ring *ring = open_counted();
+    vev_watch seen;
+    watch(ring, &seen);
+    roll_without_looks(ring);
+    uint32_t segment = atomic_load(&ring->current)->segment;
+    atomic_store(&ring->live->spare, segment + 1);
+    vev_stats stats;
+    OK(vev_ring_stats(ring, &stats));
+    uint64_t appended = stats.appended;
+    for (; tail_of(ring) < ring->file.geometry.data_size - 8000; appended++) {
+        append(ring, 4000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    CHECK(atomic_load(&ring->ready_for) > 0 && atomic_load(&ring->ready_for) != segment + 1);
+    OK(vev_ring_stats(ring, &stats));
+    CHECK(stats.appended == appended && stats.pending == appended);
+    vev_ring_close(ring);
+}
+
 /* A sync of what has been synced does not even announce itself in the live area, which would make a
  * page of it dirty; what somebody else appended or marked is seen all the same. */
 static void rest_is_left_alone(void)
@@ -1071,6 +1094,7 @@ int main(void)
     RUN(nobody_waits_in_a_child);
     RUN(clears_in_front_of_the_tail);
     RUN(ready_segment_that_another_process_used);
+    RUN(next_segment_that_is_the_present_one);
     RUN(rest_is_left_alone);
     RUN(cut_file_does_not_grow);
     RUN(what_others_wrote_is_no_speed);
