@@ -842,6 +842,25 @@ static void next_segment_that_is_the_present_one(void)
     vev_ring_close(ring);
 }
 
+/* Or it died before that one was the active one: a lap is begun there, and not another one of the same
+ * generation. */
+static void next_segment_that_was_nearly_begun(void)
+{
+    vev_ring *ring = open_counted();
+    vev_watch seen;
+    watch(ring, &seen);
+    while (atomic_load(&ring->ready_for) == 0) {
+        append(ring, 4000);
+        (void)keep_after(ring, &seen, 1);
+    }
+    uint32_t segment = atomic_load(&ring->live->spare) - 1;
+    atomic_store(&ring->live->generations[segment], generation_of(ring) + 1);
+    (void)keep_after(ring, &seen, 1);
+    roll_without_looks(ring);
+    CHECK(atomic_load(&ring->current)->segment == segment);
+    vev_ring_close(ring);
+}
+
 /* A sync of what has been synced does not even announce itself in the live area, which would make a
  * page of it dirty; what somebody else appended or marked is seen all the same. */
 static void rest_is_left_alone(void)
@@ -1095,6 +1114,7 @@ int main(void)
     RUN(clears_in_front_of_the_tail);
     RUN(ready_segment_that_another_process_used);
     RUN(next_segment_that_is_the_present_one);
+    RUN(next_segment_that_was_nearly_begun);
     RUN(rest_is_left_alone);
     RUN(cut_file_does_not_grow);
     RUN(what_others_wrote_is_no_speed);
