@@ -75,11 +75,12 @@ typedef struct appender {
     PyObject *name; /* of the log, for its messages */
 } appender;
 
-/* Raise what a status stands for; 0: that the log is closed. */
+/* Raise what a status stands for; 0: that the log is closed. Most of them are about the log, and
+ * that is what the message has to name. */
 static PyObject *fail(const appender *self, vev_status status, int stream, const char *event_error)
 {
     PyObject *nothing =
-        stream == VEV_EVENTS && status
+        stream == VEV_EVENTS && (status == VEV_E_INVALID || status == VEV_E_TOO_BIG)
             ? PyObject_CallFunction(self->fail, "isy", status, "event", event_error)
             : PyObject_CallFunction(self->fail, "iOy", status, self->name, event_error);
     Py_XDECREF(nothing);

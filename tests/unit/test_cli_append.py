@@ -158,7 +158,7 @@ def test_full_log_that_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     appended = json.loads(printed.out)["appended"]
     assert 0 < appended == len(events(tmp_path)) < 300
     # Whoever goes on behind a flush has to know where: a line twice is two events.
-    assert printed.err.startswith(f"vevents: line {appended + 1}: event: the log is full ")
+    assert printed.err.startswith(f"vevents: line {appended + 1}: {tmp_path}/log: the log is full ")
     assert "from here on" in printed.err
 
 

@@ -50,6 +50,19 @@ def cut_power(memory: Path) -> None:
 # --- the log --------------------------------------------------------------------------------
 
 
+def test_a_sync_without_flash_names_the_log(memory: Path, flash: Path) -> None:
+    """No file of the name 'event' is missing."""
+    log = ram_first(memory, flash)
+    shutil.rmtree(flash)
+
+    with pytest.raises(FileNotFoundError) as found:
+        log.append(Event.custom(value="alarm", use_case_id=USE_CASE), sync=True)
+
+    assert found.value.filename == str(memory)
+    assert log.stats().pending == 1
+    log.close()
+
+
 def test_a_power_cut_costs_what_came_since_the_last_pass(memory: Path, flash: Path) -> None:
     log = ram_first(memory, flash)
     fill(log, 20)
