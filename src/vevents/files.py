@@ -119,6 +119,19 @@ def open_lock(path: Path) -> int:
     return descriptor
 
 
+def is_there(path: Path) -> bool:
+    """Say whether a path exists; from Python 3.14 on `Path.exists` denies what it may not look at.
+
+    Raises:
+        OSError: Nobody can tell, for example because the directory may not be read.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def sync_directory(directory: Path) -> None:
     """Make names that came or went in a directory survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -122,6 +122,36 @@ def test_for_another_user_who_may_read() -> None:
     assert done.stdout.count("2 appended = 0 delivered + 2 pending") == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("command", "code"), [("status", 1), ("flush", 1), ("verify", 9)])
+def test_for_another_user_who_may_not_even_look(command: str, code: int) -> None:
+    """He is told so, and not that there is no log: whoever believes that makes another one."""
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from vevents.cli import main\n"
+        "main([sys.argv[2], '--dir', sys.argv[1]])  # loads what others may not be able to load\n"
+        "Path.exists = lambda self: os.path.exists(self)  # as from Python 3.14 on\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(main([sys.argv[2], '--dir', sys.argv[1]]))\n"
+    )
+    with tempfile.TemporaryDirectory() as parent:
+        directory = small_log(Path(parent) / "log")
+        Path(parent).chmod(0o755)
+        arguments = [sys.executable, "-c", program, str(directory), command]
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(os.environ, ROBOFLOW_API_KEY="rf_secret_0123456789"),
+        )
+
+    assert done.returncode == code
+    assert "Permission denied" in done.stdout.splitlines()[-1] + done.stderr
+    assert "there is no log" not in done.stderr
+
+
 def test_no_log_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--dir", str(tmp_path / "typo")]) == ExitCode.USAGE
     assert "there is no log in" in capsys.readouterr().err

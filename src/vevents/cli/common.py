@@ -147,13 +147,15 @@ def require_log(settings: Settings) -> Path:
     Raises:
         ConfigurationError: No directory is named, or there is no log in it.
         LogError: It could not be restored.
-        OSError: It could not be restored.
+        OSError: It could not be restored, or the directory may not be looked at.
     """
+    from vevents.files import is_there
+
     directory = settings.require_directory()
-    copied = settings.persist_dir is not None and (settings.persist_dir / "events.copy").exists()
-    if copied and not (directory / "events.ring").exists():
+    copied = settings.persist_dir is not None and is_there(settings.persist_dir / "events.copy")
+    if copied and not is_there(directory / "events.ring"):
         restore_log(settings)
-    if not (directory / "events.ring").exists():
+    if not is_there(directory / "events.ring"):
         raise ConfigurationError(f"there is no log in {directory}; is it the right directory?")
     return directory
 

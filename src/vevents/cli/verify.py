@@ -28,8 +28,8 @@ def command(dir_: str | None, config: str | None, log_level: str | None, as_json
     be read.
     """
     settings = load_settings(dir_, config, log_level)
-    require_log(settings)
     try:
+        require_log(settings)
         with open_log(settings, read_only=True) as log:
             found = look(log)
     except (LogCorruptError, LogVersionError, OSError) as error:

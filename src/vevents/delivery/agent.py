@@ -37,7 +37,7 @@ from vevents.delivery.sender import StopError, StopReason, Time
 from vevents.delivery.setup import make_client, make_flusher
 from vevents.errors import ConfigurationError, FlushLockedError, LogError, VeventsError
 from vevents.event import EventType
-from vevents.files import held_lock
+from vevents.files import held_lock, is_there
 
 if TYPE_CHECKING:
     from vevents.delivery.client import Client
@@ -260,7 +260,7 @@ class Agent:
     def _opening(self, settings: Settings) -> _Open:
         directory = settings.require_directory()
         file = directory / "events.ring"
-        if not file.exists():
+        if not is_there(file):
             raise LogError(f"there is no log in {directory} yet; waiting for what appends to it")
         # Before it is opened: a file that takes its place from now on is noticed.
         identity = _identity(file)
