@@ -93,7 +93,8 @@ def test_a_short_append_keeps_the_lock(log, others_run, way: str) -> None:
     for _ in range(4_000):
         call()
     time.sleep(0.7)
-    assert not others_run(call, 1_000)
+    # Where 256 KiB more are full some let it go, to look how far the checkpoint is behind.
+    assert not all(others_run(call, 250) for _ in range(5))
 
 
 @pytest.mark.parametrize("way", ["append", "append_encoded", "arrays", "rows"])
