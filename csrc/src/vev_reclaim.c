@@ -224,13 +224,16 @@ static uint32_t count_free(const vev_ring *ring)
 }
 
 /* Put a ledger on the disk, and remember how long that takes at worst: a disk that was slow once
- * will be so again, and after some twenty ledgers that were not it is forgotten. */
+ * will be so again, and after some twenty ledgers that were not it is forgotten. More than some
+ * seconds are no disk's, but of a process that was stopped. */
 static vev_status sync_ledger(vev_ring *ring, uint8_t *block)
 {
+    const uint64_t longest_ns = UINT64_C(4000000000);
     uint64_t began_ns = vev_clock_ticks_ns(), slowest_ns = atomic_load(&ring->ledger_ns);
     vev_status status =
         vev_ring_synced(ring, ring->io->sync_map(ring->io->ctx, block, VEV_HEADER_BLOCK));
     uint64_t took_ns = vev_clock_ticks_ns() - began_ns;
+    took_ns = VEV_MIN(took_ns, longest_ns);
     atomic_store(&ring->ledger_ns, VEV_MAX(took_ns, slowest_ns - slowest_ns / 8));
     return status;
 }
