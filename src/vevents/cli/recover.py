@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from vevents.cli.common import STREAMS
 from vevents.cli.exit_codes import ExitCode
-from vevents.cli.verify import STREAMS, as_json_object, look, show
+from vevents.cli.verify import as_json_object, look, show
 from vevents.errors import ConfigurationError
 
 # One unreadable sector costs no more than this.

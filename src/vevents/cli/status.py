@@ -17,6 +17,7 @@ import click
 from vevents.cli.common import (
     DURATION,
     SIZE,
+    STREAMS,
     human_duration,
     human_size,
     load_settings,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from vevents.flash import FlashReport
     from vevents.log import CopyInfo, EventLog, Stream, StreamStats
 
-_STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
 _STATES = ("delivered", "pending", "rejected", "evicted", "lost")
 # What `--check` takes for old that says no more.
 _MAX_AGE = "24h"
@@ -229,7 +229,7 @@ def look(
     """
     from vevents.delivery.figures import frames_shed
 
-    figures = {stream: _look(log, stream) for stream in _STREAMS}
+    figures = {stream: _look(log, stream) for stream in STREAMS}
     set_aside = sorted(path.name for path in directory.glob("*.ring.damaged-*"))
     return Report(
         directory,
@@ -377,7 +377,7 @@ def _compare(report: Report, path: Path) -> list[str]:
     """Say what grew since the figures in a file were taken, and put the present ones there."""
     present: dict[str, dict[str, int]] = {
         stream: {name: getattr(report.figures[stream], name) for name in ("appended", *_LOSSES)}
-        for stream in _STREAMS
+        for stream in STREAMS
         if stream != "delivery"
     }
     problems = []

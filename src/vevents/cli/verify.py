@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vevents.cli.common import load_settings, open_log, require_log, settings_options
+from vevents.cli.common import STREAMS, load_settings, open_log, require_log, settings_options
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import LogCorruptError, LogVersionError
 
 if TYPE_CHECKING:
     from vevents.log import EventLog, Stream, Verification
-
-STREAMS: tuple[Stream, ...] = ("events", "media", "delivery")
 
 
 @click.command(name="verify")
