@@ -243,6 +243,14 @@ static vev_ring *open_full(vev_watch *seen)
     return ring;
 }
 
+static void come_to_speed(vev_ring *ring, vev_watch *seen)
+{
+    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
+        append(ring, 8000);
+        (void)keep_after(ring, seen, 1);
+    }
+}
+
 static uint64_t evicted_from(vev_ring *ring)
 {
     vev_stats stats;
@@ -382,10 +390,7 @@ static void segments_are_free_at_speed(void)
     vev_watch seen;
     vev_ring *ring = open_full(&seen);
     CHECK(fill_segment(ring, &seen, 50) > 0 && count_free(ring) == 0);
-    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
-        append(ring, 8000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    come_to_speed(ring, &seen);
     uint32_t most = ring->file.geometry.segment_count / 4;
     CHECK(count_free(ring) == most && most > 0);
     while (tail_of(ring) < ring->file.geometry.data_size / 2) {
@@ -500,10 +505,7 @@ static void ready_before_others_are_free(void)
 {
     vev_watch seen, seen_by_other;
     vev_ring *ring = open_full(&seen), *other = open_beside(ring);
-    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
-        append(ring, 8000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    come_to_speed(ring, &seen);
     while (count_free(ring) > 0)
         roll_without_looks(ring);
     append(other, 100);
@@ -551,10 +553,7 @@ static void waiting_is_no_pause(void)
 {
     vev_watch seen;
     vev_ring *ring = open_full(&seen);
-    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
-        append(ring, 8000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    come_to_speed(ring, &seen);
     uint32_t laps_ahead = atomic_load(&ring->laps_ahead);
     CHECK(laps_ahead > 0);
     atomic_fetch_add(&ring->waiting, 1);
@@ -572,10 +571,7 @@ static void speed_ends_with_the_stream(void)
 {
     vev_watch seen;
     vev_ring *ring = open_full(&seen);
-    for (uint64_t until = generation_of(ring) + 4; generation_of(ring) < until;) {
-        append(ring, 8000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    come_to_speed(ring, &seen);
     (void)keep_after(ring, &seen, 20);
     CHECK(atomic_load(&ring->at_speed) && atomic_load(&ring->laps_ahead) > 0);
     (void)keep_after(ring, &seen, 200);
