@@ -52,8 +52,9 @@ def _a_log_each(directory: Path, processes: int, events: int) -> float:
 
 
 def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
-    # A second of them: in the first tenth a log finds out how fast it is.
-    events = max(2_000, int(2_000_000 * scale))
+    # Two seconds of them: in the first tenth a log finds out how fast it is, and until it has once
+    # gone around its ring, the kernel has to find memory for every page.
+    events = max(2_000, int(4_000_000 * scale))
     rates: dict[tuple[str, int], list[float]] = {}
 
     def by_turns() -> None:
