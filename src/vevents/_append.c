@@ -70,9 +70,10 @@ static scratch *scratch_of_size(size_t size)
 
 typedef struct appender {
     PyObject ob_base;
-    vev_log *log;   /* NULL: closed */
-    PyObject *fail; /* (status, what, what is wrong with the event): raises */
-    PyObject *name; /* of the log, for its messages */
+    vev_log *log;    /* NULL: closed */
+    PyObject *owner; /* keeps the log open */
+    PyObject *fail;  /* (status, what, what is wrong with the event): raises */
+    PyObject *name;  /* of the log, for its messages */
 } appender;
 
 /* Raise what a status stands for; 0: that the log is closed. Most of them are about the log, and
@@ -89,27 +90,33 @@ static PyObject *fail(const appender *self, vev_status status, int stream, const
     return NULL;
 }
 
-static vev_status append_to(vev_log *log, int stream, const void *payload, size_t size,
+/* To a log that is open. */
+static vev_status append_to(const appender *self, int stream, const void *payload, size_t size,
                             vev_entry *entry)
 {
+    vev_log *log = self->log;
     if (size <= SHORT_SIZE && !(entry->flags & VEV_APPEND_SYNC) &&
         vev__log_has_room(log, stream, size))
         return vev_log_append(log, stream, payload, size, entry);
+    /* Another thread may close it meanwhile; if so, that happens when this is done with it. */
+    PyObject *owner = Py_NewRef(self->owner);
     PyThreadState *own = PyEval_SaveThread();
     vev_status status = vev_log_append(log, stream, payload, size, entry);
     PyEval_RestoreThread(own);
+    Py_DECREF(owner);
     return status;
 }
 
 static int appender_init(PyObject *object, PyObject *arguments, PyObject *Py_UNUSED(names))
 {
     appender *self = (appender *)object;
-    PyObject *address, *raises, *name;
-    if (!PyArg_ParseTuple(arguments, "OOU:Appender", &address, &raises, &name))
+    PyObject *address, *owner, *raises, *name;
+    if (!PyArg_ParseTuple(arguments, "OOOU:Appender", &address, &owner, &raises, &name))
         return -1;
     self->log = PyLong_AsVoidPtr(address);
     if (PyErr_Occurred())
         return -1;
+    self->owner = Py_NewRef(owner);
     self->fail = Py_NewRef(raises);
     self->name = Py_NewRef(name);
     return 0;
@@ -119,6 +126,7 @@ static void appender_dealloc(PyObject *object)
 {
     appender *self = (appender *)object;
     PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(self->owner);
     Py_XDECREF(self->fail);
     Py_XDECREF(self->name);
     freefunc free_object = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -128,7 +136,11 @@ static void appender_dealloc(PyObject *object)
 
 static PyObject *appender_close(PyObject *object, PyObject *Py_UNUSED(nothing))
 {
-    ((appender *)object)->log = NULL;
+    appender *self = (appender *)object;
+    PyObject *owner = self->owner;
+    self->log = NULL;
+    self->owner = NULL;
+    Py_XDECREF(owner);
     Py_RETURN_NONE;
 }
 
@@ -153,7 +165,7 @@ static PyObject *appender_append(PyObject *object, PyObject *const *arguments, P
         return NULL;
     vev_status status = VEV_OK;
     if (self->log)
-        status = append_to(self->log, VEV_EVENTS, payload.buf, (size_t)payload.len, &entry);
+        status = append_to(self, VEV_EVENTS, payload.buf, (size_t)payload.len, &entry);
     PyBuffer_Release(&payload);
     if (status || !self->log)
         return fail(self, status, VEV_EVENTS, "");
@@ -176,7 +188,7 @@ static PyObject *appender_append_record(PyObject *object, PyObject *arguments)
         memcpy(entry.id, id.buf, sizeof entry.id);
     vev_status status = id_fits ? VEV_OK : VEV_E_INVALID;
     if (self->log && !status)
-        status = append_to(self->log, stream, payload.buf, (size_t)payload.len, &entry);
+        status = append_to(self, stream, payload.buf, (size_t)payload.len, &entry);
     PyBuffer_Release(&payload);
     PyBuffer_Release(&id);
     if (status || !self->log)
@@ -322,7 +334,7 @@ static PyObject *append_arrays(const writer *self, const vev_boxes *boxes, const
         }
         if (status)
             return fail(self->to, status, VEV_EVENTS, vev_event_error(event));
-        status = append_to(self->to->log, VEV_EVENTS, payload, payload_size, &entry);
+        status = append_to(self->to, VEV_EVENTS, payload, payload_size, &entry);
         return status ? fail(self->to, status, VEV_EVENTS, "")
                       : PyLong_FromUnsignedLongLong(entry.seq);
     }

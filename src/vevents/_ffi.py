@@ -221,9 +221,8 @@ class RawRecord(NamedTuple):
 class Handle:
     """An open log.
 
-    Threads: any method from any thread, except that `close` must come last. Beside them, one of the
-    library touches pages ahead and syncs, unless `helper` is False: then nothing happens but what
-    is asked for.
+    Threads: any method from any thread. Beside them, one of the library touches pages ahead and
+    syncs, unless `helper` is False: then nothing happens but what is asked for.
 
     Attributes:
         append_encoded: Appends one encoded event: (payload, kind, flags). Returns its sequence
@@ -266,23 +265,27 @@ class Handle:
         status = lib.vev_log_open(os.fsencode(directory), options, out)
         check(status, _missing(directory) if status == errno.ENOENT else directory)
         self._log = ffi.gc(out[0], lib.vev_log_close)
-        self.appender = _append.Appender(_address(self._log), _fail, directory)
+        self.appender = _append.Appender(_address(self._log), self._log, _fail, directory)
         self.append_encoded: Callable[[bytes, int, int], int] = self.appender.append
         self._reading = threading.Lock()
         self._records = ffi.new("vev_record[]", _READ_COUNT)
         self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
 
     def close(self) -> None:
-        """Sync and close; later calls on this handle raise `LogError`."""
-        log, self._log = self._log, None
+        """Sync and close; later calls on this handle raise `LogError`.
+
+        A call that another thread is inside of ends as if nothing were, and the log is closed when
+        it has: whoever drops the last reference does that.
+        """
         self.appender.close()
-        if log is not None:
-            ffi.release(log)
+        self._log = None
 
     def _open_log(self) -> Any:
-        if self._log is None:
+        """Return the log, for one call: a frame that an exception keeps must not keep it open."""
+        log = self._log
+        if log is None:
             raise LogError(f"{self._directory}: the log is closed")
-        return self._log
+        return log
 
     def append(
         self,
@@ -304,14 +307,13 @@ class Handle:
         self, stream: int, from_seq: int, state_mask: int, limit: int
     ) -> tuple[list[RawRecord], int]:
         """Read up to `limit` records. Returns them and the sequence number to go on from."""
-        log = self._open_log()
         count = ffi.new("size_t *")
         following = ffi.new("uint64_t *")
         with self._reading:
             while True:
                 records, buffer = self._records, self._buffer
                 status = lib.vev_log_read(
-                    log,
+                    self._open_log(),
                     stream,
                     from_seq,
                     state_mask,
@@ -438,7 +440,8 @@ class Handle:
             milliseconds in which they did.
         """
         info = ffi.new("vev_copy_info *")
-        if lib.vev_log_copy_info(self._open_log(), info) != 0:
+        log = self._open_log()  # whose memory `info` points into
+        if lib.vev_log_copy_info(log, info) != 0:
             return None
         error = ffi.string(lib.vev_strerror(info.error)).decode() if info.error else ""
         return (
@@ -466,9 +469,8 @@ class Handle:
         ranges = ffi.new("vev_damage[]", limit)
         count = ffi.new("size_t *")
         checked = ffi.new("uint64_t *")
-        log = self._open_log()
         check(
-            lib.vev_log_verify(log, stream, ranges, limit, count, checked),
+            lib.vev_log_verify(self._open_log(), stream, ranges, limit, count, checked),
             self._directory,
         )
         found = [(r.offset, r.size, r.first_seq, r.count) for r in ranges[0 : min(count[0], limit)]]

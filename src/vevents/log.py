@@ -411,7 +411,11 @@ class EventLog:
         return Path(self._directory)
 
     def close(self) -> None:
-        """Sync and close. No other thread may be inside a call; closing twice is fine."""
+        """Sync and close; closing twice is fine.
+
+        A call that another thread is inside of ends as if nothing were, and the log is closed when
+        it has; the next one raises `LogError`.
+        """
         if self._shedder is not None:
             self._shedder.gauge.close()
         self._handle.close()

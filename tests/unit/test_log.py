@@ -413,6 +413,61 @@ def test_closed_log(directory: Path) -> None:
             call()
 
 
+def test_close_amid_calls_of_other_threads(directory: Path) -> None:
+    """As when Ctrl-C ends the program's `with` while its cameras' threads append."""
+    program = """
+import os, sys, threading
+from vevents import Event, EventLog, errors
+
+frame = b"\\xff\\xd8\\xff\\xe0" + os.urandom(4_000_000)
+for turn in range(20):
+    log = EventLog(f"{sys.argv[1]}/{turn}", media_size=64 << 20, events_size=4 << 20)
+    began, ended = threading.Semaphore(0), []
+
+    def again_and_again(call):
+        try:
+            while True:
+                call()
+                began.release()
+        except errors.LogError as error:
+            ended.append(error)
+
+    calls = [
+        lambda: log.append_frame(frame + os.urandom(8)),
+        lambda: log.append(Event.custom(value="door open", use_case_id="dock"), sync=True),
+        lambda: list(log.read("media")),
+        lambda: log.verify("media"),
+        lambda: log.stats("media"),
+        log.sync,
+    ]
+    threads = [threading.Thread(target=again_and_again, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for _ in range(12 + turn):
+        began.acquire()
+    log.close()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == len(calls) and all("closed" in str(error) for error in ended), ended
+    with EventLog(f"{sys.argv[1]}/{turn}") as again:
+        assert all(again.stats(stream).conserved for stream in ("events", "media"))
+"""
+    directory.mkdir()
+    command = [sys.executable, "-X", "faulthandler", "-c", program, str(directory)]
+    spoilt = os.environ | {"MALLOC_PERTURB_": "165"}  # glibc: what is freed is overwritten
+    subprocess.run(command, check=True, timeout=120, env=spoilt)
+
+
+def test_a_kept_error_keeps_no_log_open(directory: Path) -> None:
+    log = EventLog(directory)
+    with pytest.raises(LogError, match="no copy") as kept:
+        log.persist()
+    log.close()
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert kept.value.__traceback__
+    assert not [link for link in links if directory in link.readlink().parents]
+
+
 def test_every_status_has_an_exception_and_a_sentence() -> None:
     codes = {name: getattr(_ffi.lib, name) for name in dir(_ffi.lib) if name.startswith("VEV_E_")}
     assert len(codes) >= 10
