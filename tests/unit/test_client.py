@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -211,6 +213,50 @@ def test_no_step_takes_longer_than_the_whole_request(
 
     assert seen["connect"] == seen["pool"] == min(1.0, seconds)
     assert seen["read"] == seen["write"] == seconds
+
+
+def trickle_headers(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 201 Created\r\n")
+    while True:
+        connection.sendall(b"X")
+        time.sleep(0.02)
+
+
+def promise_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("begin", [trickle_headers, promise_for_ever])
+@pytest.mark.parametrize("answered_before", [False, True])
+def test_an_answer_that_never_gets_to_its_body_is_given_up(
+    begin: Callable[[socket.socket], None], answered_before: bool
+) -> None:
+    body = b'{"eventId":"a"}'
+    answer = b"HTTP/1.1 201 C\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            if answered_before:
+                connection.recv(65_536)
+                connection.sendall(answer % (len(body), body))
+            connection.recv(65_536)
+            begin(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        threads.submit(serve)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = Client(KEY, api_url=url)
+        if answered_before:
+            assert client.create_event(EVENT) == "a"
+        asking = threads.submit(client.create_event, EVENT, within_s=0.3)
+        try:
+            with pytest.raises(NoAnswerError, match=r"not over after 0\.3 s"):
+                asking.result(timeout=10.0)
+        finally:
+            client.close()
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,8 @@ class Client:
         self._transport = transport
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
+        # What each thread's request has to keep to.
+        self._present = threading.local()
         try:
             urlsplit(api_url).port  # noqa: B018
         except ValueError as error:
@@ -483,7 +485,7 @@ class Client:
 
         parts = (content,) if isinstance(content, bytes) else content
         size = sum(map(len, parts))
-        deadline = _Deadline(self._timeouts, size, within_s)
+        deadline = self._present.deadline = _Deadline(self._timeouts, size, within_s)
         headers: dict[str, str] = {}
         if content_type is not None:
             headers = {"Content-Type": content_type, "Content-Length": str(size)}
@@ -502,6 +504,7 @@ class Client:
                 params=params,
                 headers=headers,
                 timeout=httpx.Timeout(**deadline.timeouts()),
+                extensions={"trace": self._watch},
             ) as response:
                 body = _read(response, deadline)
         except _TooLateError as error:
@@ -536,6 +539,29 @@ class Client:
                 return {}
             return self._success(response, body)
         raise self._failure(response, body, success)
+
+    def _watch(self, step: str, info: Mapping[str, Any]) -> None:
+        """Let no connection wait for longer than the request that uses it may take.
+
+        The HTTP library waits for each byte anew, and for as long as a server says that it is at
+        work (102): headers that trickle would hold a pass up for ever.
+        """
+        if not step.endswith(("connect_tcp.complete", "start_tls.complete")):
+            return
+        stream = info["return_value"]
+        read = stream.read
+
+        def read_in_time(size: int, timeout: float | None = None) -> bytes:
+            deadline: _Deadline = self._present.deadline
+            deadline.check()
+            try:
+                data: bytes = read(size, deadline.at_most(timeout))
+            except Exception:
+                deadline.check()
+                raise
+            return data
+
+        stream.read = read_in_time
 
     def _success(self, response: httpx.Response, body: bytes) -> dict[str, Any]:
         status = response.status_code
@@ -702,8 +728,8 @@ class _TooLateError(Exception):
 class _Deadline:
     """When one request is to be over; the HTTP library only knows how long to wait for a step.
 
-    It is looked at between the pieces of both bodies, and no step may take longer than what was
-    left at the begin.
+    It is looked at between the pieces of both bodies and before whatever is read, and no step may
+    take longer than what was left at the begin.
     """
 
     def __init__(self, timeouts: Timeouts, size: int, within_s: float | None) -> None:
@@ -724,6 +750,11 @@ class _Deadline:
             "write": min(timeouts.write_s, most_s),
             "pool": min(timeouts.connect_s, most_s),
         }
+
+    def at_most(self, timeout_s: float | None) -> float:
+        """Return how long to wait for the next bytes."""
+        left_s = max(self._at_s - time.monotonic(), 0.001)
+        return left_s if timeout_s is None else min(timeout_s, left_s)
 
     def check(self) -> None:
         if time.monotonic() >= self._at_s:
