@@ -702,7 +702,7 @@ def test_retry_after(value: str | None, wait_s: float | None) -> None:
 # --- the server's clock ---------------------------------------------------------------------
 
 
-def test_clock_offset_comes_from_any_answer() -> None:
+def test_clock_offset_comes_from_any_answer_of_the_api() -> None:
     headers = {"date": "Thu, 09 Oct 2025 09:53:20 GMT"}
     answers: Iterator[httpx.Response] = iter(
         [
@@ -721,6 +721,29 @@ def test_clock_offset_comes_from_any_answer() -> None:
         assert client.clock_offset_s == 3600.0
         client.create_event(EVENT)
         assert client.clock_offset_s == 3600.0
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        httpx.Response(200, text="<html>Welcome to the hotel</html>"),
+        httpx.Response(302),
+        httpx.Response(503, text="no upstream"),
+        httpx.Response(511, json={"message": "log in"}),
+        httpx.Response(201, text="{", headers={"content-type": "application/json"}),
+    ],
+)
+def test_the_clock_of_what_stands_before_the_server_is_not_the_servers(
+    page: httpx.Response,
+) -> None:
+    page.headers["date"] = "Thu, 01 Jan 1970 00:02:00 GMT"
+
+    with client_for(page) as client:
+        for _ in range(3):
+            with pytest.raises(DeliveryError):
+                client.create_event(EVENT)
+
+        assert (client.clock_offset_s, client.clock_is_sure) == (None, False)
 
 
 def test_clock_offset_holds_for_a_clock_that_is_set_after_the_answer() -> None:

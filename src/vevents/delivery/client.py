@@ -532,7 +532,6 @@ class Client:
         finally:
             # An error remembers where it came from, and that would hold the body for as long.
             pieces.close()
-        self._note_clock(response.headers.get("date"))
         if response.status_code == success or response.status_code in also:
             # A guest network answers 200, and with a page.
             if may_be_empty and not body and response.status_code != 200:
@@ -574,11 +573,16 @@ class Client:
             raise NoAnswerError(
                 f"{self._api_url} answered {status} with broken JSON", status_code=status
             )
+        self._note_clock(response)
         return answer
 
     def _failure(self, response: httpx.Response, body: bytes, success: int) -> DeliveryError:
         status = response.status_code
         answer = _object(body) if _is_json(response) else None
+        # The API's own errors have this form; what stands before it may speak JSON as well.
+        from_api = answer is not None and isinstance(answer.get("error"), str)
+        if from_api:
+            self._note_clock(response)
         words = self._words(answer, response)
         # A date is one of the server's clock; ours may be years away from it.
         server_s = _http_date(response.headers.get("date"))
@@ -596,8 +600,6 @@ class Client:
                 f"the server failed ({status}): {words}", status_code=status, retry_after_s=wait_s
             )
         if 400 <= status < 500 and answer is not None and status != 407:
-            # The API's own errors have this form; what stands before it may speak JSON as well.
-            from_api = isinstance(answer.get("error"), str)
             if status in _WHAT_TO_DO and (from_api or status != 403):
                 return AuthorizationError(
                     f"{_WHAT_TO_DO[status]} ({status}: {words})", status_code=status
@@ -715,8 +717,9 @@ class Client:
             return text[: _REASON_LENGTH_MAX - 1] + "…"
         return text
 
-    def _note_clock(self, date: str | None) -> None:
-        server_s = _http_date(date)
+    def _note_clock(self, response: httpx.Response) -> None:
+        """Note what the clock of the API shows; a guest network's may stand in 1970."""
+        server_s = _http_date(response.headers.get("date"))
         if server_s is not None:
             self._server_bases_s.append(server_s - self._monotonic())
 
