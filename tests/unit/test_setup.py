@@ -152,9 +152,14 @@ def test_window(tmp_path: Path, events: int, monkeypatch: pytest.MonkeyPatch) ->
         assert log.stats().conserved
 
 
-def test_a_server_that_wants_to_be_left_alone_is_asked_by_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(429, StopReason.THROTTLED), (503, StopReason.SERVER)]
+)
+def test_a_server_that_wants_to_be_left_alone_is_asked_by_nobody(
+    tmp_path: Path, status: int, reason: StopReason
+) -> None:
     small_log(tmp_path / "log")
-    answers = [httpx.Response(429, json={"error": "slow"}, headers={"Retry-After": "3600"})]
+    answers = [httpx.Response(status, json={"error": "slow"}, headers={"Retry-After": "3600"})]
     requests = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -167,7 +172,9 @@ def test_a_server_that_wants_to_be_left_alone_is_asked_by_nobody(tmp_path: Path)
     ):
         log.append(Event.custom(value="x", use_case_id="uc"))
         settings = changed(retry_wait_s=1.0)
-        assert make_flusher(settings, log, client).flush().retry_after_s == 3600.0
+        report = make_flusher(settings, log, client).flush()
+        assert (report.stopped_reason, report.retry_after_s) == (reason, 3600.0)
+        assert "asks to wait 3600 s" in str(report.message)
         count = len(requests)
 
         # As another process: a hook, or an agent that was started anew.

@@ -790,7 +790,8 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
         now_s: The time, seconds since 1970.
 
     Returns:
-        Seconds, at least 0; None when the header is absent or makes no sense.
+        Seconds, more than 0; None when the header is absent, makes no sense, or asks for no wait:
+        who then came back at once, again and again, would not help a server in trouble.
 
     Example:
         >>> parse_retry_after("120", now_s=0)
@@ -804,8 +805,8 @@ def parse_retry_after(value: str | None, *, now_s: float) -> float | None:
         seconds = float(value)
     except ValueError:
         date_s = _http_date(value)
-        return None if date_s is None else max(0.0, date_s - now_s)
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        seconds = 0.0 if date_s is None else date_s - now_s
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _load_http_library() -> None:

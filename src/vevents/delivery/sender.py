@@ -88,7 +88,11 @@ class StopError(Exception):
             reason = StopReason.UNAUTHORIZED
         else:
             reason = StopReason.SERVER
-        return cls(reason, str(error), error.retry_after_s)
+        message, asked_s = str(error), error.retry_after_s
+        if asked_s is not None:
+            # Nobody waits for longer than a day, whatever number a proxy names.
+            message += f"; it asks to wait {min(asked_s, 86_400):.0f} s"
+        return cls(reason, message, asked_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,8 @@ class _GatedFlusher(Flusher):
         if not report.requests:
             return
         try:
-            if report.stopped_reason is StopReason.THROTTLED and report.retry_after_s:
+            asked = report.stopped_reason in (StopReason.THROTTLED, StopReason.SERVER)
+            if asked and report.retry_after_s:
                 hold_back(self._directory, report.retry_after_s)
             elif report.stopped_reason is None:
                 end_hold(self._directory)
