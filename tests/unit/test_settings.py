@@ -239,6 +239,14 @@ def test_broken_toml_is_an_error_without_its_text(tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_byte_order_mark_before_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "some.toml").write_bytes(b"\xef\xbb\xbfuse_case = 'uc-1'\r\n")
+
+    settings = resolve({"config": "some.toml"}, environ={}, cwd=tmp_path)
+
+    assert settings.use_case_id == "uc-1"
+
+
 def test_config_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "v.toml").write_bytes(b"\xff\xfe\x00")
 
