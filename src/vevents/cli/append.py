@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from vevents.cli.common import load_settings, open_log, settings_options
+from vevents.cli.common import load_settings, open_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import EventValidationError, LogError
 
@@ -80,7 +80,7 @@ def command(
                 failed = True
                 click.echo(f"vevents: not synced: {error}", err=True)
     if as_json:
-        click.echo(
+        say(
             json.dumps(
                 {
                     "appended": appended,
@@ -91,7 +91,7 @@ def command(
             )
         )
     else:
-        click.echo(f"{appended} events appended, {refused} lines refused")
+        say(f"{appended} events appended, {refused} lines refused")
     if failed:
         return ExitCode.ERROR
     return ExitCode.REJECTED if refused else ExitCode.OK

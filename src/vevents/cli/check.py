@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vevents.cli.common import human_duration, load_settings, settings_options
+from vevents.cli.common import human_duration, load_settings, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -76,13 +76,14 @@ def command(
             "lookback_days": None if found is None else found.lookback_days,
             "clock_offset_s": offset_s,
         }
-        click.echo(json.dumps(report))
+        say(json.dumps(report))
         return code
-    click.echo(
-        message if code is ExitCode.OK else f"vevents: {message}", err=code is not ExitCode.OK
-    )
+    if code is ExitCode.OK:
+        say(message)
+    else:
+        click.echo(f"vevents: {message}", err=True)
     if found is not None:
-        click.echo(f"{len(found.use_cases)} active use cases; shows {_days(found.lookback_days)}")
+        say(f"{len(found.use_cases)} active use cases; shows {_days(found.lookback_days)}")
     if offset_s is not None and abs(offset_s) > _CLOCK_OFF_S:
         side = "behind" if offset_s > 0 else "ahead of"
         click.echo(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,6 +139,42 @@ def progress_line() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(done - bar.pos)
 
         yield show
+
+
+def say(text: str) -> None:
+    """Print a report: with escapes for what standard output cannot spell, and to the end.
+
+    A reader who has seen enough (`| head -1`) does not change what the command does or its exit
+    code.
+    """
+    with reader_may_leave():
+        click.echo(printable(text))
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Leave the block quietly when nobody reads standard output any more."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The interpreter's last flush must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of the letters that standard output cannot spell."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding, sys.stdout.errors or "strict")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def json_text(found: object, *, indent: int | None = None) -> str:
+    """Return JSON for standard output, with its own escapes where `printable` would put others."""
+    text = json.dumps(found, ensure_ascii=False, indent=indent)
+    return text if printable(text) == text else json.dumps(found, indent=indent)
 
 
 def require_log(settings: Settings) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vevents.cli.common import SIZE, human_size, progress_line
+from vevents.cli.common import SIZE, human_size, progress_line, say
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
     finally:
         if dir_ is None and not keep:
             shutil.rmtree(directory, ignore_errors=True)
-    click.echo(json.dumps(report.as_dict()) if as_json else describe(report))
+    say(json.dumps(report.as_dict()) if as_json else describe(report))
     return ExitCode.OK if report.ok else ExitCode.ERROR
 
 

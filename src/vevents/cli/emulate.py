@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vevents.cli.common import setup_messages
+from vevents.cli.common import say, setup_messages
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def command(
         if drawn is not None:
             click.echo(f"chaos {drawn}: requests will fail on purpose", err=True)
         if as_json:
-            click.echo(json.dumps(shown if drawn is None else {**shown, "chaos": str(drawn)}))
+            say(json.dumps(shown if drawn is None else {**shown, "chaos": str(drawn)}))
         else:
-            click.echo("\n".join(f"export {name}={value}" for name, value in shown.items()))
+            say("\n".join(f"export {name}={value}" for name, value in shown.items()))
 
     plan = serve(
         EmulatorConfig(

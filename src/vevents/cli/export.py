@@ -15,6 +15,7 @@ from vevents.cli.common import (
     open_log,
     progress_line,
     require_log,
+    say,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -99,11 +100,9 @@ def command(
         code = ExitCode.REJECTED
     if as_json:
         counted = dataclasses.asdict(report) | {"pending_after": pending, "exit_code": int(code)}
-        click.echo(json.dumps(counted))
+        say(json.dumps(counted))
         return code
-    click.echo(
-        f"{report.exported} events exported to {bundles}, {human_size(report.bytes)} written"
-    )
+    say(f"{report.exported} events exported to {bundles}, {human_size(report.bytes)} written")
     lines = {
         "are marked as delivered: they have a receipt": report.received,
         "are marked as delivered": report.marked,
@@ -115,9 +114,9 @@ def command(
     }
     for words, count in lines.items():
         if count:
-            click.echo(f"{count} events {words}")
+            say(f"{count} events {words}")
     if report.frames_missing:
-        click.echo(f"{report.frames_missing} frames are gone or too large for a bundle")
+        say(f"{report.frames_missing} frames are gone or too large for a bundle")
     if report.stopped_reason is not None:
-        click.echo(f"stopped: {report.stopped_reason}; {pending} events are pending")
+        say(f"stopped: {report.stopped_reason}; {pending} events are pending")
     return code

@@ -22,6 +22,7 @@ from vevents.cli.common import (
     open_log,
     progress_line,
     require_log,
+    say,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -222,9 +223,9 @@ def command(
             "lookback_days": client.lookback_days,
             "warnings": [] if warning is None else [warning],
         }
-        click.echo(json.dumps(dataclasses.asdict(report) | more))
+        say(json.dumps(dataclasses.asdict(report) | more))
     elif not quiet:
-        click.echo(describe(report))
+        say(describe(report))
     elif code is ExitCode.REJECTED:
         click.echo(f"vevents: {report.rejected} events were set aside", err=True)
     if report.message is not None and (not quiet or code in _NOT_QUIET):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vevents.cli.common import load_settings, open_log, progress_line, settings_options
+from vevents.cli.common import load_settings, open_log, progress_line, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ def command(
     if report.message is not None:
         click.echo(f"vevents: {report.message}", err=True)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report) | {"exit_code": int(code)}))
+        say(json.dumps(dataclasses.asdict(report) | {"exit_code": int(code)}))
     else:
         done = "sent" if upload else "imported"
-        click.echo(f"{report.imported} events {done}, {report.refused} files refused")
+        say(f"{report.imported} events {done}, {report.refused} files refused")
         if report.failed:
-            click.echo(f"{report.failed} files stay: the server kept failing on them")
+            say(f"{report.failed} files stay: the server kept failing on them")
         if report.already:
-            click.echo(f"{report.already} files have a receipt already (--again takes them, too)")
+            say(f"{report.already} files have a receipt already (--again takes them, too)")
     return code
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vevents.cli.common import load_settings, settings_options
+from vevents.cli.common import load_settings, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import ConfigurationError
 
@@ -93,11 +93,11 @@ def command(
         require_packages()
     if dry_run:
         for file in planned:
-            click.echo(f"# ---- {file.path} (mode {file.mode:04o})\n{file.text}")
+            say(f"# ---- {file.path} (mode {file.mode:04o})\n{file.text}")
         return ExitCode.OK
     for file, written in installation.write(planned, tree):
-        click.echo(f"{'wrote' if written else 'kept '} {file.path}")
-    click.echo(_next_steps(chosen, who, store=store, live=tree == Path("/")))
+        say(f"{'wrote' if written else 'kept '} {file.path}")
+    say(_next_steps(chosen, who, store=store, live=tree == Path("/")))
     return ExitCode.OK
 
 

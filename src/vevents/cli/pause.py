@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vevents.cli.common import DURATION, load_settings, require_log, settings_options
+from vevents.cli.common import DURATION, load_settings, require_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 
@@ -37,5 +37,5 @@ def command(
     if for_ == 0:
         raise click.UsageError("--for 0 pauses nothing; `vevents resume` ends a pause")
     pause(directory, for_s=for_, reason=reason)
-    click.echo(str(read_pause(directory)))
+    say(str(read_pause(directory)))
     return ExitCode.OK

@@ -16,6 +16,7 @@ from vevents.cli.common import (
     load_settings,
     open_log,
     require_log,
+    say,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -100,9 +101,9 @@ def _persist(log: EventLog, as_json: bool) -> None:
     copy = log.copy
     assert copy is not None
     if as_json:
-        click.echo(json.dumps({"persist_dir": str(copy.directory)} | report._asdict()))
+        say(json.dumps({"persist_dir": str(copy.directory)} | report._asdict()))
     else:
-        click.echo(
+        say(
             f"{copy.directory}: {human_size(report.bytes_written)} in {report.writes} writes and "
             f"{report.syncs} syncs; durable up to event {report.durable_seq}"
         )

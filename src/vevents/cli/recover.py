@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from vevents.cli.common import STREAMS
+from vevents.cli.common import STREAMS, say
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.verify import as_json_object, look, show
 from vevents.errors import ConfigurationError
@@ -70,16 +70,16 @@ def command(source: Path, into: Path, as_json: bool) -> int:
             "lost": lost,
             "streams": as_json_object(found),
         }
-        click.echo(json.dumps(report))
+        say(json.dumps(report))
     else:
         show(found)
         for name, size in unreadable.items():
             if size:
-                click.echo(f"{name}: {size} bytes could not be read")
+                say(f"{name}: {size} bytes could not be read")
         for stream in aside:
-            click.echo(f"{stream}.ring is no ring any more; kept as {stream}.ring.damaged-1")
+            say(f"{stream}.ring is no ring any more; kept as {stream}.ring.damaged-1")
         for name in missing:
-            click.echo(f"{name} is missing")
+            say(f"{name} is missing")
     if aside or missing:
         return ExitCode.UNUSABLE
     return ExitCode.DAMAGED if any(lost.values()) or any(unreadable.values()) else ExitCode.OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -18,9 +17,13 @@ from vevents.cli.common import (
     DURATION,
     Parsed,
     human_duration,
+    json_text,
     load_settings,
     open_log,
+    printable,
+    reader_may_leave,
     require_log,
+    say,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -129,7 +132,7 @@ def list_(
         letters = _filtered(_letters(dead, unlisted), codes, types, since)
         shown = letters[:limit]
         if as_json:
-            _print_lines(json.dumps(letter.to_json(), ensure_ascii=False) for letter in shown)
+            _print_lines(json_text(letter.to_json()) for letter in shown)
             return ExitCode.OK
         lines = _table(shown)
         if len(shown) < len(letters):
@@ -163,9 +166,7 @@ def show(dir_: str | None, config: str | None, log_level: str | None, id_: str) 
                     shown["event"] = event_as_json(dead.event(letter))
                 except ValueError as error:
                     shown["unreadable"] = str(error)
-            click.echo(
-                json.dumps(shown | {"images": dead.images(letter)}, ensure_ascii=False, indent=2)
-            )
+            say(json_text(shown | {"images": dead.images(letter)}, indent=2))
     return ExitCode.OK
 
 
@@ -220,9 +221,9 @@ def retry(
             "appended": done.appended,
             "failed": [letter.to_json() | {"problem": why} for letter, why in done.failed],
         }
-        click.echo(json.dumps(report, ensure_ascii=False))
+        say(json_text(report))
     else:
-        click.echo(f"{done.in_place} pending again, {done.appended} appended anew")
+        say(f"{done.in_place} pending again, {done.appended} appended anew")
         for letter, why in done.failed:
             click.echo(f"vevents: {letter.id}: {why}", err=True)
     return ExitCode.REJECTED if done.failed else ExitCode.OK
@@ -276,8 +277,11 @@ def export(
     with open_log(settings, read_only=True) as log:
         dead = DeadLetters(log)
         letters = _chosen(dead.letters, ids, codes, types, since)
+        done = None
         if to == "-":
-            done = dead.write_lines(letters, sys.stdout, use_case_id=settings.use_case_id)
+            with reader_may_leave():
+                done = dead.write_lines(letters, sys.stdout, use_case_id=settings.use_case_id)
+                sys.stdout.flush()
         elif to_directory:
             done = dead.write_directory(
                 letters, path, use_case_id=settings.use_case_id, overwrite=force
@@ -285,6 +289,8 @@ def export(
         else:
             with replaced(path) as file:
                 done = dead.write_lines(letters, file, use_case_id=settings.use_case_id)
+    if done is None:  # whoever read it has seen enough
+        return ExitCode.OK
     report = {
         "events": done.events,
         "unreadable": done.unreadable,
@@ -347,7 +353,7 @@ def drop(
         dead = DeadLetters(log)
         dropped = dead.drop([x for x in dead.letters if (x.stream, x.seq, x.at_ns) in agreed])
         log.sync()
-    click.echo(json.dumps({"dropped": dropped}) if as_json else f"{dropped} dropped from the list")
+    say(json.dumps({"dropped": dropped}) if as_json else f"{dropped} dropped from the list")
     return ExitCode.OK
 
 
@@ -471,16 +477,13 @@ def _ago(at_ns: int) -> str:
 
 def _report_dry_run(what: str, letters: Sequence[DeadLetter], as_json: bool) -> int:
     if as_json:
-        click.echo(json.dumps({"dry_run": True, "chosen": [x.to_json() for x in letters]}))
+        say(json.dumps({"dry_run": True, "chosen": [x.to_json() for x in letters]}))
     else:
         _print_lines([*_table(letters), f"{len(letters)} would be {what}"])
     return ExitCode.OK
 
 
 def _print_lines(lines: Any) -> None:
-    try:
+    with reader_may_leave():
         for line in lines:
-            click.echo(line)
-    except BrokenPipeError:
-        # Whoever read us has seen enough. The interpreter's last flush must not fail as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(printable(line))

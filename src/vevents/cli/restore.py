@@ -6,7 +6,7 @@ import json
 
 import click
 
-from vevents.cli.common import load_settings, restore_log, settings_options
+from vevents.cli.common import load_settings, restore_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 
@@ -52,11 +52,9 @@ def command(
             "persist_dir": str(settings.persist_dir),
             "restored": restored,
         }
-        click.echo(json.dumps(report))
+        say(json.dumps(report))
     elif restored:
-        click.echo(f"{settings.directory} restored from {settings.persist_dir}")
+        say(f"{settings.directory} restored from {settings.persist_dir}")
     else:
-        click.echo(
-            f"nothing to restore; {settings.directory} has its copy in {settings.persist_dir}"
-        )
+        say(f"nothing to restore; {settings.directory} has its copy in {settings.persist_dir}")
     return ExitCode.OK

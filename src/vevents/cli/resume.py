@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vevents.cli.common import load_settings, require_log, settings_options
+from vevents.cli.common import load_settings, require_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 
@@ -19,5 +19,5 @@ def command(dir_: str | None, config: str | None, log_level: str | None) -> int:
 
     directory = require_log(load_settings(dir_, config, log_level))
     held = resume(directory)
-    click.echo("delivery may go on" if held else "delivery was not paused")
+    say("delivery may go on" if held else "delivery was not paused")
     return ExitCode.OK

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vevents.cli.common import SIZE, load_settings, open_log, settings_options
+from vevents.cli.common import SIZE, load_settings, open_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 
 
@@ -101,9 +101,9 @@ def command(
 
         def show() -> None:
             if as_json:
-                click.echo(json.dumps({"url": url, "dir": str(log.directory)}))
+                say(json.dumps({"url": url, "dir": str(log.directory)}))
             else:
-                click.echo(f"listening on {url}, writing to {log.directory}")
+                say(f"listening on {url}, writing to {log.directory}")
             manager.status(f"listening on {url}")
             manager.ready()
 

@@ -23,6 +23,7 @@ from vevents.cli.common import (
     load_settings,
     open_log,
     require_log,
+    say,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -191,24 +192,24 @@ def command(
         if wear is not None:
             years = None if endurance is None else wear.years(endurance)
             extra["flash"] = flash_json(wear) | {"endurance": endurance, "years": years}
-        click.echo(json.dumps(report.to_json() | extra))
+        say(json.dumps(report.to_json() | extra))
     elif prometheus:
-        click.echo("\n".join(prometheus_lines(report)))
+        say("\n".join(prometheus_lines(report)))
     else:
-        click.echo(summary(report))
+        say(summary(report))
         for stream, stats in report.figures.items():
-            click.echo(describe(stream, stats, stats.conserved, report.rejected_by[stream]))
+            say(describe(stream, stats, stats.conserved, report.rejected_by[stream]))
         if report.frames_shed:
             steps = ", ".join(f"{count} {step}" for step, count in report.frames_shed.items())
-            click.echo(f"frames shed for want of room: {steps}")
+            say(f"frames shed for want of room: {steps}")
         if report.set_aside:
-            click.echo(f"damaged and set aside: {', '.join(report.set_aside)}")
+            say(f"damaged and set aside: {', '.join(report.set_aside)}")
         if report.copy is not None:
-            click.echo(f"in memory, {describe_copy(report.copy)}")
+            say(f"in memory, {describe_copy(report.copy)}")
         if report.held is not None:
-            click.echo(f"{report.held.reason}: {report.held}")
+            say(f"{report.held.reason}: {report.held}")
         if wear is not None:
-            click.echo("\n".join(describe_flash(wear, endurance)))
+            say("\n".join(describe_flash(wear, endurance)))
     for problem in problems:
         click.echo(f"vevents: {problem}", err=True)
     if not report.conserved:

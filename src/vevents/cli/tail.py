@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vevents.cli.common import load_settings, open_log, require_log, settings_options
+from vevents.cli.common import (
+    json_text,
+    load_settings,
+    open_log,
+    reader_may_leave,
+    require_log,
+    settings_options,
+)
 from vevents.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -41,15 +45,11 @@ def command(
     """
     settings = load_settings(dir_, config, log_level)
     require_log(settings)
-    with open_log(settings, read_only=True) as log:
-        try:
-            next_seq = _print_from(log, max(1, log.stats("events").last_seq - count + 1))
-            while follow:
-                time.sleep(_LOOK_INTERVAL_S)
-                next_seq = _print_from(log, next_seq)
-        except BrokenPipeError:
-            # Whoever read us has seen enough. The interpreter's last flush must not fail as well.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with open_log(settings, read_only=True) as log, reader_may_leave():
+        next_seq = _print_from(log, max(1, log.stats("events").last_seq - count + 1))
+        while follow:
+            time.sleep(_LOOK_INTERVAL_S)
+            next_seq = _print_from(log, next_seq)
     return ExitCode.OK
 
 
@@ -61,7 +61,7 @@ def _print_from(log: EventLog, next_seq: int) -> int:
         if not records:
             return next_seq
         for record in records:
-            click.echo(json.dumps(_line(log, record), ensure_ascii=False))
+            click.echo(json_text(_line(log, record)))
         next_seq = records[-1].seq + 1
 
 

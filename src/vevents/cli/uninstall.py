@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vevents.cli.common import setup_messages
+from vevents.cli.common import say, setup_messages
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import ConfigurationError
 
@@ -30,7 +30,7 @@ def command(root: str, dry_run: bool) -> int:
         raise ConfigurationError(f"--root: {root} is not a directory")
     removed, kept = installation.remove(Path(root), dry_run=dry_run)
     for path in removed:
-        click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
+        say(f"{'would remove' if dry_run else 'removed'} {path}")
     for path in kept:
         click.echo(f"kept {path}: it was edited", err=True)
     return ExitCode.OK

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vevents.cli.common import STREAMS, load_settings, open_log, require_log, settings_options
+from vevents.cli.common import STREAMS, load_settings, open_log, require_log, say, settings_options
 from vevents.cli.exit_codes import ExitCode
 from vevents.errors import LogCorruptError, LogVersionError
 
@@ -32,12 +32,12 @@ def command(dir_: str | None, config: str | None, log_level: str | None, as_json
             found = look(log)
     except (LogCorruptError, LogVersionError, OSError) as error:
         if as_json:
-            click.echo(json.dumps({"usable": False, "error": str(error)}))
+            say(json.dumps({"usable": False, "error": str(error)}))
         else:
-            click.echo(f"unusable: {error}")
+            say(f"unusable: {error}")
         return ExitCode.UNUSABLE
     if as_json:
-        click.echo(json.dumps({"usable": True, "streams": as_json_object(found)}))
+        say(json.dumps({"usable": True, "streams": as_json_object(found)}))
     else:
         show(found)
     return ExitCode.DAMAGED if any(v.damaged for v in found.values()) else ExitCode.OK
@@ -64,7 +64,7 @@ def show(found: dict[Stream, Verification]) -> None:
     """Print the findings for a person."""
     for stream, v in found.items():
         verdict = "clean" if not v.damaged else f"{v.damaged} damaged ranges"
-        click.echo(f"{stream:9} {v.good} good records, {verdict}")
+        say(f"{stream:9} {v.good} good records, {verdict}")
         for r in v.ranges:
             where = f"bytes {r.offset} to {r.offset + r.size}" if r.size else "a whole segment"
             what = (
@@ -72,6 +72,6 @@ def show(found: dict[Stream, Verification]) -> None:
                 if r.record_count
                 else "-"
             )
-            click.echo(f"          {where}: {what}")
+            say(f"          {where}: {what}")
         if len(v.ranges) < v.damaged:
-            click.echo(f"          and {v.damaged - len(v.ranges)} more")
+            say(f"          and {v.damaged - len(v.ranges)} more")

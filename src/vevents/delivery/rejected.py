@@ -647,7 +647,10 @@ class DeadLetters:
         return name
 
     def _write_line(self, file: IO[str], obj: dict[str, Any]) -> None:
-        file.write(json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n")
+        try:
+            file.write(json.dumps(obj, ensure_ascii=False, allow_nan=False) + "\n")
+        except UnicodeEncodeError:  # standard output in another encoding
+            file.write(json.dumps(obj, allow_nan=False) + "\n")
 
 
 def matching(letters: Iterable[DeadLetter], prefix: str) -> list[DeadLetter]:
