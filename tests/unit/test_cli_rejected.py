@@ -64,6 +64,26 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("command", [["list"], ["retry"], ["drop"], ["export", "--to", "-"]])
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        (["--code", "refuse"], "--code refuse: one of refused, blocked, "),
+        (["--type", "safety-alert"], "--type safety-alert: one of quality_check, "),
+        (["--type", "image", "--type", "imgae"], "--type imgae: one of "),
+    ],
+)
+def test_words_that_nothing_can_be_refused_by(
+    command: list[str], filters: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, *filters) == ExitCode.USAGE
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+
+
+@pytest.mark.usefixtures("site")
 def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     objects = listed(capsys)
 

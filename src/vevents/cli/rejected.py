@@ -393,6 +393,7 @@ def _filtered(
     types: Sequence[str],
     since: datetime | float | None,
 ) -> list[DeadLetter]:
+    _require_known(letters, codes, types)
     since_s = since.timestamp() if isinstance(since, datetime) else None
     if isinstance(since, float | int):
         since_s = time.time() - since
@@ -403,6 +404,23 @@ def _filtered(
         and (not types or letter.type in types)
         and (since_s is None or letter.at_ns >= since_s * 1e9)
     ]
+
+
+def _require_known(
+    letters: Sequence[DeadLetter], codes: Sequence[str], types: Sequence[str]
+) -> None:
+    """Refuse words that are neither known nor in the log: nothing found would look like good news."""
+    from vevents.delivery.notes import UNKNOWN
+    from vevents.delivery.report import Rejection
+    from vevents.event import EventType
+
+    for option, given, known, listed in (
+        ("--code", codes, [*Rejection, UNKNOWN], {letter.code for letter in letters}),
+        ("--type", types, [*EventType, "image", UNKNOWN], {letter.type for letter in letters}),
+    ):
+        for word in given:
+            if word not in known and word not in listed:
+                raise click.UsageError(f"{option} {word}: one of {', '.join(known)}")
 
 
 def _by_id(letters: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
