@@ -260,6 +260,9 @@ static void rest_newest(const vev_ring *ring)
         ring->io->rest(ring->io->ctx, span->base, ring->file.geometry.segment_size);
 }
 
+/* See vev__log_unopened(). */
+static _Thread_local int unopened = -1;
+
 static vev_status open_rings(vev_log *log, const char *dir, const vev_options *options)
 {
     size_t size = strlen(dir) + 32;
@@ -271,6 +274,8 @@ static vev_status open_rings(vev_log *log, const char *dir, const vev_options *o
         status = vev_ring_open(log->io, path, &ring, &log->pool, &log->rings[s]);
         if (!status)
             rest_newest(log->rings[s]);
+        else
+            unopened = s;
     }
     free(path);
     return status;
@@ -282,6 +287,7 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     if (!log_out)
         return VEV_E_INVALID;
     *log_out = NULL;
+    unopened = -1;
     vev_options defaults;
     if (!options) {
         vev_options_init(&defaults);
@@ -332,6 +338,8 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
     *log_out = log;
     return VEV_OK;
 }
+
+int vev__log_unopened(void) { return unopened; }
 
 vev_status vev_log_open(const char *dir, const vev_options *options, vev_log **log_out)
 {

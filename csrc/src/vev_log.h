@@ -9,6 +9,9 @@
 vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *options,
                          vev_log **log_out);
 
+/* Which ring's file made this thread's last call of the above fail, or -1: none of them did. */
+int vev__log_unopened(void);
+
 /* vev_log_restore() on such a disk. */
 vev_status vev__log_restore(const vev_io *io, const char *dir, const char *copy_dir,
                             uint32_t interval_ms, int *restored_out);

@@ -17,6 +17,9 @@ typedef struct py_writer {
 int64_t py_event_json(const void *payload, size_t size, const void *id, int64_t wall_ns,
                       const char *use_case, size_t use_case_size, char *out, size_t cap);
 
+/* vev__log_unopened() */
+int py_unopened(void);
+
 /* vev_json_shortest() */
 double py_shortest(double value);
 

@@ -103,13 +103,16 @@ def check(status: int, what: str) -> None:
     raise kind(f"{what}: {text}")
 
 
-def _missing(directory: str) -> str:
-    """Return the path that opening a log did not find: of a ring, where the others are there."""
+def _unopened(directory: str, status: int) -> str:
+    """Return the path that made this thread's last opening of a log fail."""
     from pathlib import Path
 
     rings = [f"{directory}/{stream}.ring" for stream in ("events", "media", "delivery")]
-    missing = [ring for ring in rings if not Path(ring).exists()]
-    return missing[0] if 0 < len(missing) < len(rings) else directory
+    failed: int = lib.py_unopened()
+    # Where there are no rings at all, it is the log that is missing.
+    if failed < 0 or (status == errno.ENOENT and not any(Path(ring).exists() for ring in rings)):
+        return directory
+    return rings[failed]
 
 
 def version() -> str:
@@ -155,6 +158,8 @@ def restore(directory: str, copy_directory: str, interval_ms: int) -> bool:
     status = lib.vev_log_restore(
         os.fsencode(directory), os.fsencode(copy_directory), interval_ms, restored
     )
+    if status > 0:
+        raise OSError(status, os.strerror(status), copy_directory, None, directory)
     check(status, f"{directory}, with its copy in {copy_directory}")
     return bool(restored[0])
 
@@ -263,7 +268,8 @@ class Handle:
         out = ffi.new("vev_log **")
         self._directory = directory
         status = lib.vev_log_open(os.fsencode(directory), options, out)
-        check(status, _missing(directory) if status == errno.ENOENT else directory)
+        if status:
+            check(status, _unopened(directory, status))
         self._log = ffi.gc(out[0], lib.vev_log_close)
         self.appender = _append.Appender(_address(self._log), self._log, _fail, directory)
         self.append_encoded: Callable[[bytes, int, int], int] = self.appender.append

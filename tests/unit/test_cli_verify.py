@@ -126,6 +126,19 @@ def test_recover_a_file_that_is_no_ring(
     assert (tmp_path / "new" / "delivery.ring.damaged-1").read_bytes() == b"junk" * 1000
 
 
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_the_ring_that_is_none_is_named(
+    command: str, log_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (log_directory / "media.ring").write_bytes(b"junk" * 1000)
+
+    code = main([command, "--dir", str(log_directory)])
+
+    assert code == (9 if command == "verify" else 1)
+    said = "".join(capsys.readouterr())
+    assert f"{log_directory}/media.ring: " in said
+
+
 def test_unreadable_blocks_are_left_out(
     log_directory: Path,
     tmp_path: Path,

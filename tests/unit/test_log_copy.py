@@ -171,6 +171,13 @@ def test_the_log_itself_is_no_place_for_the_copy(memory: Path, tmp_path: Path) -
             restore(memory, same)
 
 
+def test_what_cannot_be_restored_names_both_directories(memory: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "flash"
+    with pytest.raises(FileNotFoundError) as caught:
+        restore(memory, nowhere)
+    assert str(caught.value).endswith(f": '{nowhere}' -> '{memory}'")
+
+
 def test_restore_is_done_once(memory: Path, flash: Path) -> None:
     assert restore(memory, flash) is False
     with EventLog(memory, **SMALL) as log:
