@@ -158,7 +158,8 @@ static PyObject *appender_append(PyObject *object, PyObject *const *arguments, P
     const appender *self = (appender *)object;
     if (!are(count, 3))
         return NULL;
-    vev_entry entry = {.kind = (uint32_t)PyLong_AsUnsignedLong(arguments[1]),
+    unsigned long kind = PyLong_AsUnsignedLong(arguments[1]);
+    vev_entry entry = {.kind = kind > UINT32_MAX ? UINT32_MAX : (uint32_t)kind,
                        .flags = (uint32_t)PyLong_AsUnsignedLong(arguments[2])};
     Py_buffer payload;
     if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &payload, PyBUF_SIMPLE))
@@ -283,22 +284,26 @@ static const char FLOATS[] = "f";
 /* int64_t by either name. */
 static const char INTEGERS[] = {sizeof(long) == 8 ? 'l' : 'q', 'q', 0};
 
-/* Take a frame: (seq, digest, size), or None. False with an exception. */
-static bool take_frame(PyObject *given, vev_event *event)
+/* Take a frame: (seq, digest, size), or None. What makes no sense there becomes the event's error. */
+static void take_frame(PyObject *given, vev_event *event)
 {
     if (given == Py_None)
-        return true;
-    unsigned long long seq, size;
+        return;
+    PyObject *numbers[2];
     const char *digest;
     Py_ssize_t digest_size;
-    if (!PyArg_ParseTuple(given, "Ky#K", &seq, &digest, &digest_size, &size))
-        return false;
-    if (digest_size != 16) {
-        PyErr_SetString(PyExc_ValueError, "a digest has 16 bytes");
-        return false;
+    unsigned long long seq = 0, size = 0;
+    if (PyArg_ParseTuple(given, "Oy#O", &numbers[0], &digest, &digest_size, &numbers[1]) &&
+        digest_size == 16) {
+        seq = PyLong_AsUnsignedLongLong(numbers[0]);
+        size = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(numbers[1]);
     }
-    vev_event_image_frame(event, seq, (const uint8_t *)digest, size);
-    return true;
+    if (PyErr_Occurred() || size == 0) {
+        PyErr_Clear();
+        vev_event_image_frame(event, 0, NULL, 0);
+    } else {
+        vev_event_image_frame(event, seq, (const uint8_t *)digest, size);
+    }
 }
 
 /* Build an event from arrays and append it. `boxes` is NULL when `rows` are given. */
@@ -318,8 +323,7 @@ static PyObject *append_arrays(const writer *self, const vev_boxes *boxes, const
             return NULL;
         vev_event *event = &s->event;
         vev_event_copy(event, s->bytes, s->size, common->base);
-        if (!take_frame(frame, event))
-            return NULL;
+        take_frame(frame, event);
         if (boxes)
             vev_event_boxes(event, boxes);
         else

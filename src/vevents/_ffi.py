@@ -402,7 +402,7 @@ class Handle:
     def mark(self, stream: int, seqs: Sequence[int], state: int) -> int:
         """Set the delivery state of records. Returns how many changed."""
         changed = ffi.new("size_t *")
-        array = ffi.new("uint64_t[]", list(seqs))
+        array = ffi.new("uint64_t[]", seqs)
         status = lib.vev_log_mark(self._open_log(), stream, array, len(seqs), state, changed)
         check(status, self._directory)
         count: int = changed[0]
@@ -554,8 +554,8 @@ def box_writer(
     lib.vev_event_image_begin(event, text("label"))
     _raise_for_event(ffi.string(lib.vev_event_error(event)))
     names = [
-        ffi.NULL if name is None else ffi.new("char[]", _c_text("class", name))
-        for name in class_names
+        ffi.NULL if name is None else ffi.new("char[]", _c_text(f"class_names[{class_id}]", name))
+        for class_id, name in enumerate(class_names)
     ]
     name_array = ffi.new("char *[]", names)
     common = ffi.new("py_writer *")
@@ -570,11 +570,16 @@ def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
 
 
-def _c_text(field: str, text: str) -> bytes:
+def _c_text(field: str, text: object) -> bytes:
     """Encode a text for C, where it ends at the first NUL."""
+    if not isinstance(text, str):
+        raise EventValidationError(field, f"must be a string, not {type(text).__name__}")
     if "\0" in text:
         raise EventValidationError(field, "must not contain a NUL character")
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise EventValidationError(field, "has a lone surrogate, which UTF-8 cannot hold") from None
 
 
 def _raise_for_event(error: bytes) -> None:

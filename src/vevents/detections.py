@@ -6,18 +6,19 @@ frame to frame goes to C as arrays and comes out as one appended event.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from vevents import _ffi, codec
 from vevents.errors import ConfigurationError, EventValidationError
-from vevents.event import FrameRef
+from vevents.event import Event, FrameRef
+from vevents.log import EventLog
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from vevents.event import Event
-    from vevents.log import EventLog
+    from vevents.event import Frame
 
 
 class DetectionWriter:
@@ -63,6 +64,10 @@ class DetectionWriter:
             raise ConfigurationError(
                 "detections given as arrays need numpy: pip install vevents[arrays]"
             ) from None
+        if not isinstance(event, Event):
+            raise EventValidationError("event", f"must be an Event, not {type(event).__name__}")
+        if not isinstance(log, EventLog):
+            raise TypeError(f"log: must be an EventLog, not {type(log).__name__}")
         event.validate()
         for field in ("event_id", "timestamp", "display_image_position"):
             if getattr(event, field) is not None:
@@ -93,7 +98,7 @@ class DetectionWriter:
         confidence: ArrayLike,
         class_id: ArrayLike,
         *,
-        frame: bytes | FrameRef | None = None,
+        frame: Frame | None = None,
         sync: bool = False,
     ) -> int:
         """Append one event with these detections, at most 1000.
@@ -104,8 +109,8 @@ class DetectionWriter:
             xyxy: Shape (n, 4): left, top, right, bottom in absolute pixels. Kept as float32.
             confidence: Shape (n,), 0 to 1.
             class_id: Shape (n,), whole numbers that `class_names` has.
-            frame: The picture, encoded, or what `EventLog.append_frame` returned for it; stored
-                whole, whatever the pressure on media.ring.
+            frame: The picture, as `EventLog.append_frame` takes it, or what that returned for it;
+                stored whole, whatever the pressure on media.ring.
             sync: As for `EventLog.append`.
 
         Returns:
@@ -129,7 +134,7 @@ class DetectionWriter:
         self,
         rows: ArrayLike,
         *,
-        frame: bytes | FrameRef | None = None,
+        frame: Frame | None = None,
         sync: bool = False,
     ) -> int:
         """Append one event with the detections of one array: faster than three.
@@ -168,7 +173,7 @@ class DetectionWriter:
             assert seq is not None
         return seq
 
-    def _keep(self, frame: bytes | FrameRef) -> tuple[int, bytes, int]:
+    def _keep(self, frame: Frame) -> tuple[int, bytes, int]:
         ref = frame if isinstance(frame, FrameRef) else self._log.append_frame(frame)
         return ref.seq, ref.digest, ref.size
 
@@ -194,19 +199,26 @@ class DetectionWriter:
 
         try:
             array = np.asarray(given)
-            if array.dtype.kind not in "fiu":
-                raise EventValidationError(name, f"must be numbers, is {array.dtype}")
-            converted = np.require(array, dtype, ["C", "A"]).reshape(array.shape)
         except (TypeError, ValueError) as error:
             raise EventValidationError(name, f"must be an array of numbers: {error}") from error
+        if array.dtype.kind not in "fiu":
+            raise EventValidationError(name, f"must be an array of numbers, not of {array.dtype}")
+        # What cannot be cast is refused below or in C; numpy's warning would be a second message.
+        with np.errstate(invalid="ignore", over="ignore"):
+            converted = np.require(array, dtype, ["C", "A"]).reshape(array.shape)
         if dtype is self._int64 and not np.array_equal(converted, array):
             raise EventValidationError(name, "must be whole numbers")
         return converted
 
 
 def _by_id(class_names: Sequence[str] | Mapping[int, str]) -> list[str | None]:
+    if isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
+        raise EventValidationError(
+            "class_names",
+            f"must be a list, or a mapping by class id, not {type(class_names).__name__}",
+        )
     if not isinstance(class_names, Mapping):
         return list(class_names)
-    if any(not isinstance(key, int) or not 0 <= key < 1_000_000 for key in class_names):
+    if any(not isinstance(key, Integral) or not 0 <= key < 1_000_000 for key in class_names):
         raise EventValidationError("class_names", "the ids must be whole numbers from 0 to 999999")
     return [class_names.get(i) for i in range(max(class_names, default=-1) + 1)]

@@ -22,7 +22,8 @@ VeventsError
    ├─ AuthorizationError               401, 402, 403, 423: stop and tell the operator
    └─ RefusedError                     any other 4xx: final for this event
 
-Failures of the operating system come as plain `OSError` with errno and path.
+Failures of the operating system come as plain `OSError` with errno and path; calls that no log
+could answer (a stream or a state that there is not) as plain `ValueError` or `TypeError`.
 """
 
 from __future__ import annotations

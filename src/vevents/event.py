@@ -90,7 +90,8 @@ class FrameRef:
 
 
 if TYPE_CHECKING:
-    Frame = bytes | os.PathLike[str] | NDArray[np.uint8] | FrameRef
+    Picture = bytes | os.PathLike[str] | NDArray[np.uint8]
+    Frame = Picture | FrameRef
 
 
 @dataclass(frozen=True, slots=True)

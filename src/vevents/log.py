@@ -12,8 +12,9 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from numbers import Integral, Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from vevents._ffi import Moment
 from vevents.errors import (
     ConfigurationError,
     EventTooLargeError,
+    EventValidationError,
     LogCorruptError,
     LogDegradedError,
     LogFullError,
@@ -33,7 +35,7 @@ from vevents.event import Event, FrameRef
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vevents.event import Frame
+    from vevents.event import Frame, Picture
     from vevents.pressure import Action, Filling, Ladder, Pressure, Shedder, Step
 
 Stream = Literal["events", "media", "delivery"]
@@ -58,6 +60,8 @@ _FULL: Final[dict[str, int]] = {
     "drop-oldest": _ffi.FULL_DROP_OLDEST,
     "refuse": _ffi.FULL_REFUSE,
 }
+_LEVEL_RAW: Final = 100
+_SEQ_MAX: Final = 2**64 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Frames remembered by content, so that one used by several events is stored once.
 _RECENT_FRAMES: Final = 64
@@ -116,7 +120,8 @@ class Record:
     kind: int
     state: State
     time_given: bool
-    payload: bytes
+    # As frames in an event: megabytes do not belong in a log line.
+    payload: bytes = field(repr=False)
     stored_size: int
 
     @property
@@ -287,15 +292,13 @@ def restore(
         ConfigurationError: The interval is out of range, or both directories are one.
         OSError: A directory cannot be made or read, or the log does not fit into memory.
     """
-    if not 0 <= interval_s <= 7 * 86_400:
-        raise ConfigurationError(f"persist_interval: {interval_s} s; from 0 to 7 days")
+    _check_number("persist_interval", interval_s, 0, 7 * 86_400, "seconds, up to 7 days")
     from pathlib import Path
 
-    if Path(directory).resolve() == Path(persist_dir).resolve():
+    to, of = _path("directory", directory), _path("persist_dir", persist_dir)
+    if Path(to).resolve() == Path(of).resolve():
         raise ConfigurationError(f"persist_dir: {persist_dir} is the log's own; it is for flash")
-    return _ffi.restore(
-        os.fspath(directory), os.fspath(Path(persist_dir).absolute()), round(interval_s * 1000)
-    )
+    return _ffi.restore(to, os.fspath(Path(of).absolute()), round(interval_s * 1000))
 
 
 class EventLog:
@@ -356,9 +359,7 @@ class EventLog:
         persist_interval_s: float = 600.0,
         pressure: Ladder | Sequence[Step] = (),
     ) -> None:
-        self._directory = os.fspath(directory)
-        if not self._directory:
-            raise ConfigurationError("directory: an empty path")
+        self._directory = _path("directory", directory)
         _check_options(
             {
                 "events_size": events_size,
@@ -390,6 +391,14 @@ class EventLog:
             read_only=read_only,
         )
         self._append_encoded = self._handle.append_encoded
+
+    def __repr__(self) -> str:
+        return f"EventLog({self._directory!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "an EventLog cannot be pickled or copied; open the directory again in each process"
+        )
 
     def __enter__(self) -> EventLog:
         return self
@@ -440,6 +449,8 @@ class EventLog:
             LogDegradedError: The disk failed earlier.
             OSError: The disk fails now. With `sync`, the event is in the log but not durable.
         """
+        if not isinstance(event, Event):
+            raise EventValidationError("event", f"must be an Event, not {type(event).__name__}")
         event.validate()
         shed = None
         if event.images:
@@ -466,6 +477,10 @@ class EventLog:
                 record_id=record_id,
                 wall_ns=wall_ns,
             )
+        except EventTooLargeError:
+            limit = self.stats().max_payload
+            reason = f"{len(payload)} bytes, events.ring takes at most {limit}"
+            raise EventTooLargeError("event", reason) from None
         except (LogFullError, LogDegradedError) as error:
             self._refusal = _Refusal(error, len(payload), self._settled_count())
             raise
@@ -530,12 +545,13 @@ class EventLog:
         """Return what `vevents.detections.DetectionWriter` appends with; see `_ffi.box_writer`."""
         return _ffi.box_writer(self._handle, kind, texts, data, metadata, class_names)
 
-    def append_frame(self, data: bytes) -> FrameRef:
-        """Put an encoded image into media.ring, or find it there if it was put recently.
+    def append_frame(self, data: Picture) -> FrameRef:
+        """Put an image into media.ring, or find it there if it was put recently.
 
         Args:
-            data: JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF. It is stored whole, whatever the
-                pressure: there is no event yet that could say otherwise.
+            data: JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC or AVIF, the path of one, or an array as in
+                an `Image`. It is stored whole, whatever the pressure: there is no event yet that
+                could say otherwise.
 
         Returns:
             The reference to use as `Image.frame`.
@@ -543,8 +559,10 @@ class EventLog:
         Raises:
             EventTooLargeError: Larger than the ring accepts (`stats("media").max_payload`).
             EventValidationError: Not an image.
+            ConfigurationError: An array was given, and neither OpenCV nor Pillow is installed.
+            OSError: The file cannot be read, or the disk fails.
         """
-        return self._keep_frame(frames.encode_frame(data), "frame")
+        return self._keep_frame(frames.encode_frame(data, quality=self._jpeg_quality), "frame")
 
     def _keep_frames(self, event: Event) -> Event:
         """Replace every frame in the event's images by a reference into media.ring."""
@@ -632,10 +650,12 @@ class EventLog:
         Returns:
             The records, and the sequence number from which to go on. No records: nothing more.
         """
-        mask = 0
-        for state in states:
-            mask |= 1 << _STATES[state]
-        found, following = self._handle.read(_STREAMS[stream], from_seq, mask, limit)
+        found, following = self._handle.read(
+            _stream(stream),
+            _whole("from_seq", from_seq),
+            _mask(states),
+            _whole("limit", limit),
+        )
         records = [
             Record(
                 raw.seq,
@@ -662,7 +682,7 @@ class EventLog:
         limit: int | None = None,
     ) -> Iterator[Record]:
         """Iterate over records in sequence order, in bounded memory; see `read_batch`."""
-        left = limit
+        left = limit if limit is None else _whole("limit", limit)
         while left is None or left > 0:
             records, from_seq = self.read_batch(
                 stream, from_seq, states, 256 if left is None else min(left, 256)
@@ -688,6 +708,10 @@ class EventLog:
             frame: A reference, whose digest is compared, or a sequence number.
         """
         seq = frame.seq if isinstance(frame, FrameRef) else frame
+        if not isinstance(seq, Integral):
+            raise TypeError(
+                f"frame: must be a FrameRef or a sequence number, not {type(frame).__name__}"
+            )
         found, _ = self._handle.read(_ffi.MEDIA, seq, _READABLE_MASK, 1)
         if not found or found[0].seq != seq:
             return None
@@ -723,7 +747,10 @@ class EventLog:
         Survives the death of the process at once and a power cut after the next sync; a power
         cut before that makes the records pending again.
         """
-        return self._handle.mark(_STREAMS[stream], seqs, _STATES[state])
+        try:
+            return self._handle.mark(_stream(stream), list(seqs), _state(state))
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"seqs: must be sequence numbers in a list: {error}") from None
 
     def ack(self, seqs: Sequence[int]) -> int:
         """Mark events as delivered. Returns how many changed."""
@@ -755,7 +782,7 @@ class EventLog:
 
     def stats(self, stream: Stream = "events") -> StreamStats:
         """Return the figures of one ring."""
-        return StreamStats(**self._handle.stats(_STREAMS[stream]))
+        return StreamStats(**self._handle.stats(_stream(stream)))
 
     def pressure(self) -> Pressure:
         """Return how full media.ring is of undelivered frames, and what was shed since opening.
@@ -773,7 +800,7 @@ class EventLog:
 
         Changes nothing; works on a read-only log and beside writers.
         """
-        found, damaged, good = self._handle.verify(_STREAMS[stream], 1000)
+        found, damaged, good = self._handle.verify(_stream(stream), 1000)
         return Verification(good, damaged, [Damage(*one) for one in found])
 
     @staticmethod
@@ -836,6 +863,17 @@ def _to_ns(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
 
 
+def _path(name: str, given: object) -> str:
+    """Return a path as the library takes it, where it ends at the first NUL."""
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(path, str):
+        raise ConfigurationError(f"{name}: must be a str or a path, not {type(path).__name__}")
+    if not path or "\0" in path:
+        what = "has a NUL character" if path else "an empty path"
+        raise ConfigurationError(f"{name}: {what}")
+    return path
+
+
 def _check_options(
     sizes: Mapping[str, int | None],
     segment_size: int | None,
@@ -846,20 +884,58 @@ def _check_options(
 ) -> None:
     """Name the argument that is out of range; the library only says that one is."""
     for name, size in sizes.items():
-        if size is not None and not 1 << 20 <= size <= 1 << 40:
-            raise ConfigurationError(f"{name}: {size} bytes; from 1 MiB to 1 TiB")
-    if segment_size is not None and (
-        segment_size % 65_536 != 0 or not 65_536 <= segment_size <= 64 << 20
-    ):
-        raise ConfigurationError(f"segment_size: {segment_size}; a multiple of 64 KiB up to 64 MiB")
-    if full not in _FULL:
+        if size is not None:
+            _check_number(name, size, 1 << 20, 1 << 40, "bytes, from 1 MiB to 1 TiB", Integral)
+    if segment_size is not None:
+        rule = "a multiple of 64 KiB up to 64 MiB"
+        _check_number("segment_size", segment_size, 65_536, 64 << 20, rule, Integral)
+        if segment_size % 65_536 != 0:
+            raise ConfigurationError(f"segment_size: {segment_size}; {rule}")
+    if not isinstance(full, str) or full not in _FULL:
         raise ConfigurationError(f"full: {full!r}; one of {', '.join(map(repr, _FULL))}")
-    if not 0 <= sync_interval_s <= 86_400:
-        raise ConfigurationError(f"sync_interval_s: {sync_interval_s}; from 0 to 86400")
-    if level is not None and not (-7 <= level <= 9 or level == 100):
-        raise ConfigurationError(f"level: {level}; from -7 to 9, or 100 for no compression")
-    if not 1 <= jpeg_quality <= 100:
-        raise ConfigurationError(f"jpeg_quality: {jpeg_quality}; from 1 to 100")
+    _check_number("sync_interval_s", sync_interval_s, 0, 86_400, "from 0 to 86400")
+    if level is not None and level != _LEVEL_RAW:
+        rule = f"from -7 to 9, or {_LEVEL_RAW} for no compression"
+        _check_number("level", level, -7, 9, rule, Integral)
+    _check_number("jpeg_quality", jpeg_quality, 1, 100, "from 1 to 100", Integral)
+
+
+def _check_number(
+    name: str, given: Any, low: float, high: float, rule: str, kind: Any = Real
+) -> None:
+    if not isinstance(given, kind) or not low <= given <= high:
+        raise ConfigurationError(f"{name}: {given!r}; {rule}")
+
+
+def _stream(name: object) -> int:
+    return _one_of(_STREAMS, "stream", name)
+
+
+def _state(name: object) -> int:
+    return _one_of(_STATES, "state", name)
+
+
+def _mask(states: Sequence[State]) -> int:
+    if isinstance(states, str):
+        raise ValueError(f"states: {states!r} is one; several are given, as ({states!r},)")
+    mask = 0
+    for state in states:
+        mask |= 1 << _state(state)
+    return mask
+
+
+def _one_of(numbers: Mapping[str, int], what: str, name: object) -> int:
+    number = numbers.get(name) if isinstance(name, str) else None
+    if number is None:
+        raise ValueError(f"{what}: {name!r}; one of {', '.join(map(repr, numbers))}")
+    return number
+
+
+def _whole(name: str, given: object) -> int:
+    number = int(given) if isinstance(given, Integral) else -1
+    if not 0 <= number <= _SEQ_MAX:
+        raise ValueError(f"{name}: {given!r}; a whole number, 0 or more")
+    return number
 
 
 def note_size(note: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -117,9 +117,10 @@ class Ladder:
     slack: float = 0.05
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        listed = isinstance(self.steps, Iterable)
+        object.__setattr__(self, "steps", tuple(self.steps) if listed else ())
         object.__setattr__(self, "exempt", frozenset(map(_event_type, self.exempt)))
-        if not all(isinstance(step, Step) for step in self.steps):
+        if not listed or not all(isinstance(step, Step) for step in self.steps):
             raise ConfigurationError("pressure: expected steps; a text is read by parse_ladder()")
         for lower, higher in zip(self.steps, self.steps[1:], strict=False):
             if higher.above <= lower.above:

@@ -12,6 +12,7 @@ from vevents import (
     Event,
     EventLog,
     EventValidationError,
+    FrameRef,
     Image,
     ObjectDetection,
 )
@@ -194,7 +195,7 @@ def test_any_layout_of_rows_gives_the_same_event(log, convert):
         ([[0, 0, 1, 1, 0.5, np.nan]], r"\[0\].class: must be a whole number"),
         ([[0, 0, 1, 1, 0.5, 4]], r"\[0\].class: is 4, but there are 4 names"),
         ([[0, 0, 1, 1, 1.5, 0]], r"\[0\].confidence: must be 0 to 1"),
-        ([["a"] * 6], "rows: must be numbers"),
+        ([["a"] * 6], "rows: must be an array of numbers, not of <U1"),
     ],
 )
 def test_what_is_wrong_with_rows_is_named(log, rows, message):
@@ -216,7 +217,7 @@ def test_class_names_may_be_a_mapping_with_gaps(log):
     box, score = np.array([[0.0, 0, 4, 4]]), np.array([0.5])
 
     writer.append(box, score, np.array([7]))
-    with pytest.raises(EventValidationError, match="class: must not be NULL"):
+    with pytest.raises(EventValidationError, match="class: is 3, which has no name"):
         writer.append(box, score, np.array([3]))
 
     (record,) = log.read()
@@ -239,9 +240,12 @@ def test_class_names_may_be_a_mapping_with_gaps(log):
         (lambda x, c, i: (x, c, _set(i, 2, 4)), r"\[2\].class: is 4, but there are 4 names"),
         (lambda x, c, i: (x, c, _set(i, 0, -1)), r"\[0\].class: is -1"),
         (lambda x, c, i: (x, c, i + 0.5), "class_id: must be whole numbers"),
-        (lambda x, c, _: (x, c, np.array(["a", "b", "c"])), "class_id: must be numbers"),
+        (
+            lambda x, c, _: (x, c, np.array(["a", "b", "c"])),
+            "class_id: must be an array of numbers, not of <U1",
+        ),
         (lambda x, _, i: (x, [0.1, [0.2], 0.3], i), "confidence: must be an array of numbers"),
-        (lambda x, c, i: (x > 3, c, i), "xyxy: must be numbers, is bool"),
+        (lambda x, c, i: (x > 3, c, i), "^xyxy: must be an array of numbers, not of bool"),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_is_appended(log, spoil, message):
@@ -278,6 +282,66 @@ def test_long_names_grow_the_buffer_up_to_what_the_ring_takes(tmp_path):
 
         assert len(log.decode(next(log.read())).images[0].object_detections) == 1000
         assert log.stats().appended == 1
+
+
+def test_class_ids_that_are_no_numbers_are_refused_without_a_warning(log):
+    writer = DetectionWriter(log, constants(), NAMES)
+    for wrong in (np.nan, np.inf, 2.0**70):
+        with pytest.raises(EventValidationError, match="class_id: must be whole numbers"):
+            writer.append([[0, 0, 1, 1]], [0.5], [wrong])
+    with pytest.raises(EventValidationError, match="x: must be a finite float"):
+        writer.append([[0, 0, 1e300, 1]], [0.5], [0])
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("burr", "class_names: must be a list, or a mapping by class id, not str"),
+        (None, "class_names: must be a list, or a mapping by class id, not NoneType"),
+        (["burr", 5], r"class_names\[1\]: must be a string, not int"),
+        ({3: b"burr"}, r"class_names\[3\]: must be a string, not bytes"),
+        (["\ud800"], r"class_names\[0\]: has a lone surrogate"),
+        (["a\0b"], r"class_names\[0\]: must not contain a NUL"),
+        ({-1: "burr"}, "class_names: the ids must be whole numbers"),
+    ],
+)
+def test_class_names_that_are_none(log, names, words):
+    with pytest.raises(EventValidationError, match=words):
+        DetectionWriter(log, constants(), names)
+
+
+def test_class_ids_of_numpy_are_numbers(log):
+    writer = DetectionWriter(log, constants(), {np.int64(2): "pallet"})
+
+    assert writer.append([[0, 0, 1, 1]], [0.5], [2]) == 1
+
+
+def test_arguments_of_another_kind_are_named(log):
+    with pytest.raises(EventValidationError, match="event: must be an Event, not EventLog"):
+        DetectionWriter(log, log, NAMES)
+    with pytest.raises(TypeError, match="log: must be an EventLog, not NoneType"):
+        DetectionWriter(None, constants(), NAMES)
+    with pytest.raises(EventValidationError, match="label: must be a string, not int"):
+        DetectionWriter(log, constants(), NAMES, label=5)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        FrameRef(-1, bytes(16), 1),
+        FrameRef(1, bytes(16), -5),
+        FrameRef(2**64 + 1, bytes(16), 1),
+        FrameRef(1, bytes(8), 1),
+        FrameRef("1", bytes(16), 1),
+        FrameRef(1, "digest", 1),
+    ],
+)
+def test_a_reference_that_refers_to_nothing(log, reference):
+    writer = DetectionWriter(log, constants(), NAMES)
+
+    with pytest.raises(EventValidationError, match=r"frame: must have a sequence number"):
+        writer.append(*arrays(1), frame=reference)
+    assert log.stats().appended == 0
 
 
 def _of_class(class_id, count):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import pickle
 import random
 import stat
 import subprocess
@@ -12,11 +14,21 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 
-from vevents import Event, EventLog, FrameRef, Image, ObjectDetection, _ffi
+from vevents import (
+    Event,
+    EventLog,
+    FrameRef,
+    Image,
+    InstanceSegmentation,
+    ObjectDetection,
+    _ffi,
+)
 from vevents.errors import (
     ConfigurationError,
     EventTooLargeError,
@@ -396,12 +408,110 @@ def test_full_disk_at_creation(tmp_path: Path) -> None:
         ({"sync_interval_s": -1}, "sync_interval_s"),
         ({"jpeg_quality": 0}, "jpeg_quality"),
         ({"pressure": "0.5:none"}, "pressure"),
+        ({"events_size": "64MiB"}, "events_size: '64MiB'"),
+        ({"media_size": float("nan")}, "media_size: nan"),
+        ({"delivery_size": 2e6}, "delivery_size: 2000000.0"),
+        ({"segment_size": 65536.0}, "segment_size: 65536.0"),
+        ({"full": ["refuse"]}, r"full: \['refuse'\]"),
+        ({"sync_interval_s": None}, "sync_interval_s: None"),
+        ({"level": 1.5}, "level: 1.5"),
+        ({"level": "100"}, "level: '100'"),
+        ({"jpeg_quality": "85"}, "jpeg_quality: '85'"),
+        ({"pressure": 0.5}, "pressure"),
+        ({"persist_dir": ""}, "persist_dir: an empty path"),
+        ({"persist_dir": b"copy"}, "persist_dir: must be a str or a path, not bytes"),
+        ({"persist_dir": "copy", "persist_interval_s": "10min"}, "persist_interval: '10min'"),
     ],
 )
 def test_bad_arguments_are_named(directory: Path, arguments: dict, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         EventLog(directory, **arguments)
     assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "must be a str or a path, not NoneType"),
+        (b"log", "must be a str or a path, not bytes"),
+        ("log\0elsewhere", "has a NUL character"),
+    ],
+)
+def test_a_directory_that_is_no_path(
+    given: object, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"directory: {words}"):
+        EventLog(given)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_event_is_not_appended(directory: Path) -> None:
+    with EventLog(directory) as log:
+        for given in ({"eventType": "custom"}, None, "x", Event):
+            with pytest.raises(EventValidationError, match="event: must be an Event, not "):
+                log.append(given)  # type: ignore[arg-type]
+        with pytest.raises(EventValidationError, match="event: an argument is out of range"):
+            log.append_encoded(b"\x80", 2**32)
+        assert log.stats().appended == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda log: log.stats("frames"), "stream: 'frames'; one of 'events', 'media', 'deliv"),
+        (lambda log: log.verify(None), "stream: None; one of "),
+        (lambda log: list(log.read(b"events")), "stream: b'events'; one of "),
+        (lambda log: list(log.read(states="pending")), r"states: 'pending' is one; .*'pending',"),
+        (lambda log: list(log.read(states=("all",))), "state: 'all'; one of 'pending', "),
+        (lambda log: list(log.read(from_seq=-1)), "from_seq: -1; a whole number, 0 or more"),
+        (lambda log: list(log.read(from_seq=1.5)), "from_seq: 1.5; a whole number, 0 or more"),
+        (lambda log: list(log.read(limit=-1)), "limit: -1; a whole number, 0 or more"),
+        (lambda log: log.read_batch(limit=None), "limit: None; a whole number, 0 or more"),
+        (lambda log: log.mark([1], "sent"), "state: 'sent'; one of 'pending', "),
+        (lambda log: log.ack(1), "seqs: must be sequence numbers in a list"),
+        (lambda log: log.ack([-1]), "seqs: must be sequence numbers in a list"),
+        (lambda log: log.ack(["1"]), "seqs: must be sequence numbers in a list"),
+        (lambda log: log.frame(None), "frame: must be a FrameRef or a sequence number, not None"),
+    ],
+)
+def test_what_no_log_could_answer_is_named(directory: Path, call: Any, words: str) -> None:
+    with EventLog(directory) as log:
+        log.append(alert())
+        with pytest.raises((ValueError, TypeError), match=words):
+            call(log)
+        assert log.ack(seq for seq in (1, 2)) == 1  # type: ignore[arg-type]
+
+
+def test_an_event_that_is_too_large_is_told_the_limit(directory: Path) -> None:
+    points = [(i + 0.1, i * 1.7) for i in range(100_000)]
+    outline = InstanceSegmentation("a", 1, 2, 3, 4, 0.5, points)
+    with EventLog(directory, events_size=1 << 20) as log:
+        limit = log.stats().max_payload
+        with pytest.raises(EventTooLargeError, match=rf"^event: \d+ bytes, .* at most {limit}$"):
+            log.append(Event.custom(value="x", images=[Image(instance_segmentations=[outline])]))
+
+
+def test_an_array_is_encoded_with_the_quality_of_the_log(directory: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    with EventLog(directory, jpeg_quality=10) as log:
+        log.append(Event.custom(value="x", images=[Image(pixels)]))
+        frame = log.decode(next(log.read())).images[0].frame
+        assert log.append_frame(pixels) == frame
+
+
+def test_a_log_shows_where_it_is_and_a_record_not_its_bytes(directory: Path) -> None:
+    with EventLog(directory) as log:
+        assert repr(log) == f"EventLog({str(directory)!r})"
+        log.append_frame(JPEG)
+        assert len(repr(next(log.read("media")))) < 300
+
+
+def test_a_log_says_why_it_is_not_pickled(directory: Path) -> None:
+    with EventLog(directory) as log:
+        for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="open the directory again in each process"):
+                attempt(log)
 
 
 def test_closed_log(directory: Path) -> None:

@@ -409,7 +409,7 @@ def _filtered(
 def _require_known(
     letters: Sequence[DeadLetter], codes: Sequence[str], types: Sequence[str]
 ) -> None:
-    """Refuse words that are neither known nor in the log: nothing found would look like good news."""
+    """Refuse words that are neither known nor in the log: else a slip looks like good news."""
     from vevents.delivery.notes import UNKNOWN
     from vevents.delivery.report import Rejection
     from vevents.event import EventType
