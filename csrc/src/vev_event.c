@@ -776,6 +776,11 @@ static void corners(event *e, const float box[4], float confidence, int64_t clas
              field_path(e, s, "class").text, (long long)class_id, class_count);
         return;
     }
+    if (class_names[class_id] == NULL) {
+        fail(e, VEV_E_INVALID, "%s: is %lld, which has no name", field_path(e, s, "class").text,
+             (long long)class_id);
+        return;
+    }
     /* In double, so that the middle of two floats is exact and no sum is infinite. */
     double left = (double)box[0], top = (double)box[1];
     double right = (double)box[2], bottom = (double)box[3];
