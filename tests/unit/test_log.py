@@ -423,7 +423,10 @@ def test_full_disk_at_creation(tmp_path: Path) -> None:
         ({"persist_dir": "copy", "persist_interval_s": "10min"}, "persist_interval: '10min'"),
     ],
 )
-def test_bad_arguments_are_named(directory: Path, arguments: dict, named: str) -> None:
+def test_bad_arguments_are_named(
+    directory: Path, arguments: dict, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory.parent)  # where a copy would go
     with pytest.raises(ConfigurationError, match=named):
         EventLog(directory, **arguments)
     assert not directory.exists()
