@@ -70,7 +70,12 @@ static int by_generation(const void *a, const void *b)
 
 void vev_listed_sort(vev_listed *listed, uint32_t count)
 {
-    qsort(listed, count, sizeof *listed, by_generation);
+    for (uint32_t i = 1; i < count; i++) {
+        if (by_generation(&listed[i - 1], &listed[i]) > 0) {
+            qsort(listed, count, sizeof *listed, by_generation);
+            return;
+        }
+    }
 }
 
 uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry *geometry,
@@ -94,7 +99,8 @@ uint32_t vev_listed_order(vev_listed *listed, uint32_t count, const vev_geometry
             before->head.record_count = (uint32_t)(before->end_seq - before->head.base_seq);
             before->head.data_end = geometry->data_size;
         }
-        listed[kept] = listed[i];
+        if (kept < i)
+            listed[kept] = listed[i];
         next_seq = head->base_seq + (head->sealed ? head->record_count : 0);
         listed[kept].end_seq = next_seq;
         kept++;
@@ -118,8 +124,10 @@ vev_status vev_ring_list(vev_ring *ring)
         *ledger = (vev_ledger){.floor_generation = 1, .floor_seq = 1};
     bool living = !ring->readonly;
     vev_listed_find(ring, vev_listed_floor(ring, accounted, living, ledger), living, ring->cached);
-    uint32_t count = 0;
-    for (uint32_t s = 0; s < geometry->segment_count; s++) {
+    /* Laps follow each other around the ring, so that from here on they are in order. */
+    uint32_t count = 0, active = (uint32_t)(atomic_load(&ring->live->active) & 1023u);
+    for (uint32_t i = 1; i <= geometry->segment_count; i++) {
+        uint32_t s = (active + i) % geometry->segment_count;
         uint64_t generation = ring->cached[s].head.generation;
         if (ring->readonly ? generation > 0
                            : vev_ring_is_living(ring, s) &&
