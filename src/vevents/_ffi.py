@@ -61,6 +61,7 @@ _append: Final[Any] = _in_the_file_of_core("_append")
 # Looked up once: what is called for every event counts its nanoseconds.
 _py_event_json: Final[Any] = lib.py_event_json
 _NULL: Final[Any] = ffi.NULL
+_NO_BYTES: Final[Any] = ffi.new("char[]", 0)
 
 # Returns the double nearest to the shortest decimal that names a float32; what is no finite
 # float32 comes back as it is. Bare, because it is called for every number that is read.
@@ -168,8 +169,7 @@ class _JsonBuffer(threading.local):
     """Where a thread has its JSON written: made once, and replaced by a larger one if need be."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self.data: Any = _NULL
+        self.data: Any = _NO_BYTES
 
 
 _json_buffer = _JsonBuffer()
@@ -191,10 +191,10 @@ def event_json(
     """
     default = b"" if use_case_id is None else use_case_id
     size_max = 16 * len(payload) + 6 * len(default) + 4096  # what vev_json.h asks for
-    buffer = _json_buffer
-    if buffer.size < size_max:
-        buffer.data = ffi.new("char[]", size_max)
-        buffer.size = size_max
+    # Not left there meanwhile: a signal's handler may come here as well.
+    data, _json_buffer.data = _json_buffer.data, _NO_BYTES
+    if len(data) < size_max:
+        data = ffi.new("char[]", size_max)
     size: int = _py_event_json(
         payload,
         len(payload),
@@ -202,10 +202,12 @@ def event_json(
         wall_ns,
         _NULL if use_case_id is None else default,
         len(default),
-        buffer.data,
-        buffer.size,
+        data,
+        len(data),
     )
-    return (ffi.buffer(buffer.data, abs(size))[:], size > 0) if size else None
+    answer = (ffi.buffer(data, abs(size))[:], size > 0) if size else None
+    _json_buffer.data = data
+    return answer
 
 
 class RawRecord(NamedTuple):
@@ -221,6 +223,16 @@ class RawRecord(NamedTuple):
     flags: int
     payload: bytes
     stored_size: int
+
+
+class _ReadBuffers:
+    """What one call to read fills."""
+
+    def __init__(self) -> None:
+        self.records = ffi.new("vev_record[]", _READ_COUNT)
+        self.payloads = ffi.new("unsigned char[]", _READ_SIZE)
+        self.count = ffi.new("size_t *")
+        self.following = ffi.new("uint64_t *")
 
 
 class Handle:
@@ -273,9 +285,7 @@ class Handle:
         self._log = ffi.gc(out[0], lib.vev_log_close)
         self.appender = _append.Appender(_address(self._log), self._log, _fail, directory)
         self.append_encoded: Callable[[bytes, int, int], int] = self.appender.append
-        self._reading = threading.Lock()
-        self._records = ffi.new("vev_record[]", _READ_COUNT)
-        self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
+        self._idle_buffers: list[_ReadBuffers] = []
 
     def close(self) -> None:
         """Sync and close; later calls on this handle raise `LogError`.
@@ -313,46 +323,49 @@ class Handle:
         self, stream: int, from_seq: int, state_mask: int, limit: int
     ) -> tuple[list[RawRecord], int]:
         """Read up to `limit` records. Returns them and the sequence number to go on from."""
-        count = ffi.new("size_t *")
-        following = ffi.new("uint64_t *")
-        with self._reading:
-            while True:
-                records, buffer = self._records, self._buffer
-                status = lib.vev_log_read(
-                    self._open_log(),
-                    stream,
-                    from_seq,
-                    state_mask,
-                    records,
-                    min(limit, _READ_COUNT),
-                    buffer,
-                    len(buffer),
-                    count,
-                    following,
-                )
-                if status != lib.VEV_E_BUFFER:
-                    break
-                self._buffer = ffi.new("unsigned char[]", records[0].size)
-            check(status, self._directory)
-            view = ffi.buffer(buffer)
-            found = [
-                RawRecord(
-                    r.seq,
-                    bytes(r.id),
-                    r.wall_ns,
-                    r.mono_ns,
-                    r.boot,
-                    r.kind,
-                    r.state,
-                    r.flags,
-                    view[r.offset : r.offset + r.size],
-                    r.stored_size,
-                )
-                for r in records[0 : count[0]]
-            ]
-            if len(self._buffer) > _READ_SIZE:
-                self._buffer = ffi.new("unsigned char[]", _READ_SIZE)
-        return found, following[0]
+        try:
+            # Not behind a lock: a thread may be in here when another one forks, or when a signal's
+            # handler reads.
+            buffers = self._idle_buffers.pop()
+        except IndexError:
+            buffers = _ReadBuffers()
+        while True:
+            status = lib.vev_log_read(
+                self._open_log(),
+                stream,
+                from_seq,
+                state_mask,
+                buffers.records,
+                min(limit, _READ_COUNT),
+                buffers.payloads,
+                len(buffers.payloads),
+                buffers.count,
+                buffers.following,
+            )
+            if status != lib.VEV_E_BUFFER:
+                break
+            buffers.payloads = ffi.new("unsigned char[]", buffers.records[0].size)
+        check(status, self._directory)
+        view = ffi.buffer(buffers.payloads)
+        found = [
+            RawRecord(
+                r.seq,
+                bytes(r.id),
+                r.wall_ns,
+                r.mono_ns,
+                r.boot,
+                r.kind,
+                r.state,
+                r.flags,
+                view[r.offset : r.offset + r.size],
+                r.stored_size,
+            )
+            for r in buffers.records[0 : buffers.count[0]]
+        ]
+        following: int = buffers.following[0]
+        if len(buffers.payloads) == _READ_SIZE and not self._idle_buffers:
+            self._idle_buffers.append(buffers)
+        return found, following
 
     def view(
         self, stream: int, seq: int, state_mask: int, size: int

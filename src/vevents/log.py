@@ -9,7 +9,6 @@ Nothing here knows about the network; the flusher reads and marks.
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -373,8 +372,9 @@ class EventLog:
             jpeg_quality,
         )
         self._jpeg_quality = jpeg_quality
+        # Without a lock: a thread may be in here when another one forks, or when a signal's handler
+        # appends. Each step is one of the interpreter's.
         self._recent: OrderedDict[bytes, FrameRef] = OrderedDict()
-        self._recent_lock = threading.Lock()
         self._refusal: _Refusal | None = None
         if persist_dir is not None and not read_only:
             restore(directory, persist_dir, persist_interval_s)
@@ -601,16 +601,14 @@ class EventLog:
         if self._shedder is not None:
             self._shedder.gauge.add(len(data))
         ref = FrameRef(seq, digest, len(data))
-        with self._recent_lock:
-            self._recent[digest] = ref
-            while len(self._recent) > _RECENT_FRAMES:
-                self._recent.popitem(last=False)
+        self._recent[digest] = ref
+        while len(self._recent) > _RECENT_FRAMES:
+            self._recent.popitem(last=False)
         return ref
 
     def _stored(self, digest: bytes) -> FrameRef | None:
         """Find a frame that was stored recently and is still there."""
-        with self._recent_lock:
-            known = self._recent.get(digest)
+        known = self._recent.get(digest)
         return known if known is not None and self.frame(known) is not None else None
 
     def _is_stored(self, digest: bytes) -> bool:

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -265,7 +267,7 @@ class Gauge:
     ) -> None:
         self._measure = measure
         self._clock = clock
-        self._lock = threading.Lock()
+        self.renew_locks()
         self._count = 0
         self._bytes = 0
         self._count_when_empty = 0
@@ -275,6 +277,12 @@ class Gauge:
         self._bytes_then = 0
         self._measured_s = -math.inf
         self._thread: threading.Thread | None = None
+        _WITH_LOCKS.add(self)
+
+    def renew_locks(self) -> None:
+        """In the child of a fork nobody is left to open the ones that were held."""
+        self._lock = threading.RLock()  # a signal's handler may append amid an append
+        self._starting = threading.Lock()
 
     @property
     def age_s(self) -> float:
@@ -310,9 +318,9 @@ class Gauge:
 
     def refresh_beside(self) -> None:
         """Measure on another thread if the figure is old and nobody is at it."""
-        if self.age_s < _REFRESH_S:
+        if self.age_s < _REFRESH_S or not self._starting.acquire(blocking=False):
             return
-        with self._lock:
+        try:
             if self._thread is not None and self._thread.is_alive():
                 return
             # Not a daemon: an interpreter that ends waits the milliseconds, instead of taking the
@@ -323,6 +331,8 @@ class Gauge:
             except RuntimeError:
                 # No more threads, or the interpreter ends: the old figure has to do.
                 self._thread = None
+        finally:
+            self._starting.release()
 
     def _refresh_quietly(self) -> None:
         try:
@@ -351,10 +361,15 @@ class Shedder:
         self.gauge = gauge
         self._ladder = ladder
         self._jpeg_quality = jpeg_quality
-        self._lock = threading.Lock()
+        self.renew_locks()
         self._level = 0
         self._counts: dict[Action, int] = dict.fromkeys(ACTIONS, 0)
         self._warned = False
+        _WITH_LOCKS.add(self)
+
+    def renew_locks(self) -> None:
+        """As for the gauge."""
+        self._lock = threading.RLock()
 
     def look(self) -> Pressure:
         """Measure now, and return the figures."""
@@ -513,6 +528,17 @@ class Shedder:
             if len(data) >= len(given):
                 return None
         return _Done(frame, action, data, (pixels.shape[1], pixels.shape[0]))
+
+
+_WITH_LOCKS: weakref.WeakSet[Gauge | Shedder] = weakref.WeakSet()
+
+
+def _renew_all_locks() -> None:
+    for one in list(_WITH_LOCKS):
+        one.renew_locks()
+
+
+os.register_at_fork(after_in_child=_renew_all_locks)
 
 
 # --- One frame -------------------------------------------------------------------------------

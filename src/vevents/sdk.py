@@ -285,6 +285,9 @@ class Workspace:
 
 def _opened() -> EventLog:
     global _log
+    log = _log
+    if log is not None:
+        return log
     with _lock:
         if _log is None:
             settings = resolve({})

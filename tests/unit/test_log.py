@@ -526,6 +526,97 @@ def test_closed_log(directory: Path) -> None:
             call()
 
 
+def test_fork_amid_an_append_of_another_thread(directory: Path) -> None:
+    """Amid the part that is Python: no lock may be left to the child that nobody opens there."""
+    program = """
+import os, sys, threading
+from vevents import Event, EventLog, Image
+from vevents.pressure import Ladder, Step
+
+amid, go_on, parent = threading.Event(), threading.Event(), os.getpid()
+
+class Slow(Ladder):
+    def level(self, share, level=0):
+        if os.getpid() == parent:
+            amid.set()
+            go_on.wait(60)
+        return super().level(share, level)
+
+def append(log, number):
+    frame = b"\\xff\\xd8\\xff\\xe0" + os.urandom(2000)
+    log.append(Event.custom(value=str(number), images=[Image(frame)]))
+
+with EventLog(sys.argv[1], pressure=Slow([Step(0.9, "none")])) as log:
+    thread = threading.Thread(target=append, args=(log, 1))
+    thread.start()
+    amid.wait(60)
+    child = os.fork()
+    if child == 0:
+        append(log, 2)
+        log.close()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    go_on.set()
+    thread.join()
+    assert log.stats().appended == log.stats("media").appended == 2
+"""
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=60)
+
+
+def test_signal_amid_an_append_and_its_handler_appends(directory: Path) -> None:
+    """As a handler of SIGTERM may, to tell why the camera stopped."""
+    program = """
+import os, signal, sys
+from vevents import Event, EventLog, Image
+from vevents.pressure import Ladder, Step
+
+class Interrupted(Ladder):
+    left = 20
+
+    def level(self, share, level=0):
+        if Interrupted.left > 0:
+            Interrupted.left -= 1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().level(share, level)
+
+def append(value):
+    frame = b"\\xff\\xd8\\xff\\xe0" + os.urandom(2000)
+    log.append(Event.custom(value=value, images=[Image(frame)]))
+
+with EventLog(sys.argv[1], pressure=Interrupted([Step(0.9, "none")])) as log:
+    signal.signal(signal.SIGTERM, lambda *_: append("handler"))
+    for _ in range(3):
+        append("loop")
+    assert Interrupted.left == 0
+    assert log.stats().appended == log.stats("media").appended == 23
+"""
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=60)
+
+
+def test_signals_amid_reads_and_their_handler_reads(directory: Path) -> None:
+    with EventLog(directory) as log:
+        for number in range(2000):
+            log.append(Event.custom(value=str(number)))
+    program = """
+import signal, sys
+from vevents import EventLog
+
+with EventLog(sys.argv[1]) as log:
+    handled = []
+
+    def handle(*_):
+        handled.append([record.seq for record in log.read_batch(from_seq=1500, limit=20)[0]])
+
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.003)
+    while len(handled) < 300:
+        assert [record.seq for record in log.read()] == list(range(1, 2001))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert all(seqs == list(range(1500, 1520)) for seqs in handled)
+"""
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=60)
+
+
 def test_close_amid_calls_of_other_threads(directory: Path) -> None:
     """As when Ctrl-C ends the program's `with` while its cameras' threads append."""
     program = """
