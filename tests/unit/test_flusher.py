@@ -263,6 +263,42 @@ def test_failing_image_holds_up_its_event_only(site: Site) -> None:
     assert site.log.states("media") == ["pending"]
 
 
+@pytest.mark.parametrize("answer", [httpx.Response(500), httpx.ReadError("reset")])
+def test_images_that_all_fail_hold_up_no_event_without_one(
+    site: Site, answer: httpx.Response | Exception
+) -> None:
+    for number in range(30):
+        site.append(jpeg(str(number)))
+    site.append_many(150)
+    site.server.interfere = on(UPLOAD, *[answer] * 1_000)
+
+    report = site.flush()
+
+    assert (report.delivered, report.passed_over) == (150, 30)
+    assert report.stopped_reason is StopReason.SERVER
+    # After twenty images, of five tries each, the pass goes on without any.
+    assert [path for _, path in site.server.requests].count(UPLOAD) == 100
+    site.server.interfere = lambda _: None
+    assert site.flush().delivered == 30
+
+
+def test_images_that_fail_slowly_hold_up_no_event_without_one(site: Site) -> None:
+    for number in range(30):
+        site.append(jpeg(str(number)))
+    site.append()
+
+    def stall(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path != UPLOAD:
+            return None
+        site.time.now_s += 60.0
+        raise httpx.WriteTimeout("too slow")
+
+    site.server.interfere = stall
+
+    assert site.flush().delivered == 1
+    assert [path for _, path in site.server.requests].count(UPLOAD) == 10
+
+
 def test_uploaded_images_are_remembered_across_an_outage(site: Site) -> None:
     site.append(jpeg("a"))
     site.append(jpeg("b"))

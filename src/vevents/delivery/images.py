@@ -5,8 +5,8 @@ the notes in delivery.ring tell under which id the server has it.
 
 A refused image is marked rejected, and its event goes without it and says so. That is final, so a
 refusal is believed as one of an event is (`verdicts`): at once if the API says what is wrong with
-the image, else when it takes another one. Until then the event waits. If all meet it, no more
-images are tried in this pass; the events that have none go on.
+the image, else when it takes another one. Until then the event waits. If all meet it, or one upload
+after the other fails, no more images are tried in this pass; the events that have none go on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vevents.delivery.digests import Digests
 from vevents.delivery.doubts import BLOCKED_TRIES, Doubts
 from vevents.delivery.lanes import Lanes
-from vevents.delivery.sender import Request, StopError
+from vevents.delivery.sender import Failures, Request, StopError
 from vevents.delivery.uploads import Upload, Uploads
 from vevents.errors import DeliveryError, NoAnswerError, RefusedError, ServerError
 from vevents.frames import sniff
@@ -119,6 +119,7 @@ class Images:
         self._doubts: Doubts[Upload] = Doubts("images", "their events stay pending", self._believe)
         self._doubted: set[bytes] = set()
         self._unnamed_images = 0
+        self._failures = Failures()
         self._moments = itertools.count(1)
         # Why no more images are uploaded in this pass, or None.
         self._given_up: DeliveryError | None = None
@@ -350,6 +351,8 @@ class Images:
                     self._unnamed_images += 1
                     if self._unnamed_images >= _UNNAMED_IMAGES_MAX:
                         self._given_up = error
+                if self._failures.are_too_many(self._time.monotonic()):
+                    self._given_up = error
             return
         note = {"media": frame.seq, "digest": frame.digest, "at": self._now_ns()}
         with log_lock:
@@ -371,6 +374,7 @@ class Images:
                 kept_free=lambda: self._batch_size() + upload.ahead - self._json_size_ended,
                 lanes=self.lanes,
                 check=self.uploads.check,
+                failures=self._failures,
             )
         )
 

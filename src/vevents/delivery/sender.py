@@ -155,6 +155,32 @@ class Limits:
     max_bytes: int | None = None
 
 
+@dataclass(slots=True)
+class Failures:
+    """Requests that repetition did not cure, without one success in between."""
+
+    _count: int = 0
+    _since_s: float | None = None
+
+    def begin(self, now_s: float) -> None:
+        """A request failed; it may be repeated."""
+        if self._since_s is None:
+            self._since_s = now_s
+
+    def add(self) -> None:
+        """A request was given up."""
+        self._count += 1
+
+    def end(self) -> None:
+        """A request succeeded."""
+        self._count, self._since_s = 0, None
+
+    def are_too_many(self, now_s: float) -> bool:
+        """Whether there is no sense in going on."""
+        since_s = now_s if self._since_s is None else self._since_s
+        return self._count >= _FAILURES_IN_A_ROW_MAX or now_s - since_s >= _FAILING_S_MAX
+
+
 @dataclass(frozen=True, slots=True)
 class Request(Generic[_Answer]):
     """One request, and how it is to be made.
@@ -167,6 +193,8 @@ class Request(Generic[_Answer]):
         kept_free: Bytes that must be left within the limit for other requests.
         lanes: Where a free lane is needed for every attempt.
         check: Called before every attempt and while waiting; what it raises ends the request.
+        failures: Of requests of this kind; they end no pass, since others may get through. None:
+            they count with all others that have none of their own.
     """
 
     call: Callable[[float | None], _Answer]
@@ -175,6 +203,7 @@ class Request(Generic[_Answer]):
     kept_free: Callable[[], int] = lambda: 0
     lanes: Lanes | None = None
     check: Callable[[], None] = lambda: None
+    failures: Failures | None = None
 
 
 class Sender:
@@ -215,8 +244,7 @@ class Sender:
         self._deadline_s = None if limits.timeout_s is None else time.monotonic() + limits.timeout_s
         self._bytes_under_way = 0
         self._held_until_s = float("-inf")
-        self._failures_in_a_row = 0
-        self._failing_since_s: float | None = None
+        self._failures = Failures()
 
     def send(self, request: Request[_Answer]) -> _Answer:
         """Make one request, repeating it as the policy says.
@@ -238,7 +266,7 @@ class Sender:
             try:
                 return self._attempt(request, attempt, check)
             except (NoAnswerError, ThrottledError, ServerError) as error:
-                self._wait_or_raise(error, attempt, attempts, check)
+                self._wait_or_raise(error, attempt, attempts, check, request.failures)
             attempt += 1
 
     def _attempt(
@@ -272,7 +300,7 @@ class Sender:
                 except DeliveryError as error:
                     raise StopError.because_of(error) from error
             finally:
-                self._settle(size, went=went, success=good)
+                self._settle(request, went=went, success=good)
         finally:
             if lanes is not None and entered_s is not None:
                 lanes.leave(entered_s, size, good=good and attempt == 1, bad=bad)
@@ -318,19 +346,25 @@ class Sender:
                 StopReason.MAX_BYTES, f"the limit of {self._limits.max_bytes} bytes is reached"
             )
 
-    def _settle(self, size: int, *, went: bool, success: bool) -> None:
+    def _settle(self, request: Request[_Answer], *, went: bool, success: bool) -> None:
         with self._lock:
-            self._bytes_under_way -= size
+            self._bytes_under_way -= request.size
             if not went:
                 return
-            self.bytes_sent += size
+            self.bytes_sent += request.size
             if success:
-                self._failures_in_a_row = 0
-                self._failing_since_s = None
+                self._failures.end()
+                if request.failures is not None:
+                    request.failures.end()
         self._on_sent()
 
     def _wait_or_raise(
-        self, error: DeliveryError, attempt: int, attempts: int, check: Callable[[], None]
+        self,
+        error: DeliveryError,
+        attempt: int,
+        attempts: int,
+        check: Callable[[], None],
+        own_failures: Failures | None,
     ) -> None:
         """Wait for the next attempt; if there is none, raise `error` or end the pass."""
         asked_s = error.retry_after_s
@@ -342,18 +376,17 @@ class Sender:
         # The same again would only do the same: the answer was complete, and made no sense.
         hopeless = isinstance(error, ServerError) and (error.status_code or 500) < 300
         is_last = attempt >= attempts or hopeless
+        failures = self._failures if own_failures is None else own_failures
         with self._lock:
-            if self._failing_since_s is None:
-                self._failing_since_s = now_s
+            failures.begin(now_s)
             if asked_s is not None or isinstance(error, ThrottledError):
                 self._held_until_s = max(self._held_until_s, until_s)
             if is_last:
                 self.last_failure = error
-                self._failures_in_a_row += 1
+                failures.add()
             ends_pass = is_last and (
                 isinstance(error, ThrottledError)
-                or self._failures_in_a_row >= _FAILURES_IN_A_ROW_MAX
-                or now_s - self._failing_since_s >= _FAILING_S_MAX
+                or (own_failures is None and failures.are_too_many(now_s))
             )
         if ends_pass:
             raise StopError.because_of(error) from error
