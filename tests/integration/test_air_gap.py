@@ -158,6 +158,36 @@ def test_a_bundle_that_the_server_fails_on_holds_up_no_other(
     assert emulator.counts()["events"] == 6
 
 
+@pytest.mark.parametrize(
+    "fault", [Fault(status=200, body="<h1>log in</h1>"), Fault(status=404, body="<h1>404</h1>")]
+)
+def test_an_upload_into_a_guest_network_is_not_tried_with_every_file(
+    emulator, device, tmp_path, capsys, fault
+):
+    stick = tmp_path / "stick"
+    main(["export", "--dir", str(device), "--bundles", str(stick)])
+    emulator.faults.at_random(1.0, fault)
+    capsys.readouterr()
+
+    code = main(["import", str(stick), "--upload", "--use-case", "uc-1", "--json"])
+
+    report = answer(capsys)
+    assert (code, report["stopped_reason"]) == (ExitCode.TRY_LATER, StopReason.OFFLINE)
+    assert (report["imported"], report["refused"], report["failed"]) == (0, 0, 0)
+
+
+def test_an_upload_to_a_wrong_address_refuses_no_file(
+    emulator, device, tmp_path, capsys, monkeypatch
+):
+    stick = tmp_path / "stick"
+    main(["export", "--dir", str(device), "--bundles", str(stick)])
+    monkeypatch.setenv("API_URL", f"{emulator.url}/elsewhere")
+    capsys.readouterr()
+
+    assert main(["import", str(stick), "--upload", "--use-case", "uc-1"]) == ExitCode.TRY_LATER
+    assert "check API_URL" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("emulator")
 def test_limits_refusals_and_a_stick_that_is_not_there(device, tmp_path, capsys):
     stick = tmp_path / "stick"

@@ -191,6 +191,21 @@ def test_bundles_of_the_official_block_and_broken_ones_beside_them(office, stick
     assert Importer(office, stick).run().refused == 4
 
 
+def test_a_file_and_a_receipt_that_cannot_be_read_hold_up_no_other(log, office, stick):
+    fill(log, 3)
+    Exporter(log, stick).run()
+    bad = stick.bundles()[1]
+    bad.unlink()
+    bad.mkdir()  # also for root, who may read what nobody may
+    (stick.directory / "receipt_20260101T000000_000000_0.json").mkdir()
+
+    report = Importer(office, stick).run()
+
+    assert (report.imported, report.refused) == (2, 1)
+    assert report.reasons == [(bad.name, "bundle: cannot be read: Is a directory")]
+    assert Exporter(log, stick).run().received == 2
+
+
 def test_nothing_pending_goes_for_what_comes_in(tmp_path, stick):
     """A full log stops the import; after a flush it goes on with the rest."""
     with EventLog(tmp_path / "device") as log:

@@ -129,11 +129,14 @@ class Outbox:
         """Return the bytes of a bundle.
 
         Raises:
-            BundleError: It is larger than the API takes.
-            OSError: It cannot be read.
+            BundleError: It is larger than the API takes, or it cannot be read: one bad sector of a
+                stick must not hold up the other files.
         """
-        with path.open("rb") as file:
-            data = file.read(BUNDLE_SIZE_MAX + 1)
+        try:
+            with path.open("rb") as file:
+                data = file.read(BUNDLE_SIZE_MAX + 1)
+        except OSError as error:
+            raise BundleError("bundle", f"cannot be read: {error.strerror}") from error
         if len(data) > BUNDLE_SIZE_MAX:
             raise BundleError("bundle", f"has more than {BUNDLE_SIZE_MAX} bytes")
         return data
@@ -146,12 +149,12 @@ class Outbox:
         self.sync()
 
     def receipts(self) -> Iterator[dict[str, str]]:
-        """Yield what the receipts say; one that is damaged says nothing."""
+        """Yield what the receipts say; one that is damaged or cannot be read says nothing."""
         for path in sorted(self.directory.glob("receipt_*.json")):
             try:
                 with path.open("rb") as file:
                     receipt = json.loads(file.read(_RECEIPT_SIZE_MAX))
-            except (ValueError, RecursionError):
+            except (OSError, ValueError, RecursionError):
                 continue
             bundles = receipt.get("bundles") if isinstance(receipt, dict) else None
             if isinstance(bundles, dict):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from vevents.archive import BundleError, read_payload
 from vevents.bundles.intake import ImportReport, IntakeEndedError, Progress, take_in
+from vevents.delivery.api import Api
 from vevents.delivery.sender import Limits, Request, RetryPolicy, Sender, StopError, Time
+from vevents.errors import RefusedError
 
 if TYPE_CHECKING:
     from vevents.bundles.outbox import Outbox
@@ -41,7 +43,8 @@ class Uploader:
         self._outbox = outbox
         self._use_case_id = use_case_id
         self._again = again
-        self._sender = Sender(retry or RetryPolicy(), Limits(), time or Time(), lambda: None)
+        sender = Sender(retry or RetryPolicy(), Limits(), time or Time(), lambda: None)
+        self._api = Api(client, sender)
 
     def run(self, progress: Progress = lambda _done, _total: None) -> ImportReport:
         """Send everything that is there; after every 25 bundles with a receipt.
@@ -71,7 +74,14 @@ class Uploader:
         if not isinstance(event_id, str) or not event_id:
             raise BundleError("eventId", "is missing")
         try:
-            self._sender.send(
+            self._post(archive, use_case_id)
+        except StopError as stop:
+            raise IntakeEndedError(stop.reason, str(stop)) from stop
+        return event_id
+
+    def _post(self, archive: bytes, use_case_id: str | None) -> None:
+        try:
+            self._api.send(
                 Request(
                     lambda within_s: self._client.create_bundle(
                         archive, use_case_id=use_case_id, within_s=within_s
@@ -79,6 +89,7 @@ class Uploader:
                     len(archive),
                 )
             )
-        except StopError as stop:
-            raise IntakeEndedError(stop.reason, str(stop)) from stop
-        return event_id
+        except RefusedError as error:
+            if error.status_code == 404:
+                self._api.confirm()
+            raise
