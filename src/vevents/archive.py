@@ -270,7 +270,9 @@ def _members(archive: bytes) -> dict[str, bytes]:
             for count, member in enumerate(tar):
                 if count >= _MEMBER_COUNT_MAX:
                     raise BundleError("bundle", f"has more than {_MEMBER_COUNT_MAX} members")
-                content = tar.extractfile(member) if member.isreg() else None
+                # One with holes may be larger than all of memory.
+                plain = member.isreg() and not member.issparse()
+                content = tar.extractfile(member) if plain else None
                 if content is not None:
                     members[str(PurePosixPath(member.name))] = content.read()
     # tarfile lets errors of its number parsing through when a header is damaged.

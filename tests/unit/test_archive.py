@@ -248,3 +248,20 @@ def test_archives_that_grow_without_end_are_refused():
     many = official(PAYLOAD, {f"images/{i}": b"" for i in range(1001)})
     with pytest.raises(BundleError, match="more than 1000 members"):
         unpack(many)
+
+
+def test_a_member_that_is_mostly_a_hole_is_not_filled():
+    """A few hundred bytes would become 32 TiB, or all of memory."""
+    payload = json.dumps(PAYLOAD).encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("payload.json")
+        info.size = len(payload)
+        tar.addfile(info, io.BytesIO(payload))
+        info = tarfile.TarInfo(next(iter(PICTURES)))
+        info.size = 1
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 45)}
+        tar.addfile(info, io.BytesIO(b"x"))
+
+    with pytest.raises(BundleError, match="is not in the archive"):
+        unpack(buffer.getvalue())
