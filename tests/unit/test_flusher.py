@@ -656,6 +656,18 @@ def test_answer_for_another_event_leaves_it_pending(site: Site) -> None:
     assert "answered for event 'other'" in str(report.message)
 
 
+def test_a_server_that_answers_for_nothing_that_was_sent_is_left_alone_soon(site: Site) -> None:
+    site.append_many(300)
+    site.server.interfere = lambda _: httpx.Response(201, json={"eventId": "x", "eventIds": ["x"]})
+
+    report = site.flush()
+
+    assert report.stopped_reason is StopReason.SERVER
+    assert "answered for event 'x'" in str(report.message)
+    assert report.requests <= 1 + 20
+    assert set(site.log.states()) == {"pending"}
+
+
 # --- the window of time ---------------------------------------------------------------------
 
 

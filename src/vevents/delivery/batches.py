@@ -224,14 +224,16 @@ class Batches:
         self._post(items, attempts)
 
     def _post_alone(self, item: Item, attempts: int) -> bool:
-        try:
-            accepted = self._api.send(
-                Request(
-                    lambda within_s: self._client.create_event(item.body, within_s=within_s),
-                    len(item.body),
-                    attempts,
+        def create(within_s: float | None) -> None:
+            accepted = self._client.create_event(item.body, within_s=within_s)
+            if accepted != item.event_id:
+                raise ServerError(
+                    f"the server answered for event {accepted!r} when sent {item.event_id!r}",
+                    status_code=201,
                 )
-            )
+
+        try:
+            self._api.send(Request(create, len(item.body), attempts))
         except RefusedError as error:
             suspects = self._suspect_images(item, error)
             if suspects:
@@ -240,12 +242,6 @@ class Batches:
             self._verdicts.refuse(item, error)
             return False
         except (ServerError, NoAnswerError):
-            self._verdicts.pass_over(item.event_id)
-            return False
-        if accepted != item.event_id:
-            self._sender.last_failure = ServerError(
-                f"the server answered for event {accepted!r} when sent {item.event_id!r}"
-            )
             self._verdicts.pass_over(item.event_id)
             return False
         self._accept([item])
