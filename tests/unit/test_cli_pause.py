@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,34 @@ def test_pause_and_resume(log: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_pause_without_an_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pause"]) == ExitCode.OK
     assert capsys.readouterr().out == "delivery is paused\n"
+
+
+def test_pause_on_a_full_disk(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["pause", "--for", "2h", "--reason", "roaming"])
+    before = read_pause(log)
+    capsys.readouterr()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["pause", "--for", "3h"]) == ExitCode.ERROR
+    said = capsys.readouterr().err
+    assert f"No space left on device; a pause without an end takes no room: '{log}/paused'" in said
+    found = read_pause(log)
+    assert found is not None
+    assert before is not None
+    assert found.since == before.since  # the earlier pause still holds
+
+    monkeypatch.undo()
+    monkeypatch.setattr("vevents.delivery.pause.replaced", lambda _: full(0))
+    assert main(["pause", "--dir", str(log), "--reason", "no roaming"]) == ExitCode.OK
+    assert capsys.readouterr().out == "delivery is paused\n"
+    assert (log / FILE_NAME).stat().st_size == 0
+    assert main(["resume", "--dir", str(log)]) == ExitCode.OK
+    assert read_pause(log) is None
 
 
 @pytest.mark.parametrize(

@@ -223,16 +223,23 @@ def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
     from vevents.log import EventLog
 
     log = EventLog(settings.require_directory(), read_only=read_only, **settings.log_options())
+    for warning in set_aside(log):
+        logging.getLogger("vevents").warning("%s", warning)
+    return log
+
+
+def set_aside(log: EventLog) -> list[str]:
+    """Say which files of a log were no rings any more when it was opened."""
+    found = []
     # No figures are asked for, which costs reads, where nothing was ever set aside.
     for stream in STREAMS:
         kept = sorted(path.name for path in log.directory.glob(f"{stream}.ring.damaged-*"))
         if kept and log.stats(stream).set_aside:
-            logging.getLogger("vevents").warning(
-                "%s: %s.ring was no ring any more; it is kept (%s), and a new one begins without "
-                "what it held",
-                log.directory, stream, ", ".join(kept),
-            )  # fmt: skip
-    return log
+            found.append(
+                f"{log.directory}: {stream}.ring was no ring any more; it is kept "
+                f"({', '.join(kept)}), and a new one begins without what it held"
+            )
+    return found
 
 
 def human_size(size: int) -> str:

@@ -23,6 +23,7 @@ from vevents.cli.common import (
     progress_line,
     require_log,
     say,
+    set_aside,
     settings_options,
 )
 from vevents.cli.exit_codes import ExitCode
@@ -189,6 +190,7 @@ def command(
             make_client(settings) as client,
             nullcontext() if quiet else progress_line() as show,
         ):
+            warnings = set_aside(log)
             oldest_age_s = oldest_pending_age_s(log, time.time())
             flusher = make_flusher(settings, log, client, any_time=now)
             try:
@@ -221,7 +223,7 @@ def command(
             "exit_code": int(code),
             "oldest_pending_age_s": oldest_age_s,
             "lookback_days": client.lookback_days,
-            "warnings": [] if warning is None else [warning],
+            "warnings": warnings if warning is None else [*warnings, warning],
         }
         say(json.dumps(dataclasses.asdict(report) | more))
     elif not quiet:

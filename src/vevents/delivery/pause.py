@@ -13,13 +13,15 @@ reboot there is only the wall clock.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vevents.files import replaced, sync_directory
+from vevents.files import open_lock, replaced, sync_directory
 from vevents.log import EventLog
 
 FILE_NAME = "paused"
@@ -54,6 +56,8 @@ class Pause:
 def pause(directory: Path, *, for_s: float | None = None, reason: str | None = None) -> None:
     """Stop the deliveries from a log, until `resume()` or for a time. Replaces an earlier pause.
 
+    On a full disk a pause without an end is an empty file, which takes no room; its reason is lost.
+
     Args:
         directory: The log's.
         for_s: Seconds; None for no end.
@@ -62,7 +66,21 @@ def pause(directory: Path, *, for_s: float | None = None, reason: str | None = N
     Raises:
         OSError: The file cannot be written; an earlier pause still holds.
     """
-    _write(directory / FILE_NAME, _note(for_s, reason))
+    path = directory / FILE_NAME
+    try:
+        _write(path, _note(for_s, reason))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if for_s is not None:
+            words = f"{error.strerror}; a pause without an end takes no room"
+            raise OSError(error.errno, words, error.filename) from None
+        descriptor = open_lock(path)
+        try:
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        sync_directory(directory)
 
 
 def hold_back(directory: Path, for_s: float) -> None:
