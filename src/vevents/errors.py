@@ -46,6 +46,11 @@ class EventValidationError(VeventsError, ValueError):
         self.field = field
         self.reason = reason
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Else it is made anew of its message alone, which fails in whoever takes it from a worker
+        # process: a pool waits for ever then.
+        return type(self), (self.field, self.reason), self.__dict__
+
 
 class EventTooLargeError(EventValidationError):
     """An event or a frame is larger than its ring accepts."""
