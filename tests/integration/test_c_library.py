@@ -144,6 +144,83 @@ def test_cpp_says_what_is_wrong_and_closes_what_it_opened(installed: Path, tmp_p
     assert lines[3] == "0"
 
 
+def test_cpp_takes_every_integer_and_cuts_no_number(installed: Path, tmp_path: Path) -> None:
+    source = tmp_path / "integers.cpp"
+    source.write_text(
+        """
+        #include <cstdio>
+        #include <type_traits>
+        #include <vector>
+        #include <vevents/vevents.hpp>
+        template <typename T, typename = void> struct counts : std::false_type {};
+        template <typename T>
+        struct counts<T, std::void_t<decltype(std::declval<vevents::Event &>().data(
+            "itemCount", std::declval<T>()))>> : std::true_type {};
+        static_assert(counts<int>::value && counts<unsigned long long>::value);
+        static_assert(!counts<double>::value && !counts<bool>::value);
+        int main(int, char **argv)
+        {
+            vevents::Log log(argv[1]);
+            std::vector<int> boxes(3);
+            vevents::Event event(VEV_KIND_INVENTORY_COUNT);
+            event.data("itemCount", 0)
+                .meta("size", boxes.size())
+                .meta("unsigned", 7u)
+                .meta("long", -8L)
+                .meta("long long", -9LL)
+                .meta("byte", std::uint8_t{10})
+                .meta("literal", 0)
+                .meta("float", 0.5f)
+                .meta("true", true)
+                .meta("huge", ~0ull);
+            log.append(event);
+            vevents::Event huge(VEV_KIND_INVENTORY_COUNT);
+            huge.data("itemCount", ~0ull);
+            try {
+                log.append(huge);
+            } catch (const vevents::Error &error) {
+                std::puts(error.what());
+            }
+        }
+        """
+    )
+    program = tmp_path / "integers"
+    strict = [*STRICT, "-pedantic", "-Wsign-conversion"]
+    subprocess.run(["c++", *strict, "-o", program, source, *flags(installed)], check=True)
+
+    done = subprocess.run([program, tmp_path / "log"], check=True, capture_output=True, text=True)
+
+    assert done.stdout.startswith("eventData.itemCount: must be an integer")
+    with EventLog(tmp_path / "log") as log:
+        [event] = [log.decode(record) for record in log.read()]
+    assert event.data == {"itemCount": 0}
+    assert event.metadata == {
+        "size": 3,
+        "unsigned": 7,
+        "long": -8,
+        "long long": -9,
+        "byte": 10,
+        "literal": 0,
+        "float": 0.5,
+        "true": True,
+        "huge": 2.0**64,
+    }
+
+
+def test_cpp_without_exceptions_is_told_the_way(installed: Path, tmp_path: Path) -> None:
+    for header, words in (("vevents.hpp", "exceptions are off"), ("event.h", "")):
+        source = tmp_path / "header.cpp"
+        source.write_text(f"#include <vevents/{header}>\n")
+        done = subprocess.run(
+            ["c++", *STRICT, "-fno-exceptions", "-fsyntax-only", source, *flags(installed)[:1]],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode != 0) == bool(words), done.stderr
+        assert words in done.stderr
+
+
 def test_cpp_keeps_a_log_in_memory_with_a_copy(installed: Path, tmp_path: Path) -> None:
     source = tmp_path / "ram_first.cpp"
     source.write_text(

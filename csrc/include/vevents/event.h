@@ -9,8 +9,9 @@
  *      vev_event_detection(&event, "burr", 812.5, 403, 37, 22, 0.913);
  *      vev_event_image_end(&event);
  *      vev_entry entry = {0};
- *      if (vev_log_append_event(log, &event, &entry) != VEV_OK)
- *          fprintf(stderr, "%s\n", vev_event_error(&event));
+ *      vev_status status = vev_log_append_event(log, &event, &entry);
+ *      if (status != VEV_OK)
+ *          fprintf(stderr, "%s %s\n", vev_strerror(status), vev_event_error(&event));
  *
  *  No call between begin and finish needs a check: the first error sticks to the event, the calls
  *  after it do nothing, and vev_event_finish() returns it. vev_event_error() names the field and
@@ -212,11 +213,11 @@ VEV_MUST_CHECK static inline vev_status vev_log_append_event(vev_log *log, vev_e
     const void *payload;
     size_t size;
     vev_status status;
-    if (entry == NULL) {
+    if (!entry) {
         unused_entry.flags = 0;
         entry = &unused_entry;
     }
-    entry->flags &= (uint32_t)VEV_APPEND_SYNC;
+    entry->flags &= VEV_APPEND_SYNC;
     status = vev_event_finish(event, &payload, &size, entry);
     if (status != VEV_OK)
         return status;

@@ -1,4 +1,5 @@
-/** vevents for C++17: the C functions behind values that clean up and throw.
+/** vevents for C++17: the C functions behind values that clean up and throw. Where exceptions are off,
+ *  event.h is for C++ as well.
  *
  *      vevents::Log log("/var/lib/camera-log");
  *      vevents::Frame frame = log.append_frame(jpeg.data(), jpeg.size(), VEV_IMAGE_JPEG);
@@ -16,11 +17,17 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "vevents/event.h"
+
+#ifndef __cpp_exceptions
+#error "vevents.hpp throws; where exceptions are off, vevents/event.h does the same without them"
+#endif
 
 namespace vevents
 {
@@ -59,6 +66,10 @@ struct Receipt {
     std::array<std::uint8_t, 16> id{};
     std::int64_t wall_ns = 0;
 };
+
+/** Every integer, but no bool: what is counted. */
+template <typename T>
+using IfInteger = std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool>, int>;
 
 /** One event, built in a buffer of its own. Errors stick and come out at Log::append(). */
 template <std::size_t Capacity> class BasicEvent
@@ -102,21 +113,22 @@ template <std::size_t Capacity> class BasicEvent
     {
         return vev_event_data_str(&event_, key, value), *this;
     }
-    BasicEvent &data(const char *key, std::int64_t value) noexcept
+    template <typename T, IfInteger<T> = 0> BasicEvent &data(const char *key, T value) noexcept
     {
-        return vev_event_data_int(&event_, key, value), *this;
+        if (!fits(value)) /* a text is no integer either, and refused as that */
+            return data(key, "more than an int64_t holds");
+        return vev_event_data_int(&event_, key, static_cast<std::int64_t>(value)), *this;
     }
     BasicEvent &meta(const char *key, const char *value) noexcept
     {
         return vev_event_meta_str(&event_, key, value), *this;
     }
-    BasicEvent &meta(const char *key, std::int64_t value) noexcept
+    /** What an int64_t does not hold becomes the nearest double. */
+    template <typename T, IfInteger<T> = 0> BasicEvent &meta(const char *key, T value) noexcept
     {
-        return vev_event_meta_int(&event_, key, value), *this;
-    }
-    BasicEvent &meta(const char *key, int value) noexcept
-    {
-        return meta(key, static_cast<std::int64_t>(value));
+        if (!fits(value))
+            return meta(key, static_cast<double>(value));
+        return vev_event_meta_int(&event_, key, static_cast<std::int64_t>(value)), *this;
     }
     BasicEvent &meta(const char *key, double value) noexcept
     {
@@ -165,6 +177,14 @@ template <std::size_t Capacity> class BasicEvent
     vev_event *c_event() noexcept { return &event_; }
 
   private:
+    template <typename T> static constexpr bool fits([[maybe_unused]] T value) noexcept
+    {
+        if constexpr (std::is_unsigned_v<T> && sizeof(T) >= sizeof(std::int64_t))
+            return value <= static_cast<T>(std::numeric_limits<std::int64_t>::max());
+        else
+            return true;
+    }
+
     vev_event event_;
     unsigned char buffer_[Capacity];
 };
