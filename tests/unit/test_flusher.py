@@ -25,6 +25,7 @@ from flush_site import (
     refuse,
 )
 
+from vevents._ffi import Moment
 from vevents.delivery import digests as digests_module
 from vevents.delivery.sender import RetryPolicy, StopReason
 from vevents.errors import FlushLockedError, LogDegradedError
@@ -714,6 +715,23 @@ def test_nothing_is_set_aside_by_a_wrong_clock(site: Site) -> None:
 
     assert site.server.requests == [("GET", USE_CASES), ("POST", EVENT)]
     assert (report.delivered, report.rejected) == (1, 0)
+
+
+@pytest.mark.parametrize("years", [-50, 10])
+def test_nothing_is_set_aside_by_a_clock_that_nobody_vouches_for(
+    site: Site, years: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.append(jpeg("a"))
+    # A server without a date, and a kernel that knows no reference.
+    monkeypatch.setattr(
+        site.log, "now", lambda: Moment(int(site.time.now_s * 1e9), 0, 1, synced=False)
+    )
+    site.time.now_s += years * 365 * 86_400
+
+    report = site.flush()
+
+    assert (report.delivered, report.rejected) == (1, 0)
+    assert site.log.states("media") == ["delivered"]
 
 
 def test_nothing_is_set_aside_while_offline(site: Site) -> None:

@@ -274,6 +274,7 @@ class _Pass:
             flusher._default,
             counts=self._counts,
             clock=time.clock,
+            is_vouched_for=lambda: not self._clock.needs_server,
             event_age_s_max=flusher._event_age_s_max,
             changed=self._report_progress,
         )

@@ -64,6 +64,7 @@ class Verdicts:
         default: The default use case; what is learned of it is kept there.
         counts: Where verdicts are counted.
         clock: Seconds since 1970.
+        is_vouched_for: Whether the kernel says that this clock follows a reference.
         event_age_s_max: Older events are set aside.
         changed: Called when events were delivered or set aside.
     """
@@ -77,6 +78,7 @@ class Verdicts:
         *,
         counts: Counts,
         clock: Callable[[], float],
+        is_vouched_for: Callable[[], bool],
         event_age_s_max: float,
         changed: Callable[[], object],
     ) -> None:
@@ -86,6 +88,7 @@ class Verdicts:
         self._default = default
         self._counts = counts
         self._clock = clock
+        self._is_vouched_for = is_vouched_for
         self._event_age_s_max = event_age_s_max
         self._changed = changed
         self._held_ids: IdFilter | None = None
@@ -130,6 +133,9 @@ class Verdicts:
             if not self._api.ask_time():
                 break
             outside = self._judge_time(wall_ns)
+        if self._api.clock_offset_s is None and not self._is_vouched_for():
+            # Nobody knows the time here; the server may judge.
+            return None
         return outside
 
     def _judge_time(self, wall_ns: int) -> tuple[Rejection, str] | None:
