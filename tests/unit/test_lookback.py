@@ -41,6 +41,20 @@ def test_warns_once_the_server_shows_fewer_days() -> None:
     assert requests == ["/vision-events/use-cases"]
 
 
+def test_a_flush_that_is_done_does_not_wait_long_for_a_word() -> None:
+    seen: dict[str, float] = {}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.update(request.extensions["timeout"])
+        raise httpx.ReadTimeout("silence")
+
+    transport = httpx.MockTransport(handle)
+    with Client("k", api_url="https://api.test", transport=transport) as client:
+        assert lookback_warning(client, 40 * DAY_S) is None
+
+    assert max(seen.values()) <= 5.0
+
+
 @pytest.mark.parametrize("age_s", [None, 0.0, DAY_S - 1])
 def test_young_events_cost_no_request(age_s: float | None) -> None:
     requests: list[str] = []

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400
 _RECORDS_READ = 100
+# All is delivered by then, and nobody waits for more than a courtesy.
+_PATIENCE_S = 5.0
 
 
 def oldest_pending_age_s(log: EventLog, now_s: float) -> float | None:
@@ -46,7 +48,7 @@ def lookback_warning(client: Client, oldest_age_s: float | None) -> str | None:
         return None
     if client.lookback_days is None:
         try:
-            client.list_use_cases()
+            client.list_use_cases(within_s=_PATIENCE_S)
         except DeliveryError:
             return None
     days = client.lookback_days
