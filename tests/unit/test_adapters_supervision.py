@@ -256,3 +256,18 @@ def test_colors_change_places_and_gray_stays():
     assert rgb(picture)[0, 0].tolist() == [0, 0, 200]
     assert rgb(picture[..., 0]) is not None
     assert (rgb(picture[..., 0]) == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: rgb(None), "frame: must be an array, not NoneType"),
+        (lambda: from_detections([]), "detections: must be supervision.Detections, not list"),
+        (lambda: from_key_points(None), "key_points: must be supervision.KeyPoints, not NoneType"),
+        (lambda: from_arrays([[1, 2, 3, 4]], None, [0], "burr"), "class_names: must be a list, or"),
+        (lambda: from_arrays([[1, 2, 3, 4]], None, [0], 5), "class_names: must be a list, or"),
+    ],
+)
+def test_what_is_nothing_of_the_kind_is_named(call, words):
+    with pytest.raises(EventValidationError, match=words):
+        call()

@@ -107,9 +107,14 @@ def rgb(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Args:
         frame: Shape (height, width, 3), or (height, width).
+
+    Raises:
+        EventValidationError: No array: what a camera returns that has no frame.
     """
     import numpy as np
 
+    if not isinstance(frame, np.ndarray):
+        raise EventValidationError("frame", f"must be an array, not {type(frame).__name__}")
     if frame.ndim != 3:
         return frame
     try:
@@ -195,7 +200,18 @@ def most_confident(scores: NDArray[np.float64]) -> NDArray[np.intp]:
 def names_of(
     class_ids: Sequence[Any] | None, class_names: ClassNames | None, count: int
 ) -> list[str]:
-    """Return the classes' names by their ids; without ids they are unknown."""
+    """Return the classes' names by their ids; without ids they are unknown.
+
+    Raises:
+        EventValidationError: The names are no list and no mapping.
+    """
+    if isinstance(class_names, str | bytes) or not (
+        class_names is None or hasattr(class_names, "__getitem__")
+    ):
+        raise EventValidationError(
+            "class_names",
+            f"must be a list, or a mapping by class id, not {type(class_names).__name__}",
+        )
     if class_ids is None:
         return [UNKNOWN_CLASS] * count
     return [_name_of(class_id, class_names) for class_id in class_ids]

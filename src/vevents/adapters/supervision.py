@@ -23,6 +23,7 @@ from vevents.adapters.annotations import (
     seen,
     skeleton_of,
 )
+from vevents.errors import EventValidationError
 from vevents.event import Keypoint
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def from_detections(
         (ObjectDetection(class_name='nut', x=5.0, y=10.0, width=10.0, height=20.0, \
 confidence=0.0),)
     """
+    if not hasattr(detections, "xyxy"):
+        kind = type(detections).__name__
+        raise EventValidationError("detections", f"must be supervision.Detections, not {kind}")
     data = detections.data or {}
     boxes = boxes_of(detections.xyxy)
     scores = scores_of(detections.confidence, len(boxes))
@@ -109,6 +113,9 @@ def from_key_points(
     """
     import numpy as np
 
+    if not hasattr(key_points, "xy"):
+        kind = type(key_points).__name__
+        raise EventValidationError("key_points", f"must be supervision.KeyPoints, not {kind}")
     xy = numbers_of(key_points.xy, "xy")
     if xy.size == 0:
         return seen([], np.zeros((0, 4)), np.zeros(0), skeletons=[], fields=fields)
