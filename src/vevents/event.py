@@ -159,6 +159,9 @@ class Image:
     `uint8` of shape `(height, width, 3)`, or gray of shape `(height, width)`), or a frame that is
     in the log already (`FrameRef`). An image uploaded earlier is named by its id instead.
 
+    Coordinates and confidences are kept as float32, about seven digits: 1234.56789 is read back and
+    delivered as 1234.5679.
+
     Attributes:
         frame: The image to show.
         input_frame: The image that the model saw; annotations refer to it.

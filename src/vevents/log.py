@@ -679,7 +679,18 @@ class EventLog:
         states: Sequence[State] = ("pending",),
         limit: int | None = None,
     ) -> Iterator[Record]:
-        """Iterate over records in sequence order, in bounded memory; see `read_batch`."""
+        """Iterate over records in sequence order, in bounded memory; see `read_batch`.
+
+        Only what is pending comes unless `states` says more, for example `READABLE` of this module.
+
+        Example:
+            >>> with EventLog(directory, read_only=True) as log:
+            ...     for record in log.read(states=READABLE):
+            ...         event = log.decode(record)
+            ...         for image in event.images:
+            ...             for box in image.object_detections:
+            ...                 print(record.seq, event.timestamp, box.class_name, box.x, box.y)
+        """
         left = limit if limit is None else _whole("limit", limit)
         while left is None or left > 0:
             records, from_seq = self.read_batch(
