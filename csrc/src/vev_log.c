@@ -48,7 +48,7 @@ const char *vev_strerror(vev_status status)
     switch (status) {
     case VEV_OK: return "success";
     case VEV_E_INVALID: return "an argument is out of range";
-    case VEV_E_TOO_BIG: return "the payload is larger than the ring accepts";
+    case VEV_E_TOO_BIG: return "larger than the ring, or the buffer of the event, takes";
     case VEV_E_BUFFER: return "the buffer is too small";
     case VEV_E_READONLY: return "the log was opened read-only";
     case VEV_E_FULL: return "the log is full and was told to refuse rather than to drop";

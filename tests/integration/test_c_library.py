@@ -140,7 +140,8 @@ def test_cpp_says_what_is_wrong_and_closes_what_it_opened(installed: Path, tmp_p
     assert lines[0].startswith("2 ")
     assert "No such file" in lines[0]
     assert lines[1].startswith("-10 eventData.result: is missing")
-    assert lines[2].startswith("-11 event: does not fit into the buffer of 64 bytes")
+    assert lines[2].startswith("-11 event: does not fit into the buffer of 64 bytes: larger than")
+    assert "buffer of the event" in lines[2]
     assert lines[3] == "0"
 
 

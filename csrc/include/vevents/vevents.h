@@ -51,7 +51,7 @@ enum {
     VEV_OK = 0,
     VEV_E_INVALID =
         -10, /**< caller: argument out of range, or an event field breaks the contract */
-    VEV_E_TOO_BIG = -11,  /**< caller: payload larger than the ring accepts */
+    VEV_E_TOO_BIG = -11,  /**< caller: larger than the ring, or the event's buffer, takes */
     VEV_E_BUFFER = -12,   /**< caller: the buffer is too small for the next record */
     VEV_E_READONLY = -13, /**< caller: the log was opened read-only */
     VEV_E_FULL = -20,     /**< log: no room and the policy is to refuse */
