@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from vevents import EventLog, EventValidationError
-from vevents.errors import ConfigurationError
+from vevents.errors import ConfigurationError, LogDegradedError
 from vevents.workflows import REGISTERED_INITIALIZERS, Outlet, outlet
 from vevents.workflows.candidate import candidate_of
 from vevents.workflows.outlet import Clockwork
@@ -240,6 +240,49 @@ def test_a_log_that_cannot_be_opened_is_tried_again_but_not_with_every_frame(log
     assert gate.submit(check(), 0.0).seq == 1
     assert len(calls) == 2
     assert accounted(log) == {"quality_check_pass": 4}
+
+
+class DegradedLog:
+    """A log whose disk failed: it takes nothing more until it is opened again."""
+
+    now = staticmethod(EventLog.now)
+
+    def __init__(self):
+        self.asked = 0
+        self.closed = 0
+
+    def append(self, _event):
+        self.asked += 1
+        raise LogDegradedError("the disk failed under the log")
+
+    def close(self):
+        self.closed += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_log_whose_disk_failed_is_opened_anew(log, clock):
+    degraded = DegradedLog()
+    opened = iter([degraded, log])
+    gate = Outlet(lambda: next(opened), clock.work).gate()
+    for _ in range(3):
+        with pytest.raises(LogDegradedError):
+            gate.submit(check(), 0.0)
+        clock.advance(1)
+    clock.advance(5)
+
+    assert gate.submit(check(), 0.0).seq == 1
+    assert (degraded.asked, degraded.closed) == (1, 1)
+    assert accounted(log) == {"quality_check_pass": 4}
+
+
+def test_a_log_that_is_somebody_elses_stays_open(log, clock, monkeypatch):
+    gate = Outlet(log, clock.work).gate()
+    with monkeypatch.context() as failing, pytest.raises(LogDegradedError):
+        failing.setattr(EventLog, "append", DegradedLog.append)
+        failing.setattr(EventLog, "asked", 0, raising=False)
+        gate.submit(check(), 0.0)
+
+    assert gate.submit(check(), 0.0).seq == 1
 
 
 def test_complaints_are_made_every_ten_seconds_at_most(log, clock, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vevents.errors import VeventsError
+from vevents.errors import LogDegradedError, VeventsError
 from vevents.event import Event
 from vevents.log import EventLog, Receipt
 from vevents.settings import resolve
@@ -59,8 +60,8 @@ class Outlet:
 
     Args:
         source: An open log, which stays open, or a function that opens it. One that fails is
-            asked again, at most every five seconds, so that a disk that was full does not stop
-            the blocks for good.
+            asked again, at most every five seconds, so that a disk that was full, or failed,
+            does not stop the blocks for good.
         clockwork: Time.
     """
 
@@ -90,7 +91,11 @@ class Outlet:
         """
         log = self._opened()
         now = log.now()
-        return log.append(with_sound_time(event, now.wall_ns, clock_is_sound=now.synced))
+        try:
+            return log.append(with_sound_time(event, now.wall_ns, clock_is_sound=now.synced))
+        except LogDegradedError as error:
+            self._open_anew(log, error)
+            raise
 
     def complain(self, message: str) -> None:
         """Say what went wrong, at most every ten seconds: nobody looks at a sink's outputs."""
@@ -135,6 +140,17 @@ class Outlet:
                 self._failure = (now_s, error)
                 raise
             return self._log
+
+    def _open_anew(self, log: EventLog, error: Exception) -> None:
+        """Let go of a log that takes nothing more; the next one may be on a good disk."""
+        with self._lock:
+            if self._open is None or self._log is not log:
+                return
+            self._log = None
+            self._failure = (self._clockwork.monotonic_s(), error)
+        # Its disk failed: what closing says of that is no news.
+        with contextlib.suppress(VeventsError, OSError):
+            log.close()
 
 
 class Gate:
