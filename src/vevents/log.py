@@ -8,6 +8,7 @@ Nothing here knows about the network; the flusher reads and marks.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -566,14 +567,14 @@ class EventLog:
 
     def _keep_frames(self, event: Event) -> Event:
         """Replace every frame in the event's images by a reference into media.ring."""
-        images = []
-        for i, image in enumerate(event.images):
+        images = list(event.images)
+        for i, image in enumerate(images):
             frame = self._keep(image.frame, f"images[{i}].frame")
             input_frame = self._keep(image.input_frame, f"images[{i}].inputFrame")
             if frame is not image.frame or input_frame is not image.input_frame:
-                image = replace(image, frame=frame, input_frame=input_frame)
-            images.append(image)
-        return replace(event, images=tuple(images))
+                images[i] = replace(image, frame=frame, input_frame=input_frame)
+        kept = all(map(operator.is_, images, event.images))
+        return event if kept else replace(event, images=tuple(images))
 
     def _keep(self, frame: Frame | None, field: str) -> FrameRef | None:
         if frame is None or isinstance(frame, FrameRef):
