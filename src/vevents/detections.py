@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vevents import _ffi, codec
 from vevents.errors import ConfigurationError, EventValidationError
-from vevents.event import Event, FrameRef
+from vevents.event import Event, FrameRef, plain_number
 from vevents.log import EventLog
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from vevents.event import Frame
+
+
+# The event builder takes signed integers alone.
+_C_INT_MAX: Final = 2**63 - 1
 
 
 class DetectionWriter:
@@ -86,8 +90,8 @@ class DetectionWriter:
         writer = log.box_writer(
             codec.KIND_OF[event.event_type],
             texts,
-            event.data or {},
-            event.metadata or {},
+            _plain(event.data),
+            _plain(event.metadata),
             _by_id(class_names),
         )
         self._append, self._append_rows = writer.append, writer.append_rows
@@ -209,6 +213,17 @@ class DetectionWriter:
         if dtype is self._int64 and not np.array_equal(converted, array):
             raise EventValidationError(name, "must be whole numbers")
         return converted
+
+
+def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return fields as the encoder of events writes them: an integer of numpy is no float."""
+    plain = {}
+    for key, value in (fields or {}).items():
+        number = value if isinstance(value, str | bool) else plain_number(value)
+        if isinstance(number, int) and number > _C_INT_MAX:
+            raise EventValidationError(key, "must be less than 2^63 here")
+        plain[key] = number
+    return plain
 
 
 def _by_id(class_names: Sequence[str] | Mapping[int, str]) -> list[str | None]:

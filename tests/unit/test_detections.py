@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -422,3 +423,37 @@ def test_a_synced_event_is_durable_and_a_closed_log_says_so(log):
         DetectionWriter(reader, constants(), NAMES).append(*arrays(1))
     with pytest.raises(LogError, match="closed"):
         DetectionWriter(reader, constants(), NAMES).append(*arrays(1))
+
+
+def test_what_events_have_in_common_is_kept_as_in_an_event(log):
+    event = Event.inventory_count(
+        item_count=np.int32(3),
+        metadata={
+            "whole": np.int64(2**53 + 1),
+            "negative": -(2**63),
+            "float": np.float32(0.1),
+            "fraction": Fraction(1, 4),
+            "text": np.str_("x"),
+            "ok": True,
+        },
+    )
+    log.append(event)
+    DetectionWriter(log, event, NAMES).append(*arrays(1))
+
+    alone, written = (log.decode(record) for record in log.read())
+    assert written.data == alone.data
+    assert {key: (type(value), value) for key, value in (written.metadata or {}).items()} == {
+        key: (type(value), value) for key, value in (alone.metadata or {}).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (Event.inventory_count(item_count=2**63), "itemCount"),
+        (Event.custom(value="x", metadata={"hash": 2**64 - 1}), "hash"),
+    ],
+)
+def test_integers_that_c_does_not_take_are_named(log, event, field):
+    with pytest.raises(EventValidationError, match=f"{field}: must be less than 2"):
+        DetectionWriter(log, event, NAMES)
