@@ -159,7 +159,12 @@ def test_a_bundle_that_the_server_fails_on_holds_up_no_other(
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(status=200, body="<h1>log in</h1>"), Fault(status=404, body="<h1>404</h1>")]
+    "fault",
+    [
+        Fault(status=200, body="<h1>log in</h1>"),
+        Fault(status=200, body={"login": "/"}),
+        Fault(status=404, body="<h1>404</h1>"),
+    ],
 )
 def test_an_upload_into_a_guest_network_is_not_tried_with_every_file(
     emulator, device, tmp_path, capsys, fault

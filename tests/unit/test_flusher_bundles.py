@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fake_log import ProcessDiedError, Tripwire
-from flush_site import BATCH, BUNDLE, EVENT, UPLOAD, Site, always, at, jpeg, on, refuse
+from flush_site import BATCH, BUNDLE, EVENT, UPLOAD, USE_CASES, Site, always, at, jpeg, on, refuse
 from test_flusher_threads import Crowd
 
 from vevents.delivery.sender import RetryPolicy, StopReason
@@ -61,6 +61,44 @@ def test_event_and_frames_go_in_one_request_and_events_without_frames_in_batches
         record = site.log.streams["events"][2 * number]
         assert images_of(site, record.event_id) == [jpeg(f"{number}"), jpeg(f"{number}'")]
     assert site.flush(options=options).requests == 0
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, json={"login": "/"}), httpx.Response(204)])
+@pytest.mark.parametrize("options", [ONE, FOUR])
+def test_a_success_that_names_no_event_may_not_be_the_apis(
+    site: Site, options: dict[str, Any], answer: httpx.Response
+) -> None:
+    for number in range(6):
+        site.append(jpeg(f"{number}"))
+    site.server.interfere = lambda _: answer
+
+    report = site.flush(options=options)
+
+    assert (report.delivered, report.stopped_reason) == (0, StopReason.OFFLINE)
+    assert set(site.log.states() + site.log.states("media")) == {"pending"}
+
+
+def test_a_success_that_names_no_event_counts_where_the_api_is(site: Site) -> None:
+    for number in range(6):
+        site.append(jpeg(f"{number}"))
+    site.server.interfere = on(BUNDLE, *[httpx.Response(204)] * 6)
+
+    report = site.flush(options=ONE)
+
+    # Asked once, and it is the API that answers.
+    assert sorted(paths(site)) == [BUNDLE] * 6 + [USE_CASES]
+    assert (report.delivered, report.bundles) == (6, 6)
+
+
+def test_a_bundle_that_is_answered_with_an_error_was_not_taken(site: Site) -> None:
+    site.append(jpeg("a"))
+    site.server.interfere = on(BUNDLE, httpx.Response(200, json={"error": "not now"}))
+
+    report = site.flush(options=ONE, retry=ONCE)
+
+    # The ordinary way.
+    assert paths(site) == [BUNDLE, UPLOAD, EVENT]
+    assert (report.delivered, report.bundles) == (1, 0)
 
 
 def test_input_frame_label_and_detections_arrive_as_on_the_ordinary_way(tmp_path: Path) -> None:

@@ -74,14 +74,15 @@ class Uploader:
         if not isinstance(event_id, str) or not event_id:
             raise BundleError("eventId", "is missing")
         try:
-            self._post(archive, use_case_id)
+            if self._post(archive, use_case_id) != event_id:
+                self._api.confirm()
         except StopError as stop:
             raise IntakeEndedError(stop.reason, str(stop)) from stop
         return event_id
 
-    def _post(self, archive: bytes, use_case_id: str | None) -> None:
+    def _post(self, archive: bytes, use_case_id: str | None) -> str | None:
         try:
-            self._api.send(
+            return self._api.send(
                 Request(
                     lambda within_s: self._client.create_bundle(
                         archive, use_case_id=use_case_id, within_s=within_s

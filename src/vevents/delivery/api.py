@@ -25,7 +25,8 @@ _TIMES_ASKED_MAX = 4
 
 
 class Api:
-    """The server of one pass. `send` is for any thread, all else for the one that flushes.
+    """The server of one pass. `send` and `confirm` are for any thread, all else for the one that
+    flushes.
 
     Args:
         client: The way to it.
@@ -65,7 +66,8 @@ class Api:
         """Make sure, once per pass, that the API is where we think it is.
 
         A 404 can mean an unknown use case or a wrong address. With a wrong address the whole log
-        would be set aside as rejected. The answer also tells the server's time.
+        would be set aside as rejected. And a success that does not name the event could be the
+        answer of a guest network. The answer also tells the server's time.
 
         Raises:
             StopError: It is not there, or does not answer.

@@ -153,7 +153,7 @@ class Bundles:
             if size > BUNDLE_SIZE_MAX:
                 return
             try:
-                self._api.send(
+                named = self._api.send(
                     Request(
                         lambda within_s: self._client.create_bundle(archive, within_s=within_s),
                         size,
@@ -165,6 +165,8 @@ class Bundles:
             except (RefusedError, ServerError, NoAnswerError):
                 self._count(sent=False)
             else:
+                if named != read.event_id:
+                    self._api.confirm()
                 self._count(sent=True)
                 bundle.sent = list(frames)
 

@@ -317,7 +317,7 @@ class Client:
         *,
         use_case_id: str | None = None,
         within_s: float | None = None,
-    ) -> None:
+    ) -> str | None:
         """Create one event with its images in one request, or overwrite it.
 
         Args:
@@ -325,13 +325,17 @@ class Client:
                 that follow each other.
             use_case_id: Goes before the one in the bundle.
 
+        Returns:
+            The `eventId` that the answer names. None if it names none: then it may be anybody's,
+            and who believes it makes sure that the API is at this address.
+
         Raises:
             DeliveryError: It is not known to be stored; the class says why.
         """
         params = {} if use_case_id is None else {"useCaseId": use_case_id}
         zipped = isinstance(archive, bytes) and archive.startswith(_GZIP_START)
         # Which 2xx this endpoint answers is not documented, nor whether there is a body.
-        self._call(
+        answer = self._call(
             "POST",
             "/vision-events/bundle",
             201,
@@ -342,6 +346,13 @@ class Client:
             params=params,
             within_s=within_s,
         )
+        if "error" in answer:
+            raise ServerError(
+                f"the server answered a bundle with {self._clean(json.dumps(answer))}",
+                status_code=200,
+            )
+        event_id = answer.get("eventId")
+        return event_id if isinstance(event_id, str) else None
 
     def list_use_cases(
         self, *, status: str | None = None, within_s: float | None = None
@@ -359,7 +370,7 @@ class Client:
             "GET", "/vision-events/use-cases", 200, params=params, within_s=within_s
         )
         # Older servers call use cases solutions.
-        rows = _field(answer, "useCases" if "useCases" in answer else "solutions", list)
+        rows = _field(answer, "solutions" if "solutions" in answer else "useCases", list)
         self._lookback_days = _whole(answer.get("lookbackDays"))
         return UseCaseList(
             use_cases=tuple(
@@ -922,7 +933,9 @@ def _object(body: bytes) -> dict[str, Any] | None:
 def _field(answer: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
     value = answer.get(name)
     if not isinstance(value, kind):
-        raise NoAnswerError(f"the server's answer lacks {name}")
+        raise NoAnswerError(
+            f"the answer lacks {name}: is this a guest network's login page, or a wrong API_URL?"
+        )
     return value
 
 
