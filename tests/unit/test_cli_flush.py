@@ -64,6 +64,26 @@ def pending(directory: Path) -> int:
         return stats.pending
 
 
+def test_log_on_a_file_system_that_became_read_only(
+    tmp_path: Path, emulator: RunningEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = small_log(tmp_path / "log", 3)
+    mount = ["mount", "--bind", str(log), str(log)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(log)], check=True)
+        assert main(["flush"]) == ExitCode.ERROR
+        way_out = f"vevents recover {log} --into DIR"
+        assert f"`{way_out}`" in capsys.readouterr().err
+        copy = str(tmp_path / "copy")
+        assert main(way_out.replace("DIR", copy).split()[1:]) == ExitCode.OK
+        assert main(["flush", "--dir", copy]) == ExitCode.OK
+    finally:
+        subprocess.run(["umount", str(log)], check=True)
+    assert emulator.counts()["events"] == 3
+
+
 def test_everything_delivered(
     log: Path, emulator: RunningEmulator, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -222,7 +223,18 @@ def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
     """
     from vevents.log import EventLog
 
-    log = EventLog(settings.require_directory(), read_only=read_only, **settings.log_options())
+    directory = settings.require_directory()
+    try:
+        log = EventLog(directory, read_only=read_only, **settings.log_options())
+    except OSError as error:
+        if error.errno != errno.EROFS or not (directory / "events.ring").exists():
+            raise
+        # A card that is worn out, or an error of the file system, makes it so for good.
+        reason = (
+            f"{error.strerror}, and this has to write; `vevents recover {directory} --into DIR` "
+            "copies the log to where it can be flushed from"
+        )
+        raise OSError(error.errno, reason, error.filename) from None
     for warning in set_aside(log):
         logging.getLogger("vevents").warning("%s", warning)
     return log
