@@ -531,10 +531,11 @@ def _warn_if_exposed(path: Path, value: object) -> None:
 
 
 def _warn_if_plain(settings: Settings) -> None:
-    if settings.api_key is None or not settings.api_url.startswith("http://"):
+    url = urlsplit(settings.api_url)
+    if settings.api_key is None or url.scheme != "http":
         return
-    host = urlsplit(settings.api_url).hostname or ""
-    if host not in ("localhost", "::1") and not host.startswith("127."):
+    host = url.hostname or ""
+    if host not in ("localhost", "::1") and not re.fullmatch(r"127(\.\d+){3}", host):
         _LOGGER.warning("%s is not encrypted: the API key travels readable", settings.api_url)
 
 

@@ -368,6 +368,8 @@ def test_readable_file_without_a_key_is_fine(
         ("http://[::1]", False),
         ("http://localhost.evil.test", True),
         ("http://gateway.test:8080", True),
+        ("HTTP://gateway.test:8080", True),
+        ("http://127.0.0.1.evil.test", True),
     ],
 )
 def test_key_over_plain_http_is_warned_about(
