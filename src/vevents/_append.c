@@ -165,10 +165,11 @@ static PyObject *appender_append(PyObject *object, PyObject *const *arguments, P
     if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &payload, PyBUF_SIMPLE))
         return NULL;
     vev_status status = VEV_OK;
-    if (self->log)
+    const bool open = self->log != NULL; /* now: it may be closed meanwhile */
+    if (open)
         status = append_to(self, VEV_EVENTS, payload.buf, (size_t)payload.len, &entry);
     PyBuffer_Release(&payload);
-    if (status || !self->log)
+    if (status || !open)
         return fail(self, status, VEV_EVENTS, "");
     return PyLong_FromUnsignedLongLong(entry.seq);
 }
@@ -188,11 +189,12 @@ static PyObject *appender_append_record(PyObject *object, PyObject *arguments)
     if (id.buf && id_fits)
         memcpy(entry.id, id.buf, sizeof entry.id);
     vev_status status = id_fits ? VEV_OK : VEV_E_INVALID;
-    if (self->log && !status)
+    const bool open = self->log != NULL;
+    if (open && !status)
         status = append_to(self, stream, payload.buf, (size_t)payload.len, &entry);
     PyBuffer_Release(&payload);
     PyBuffer_Release(&id);
-    if (status || !self->log)
+    if (status || !open)
         return fail(self, status, stream, "");
     return Py_BuildValue("(Ky#L)", (unsigned long long)entry.seq, (const char *)entry.id,
                          (Py_ssize_t)sizeof entry.id, (long long)entry.wall_ns);

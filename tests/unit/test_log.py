@@ -626,12 +626,13 @@ from vevents import Event, EventLog, errors
 frame = b"\\xff\\xd8\\xff\\xe0" + os.urandom(4_000_000)
 for turn in range(20):
     log = EventLog(f"{sys.argv[1]}/{turn}", media_size=64 << 20, events_size=4 << 20)
-    began, ended = threading.Semaphore(0), []
+    began, ended, returned = threading.Semaphore(0), [], []
 
-    def again_and_again(call):
+    def again_and_again(number, call):
         try:
             while True:
                 call()
+                returned.append(number)
                 began.release()
         except errors.LogError as error:
             ended.append(error)
@@ -644,7 +645,7 @@ for turn in range(20):
         lambda: log.stats("media"),
         log.sync,
     ]
-    threads = [threading.Thread(target=again_and_again, args=(call,)) for call in calls]
+    threads = [threading.Thread(target=again_and_again, args=one) for one in enumerate(calls)]
     for thread in threads:
         thread.start()
     for _ in range(12 + turn):
@@ -654,7 +655,10 @@ for turn in range(20):
         thread.join()
     assert len(ended) == len(calls) and all("closed" in str(error) for error in ended), ended
     with EventLog(f"{sys.argv[1]}/{turn}") as again:
-        assert all(again.stats(stream).conserved for stream in ("events", "media"))
+        media, events = again.stats("media"), again.stats()
+        assert media.conserved and events.conserved
+        # What raised has not appended.
+        assert (media.appended, events.appended) == (returned.count(0), returned.count(1))
 """
     directory.mkdir()
     command = [sys.executable, "-X", "faulthandler", "-c", program, str(directory)]
