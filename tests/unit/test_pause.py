@@ -149,8 +149,25 @@ def test_what_a_power_cut_left_is_no_hindrance(tmp_path: Path) -> None:
     assert found.reason == "again"
 
 
+def huge(until: str) -> bytes:
+    """A note of this boot whose end is beyond any date."""
+    note = {"since": "2026-01-01T00:00:00+00:00", "until": until, "reason": None}
+    return json.dumps(note | {"boot": BOOT, "until_mono_ns": 10**400}).encode()
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"nonsense", b"{}", b"[]", b'{"since": 7}', b"\xff", b'{"since": null}']
+    "content",
+    [
+        b"",
+        b"nonsense",
+        b"{}",
+        b"[]",
+        b'{"since": 7}',
+        b"\xff",
+        b'{"since": null}',
+        b"[" * 100_000,
+        huge("2026-01-01T00:00:00+00:00"),
+    ],
 )
 def test_what_cannot_be_understood_is_a_pause(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
@@ -193,6 +210,19 @@ def test_the_servers_wish_is_kept_over_processes_and_reboots(tmp_path: Path) -> 
     assert held_back_s(tmp_path) == 1.0
     set_clocks(600)
     assert Gate(tmp_path).closed() is None
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, huge("2026-01-01T00:00:00+00:00")])
+def test_a_wish_that_cannot_be_understood_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / NOT_BEFORE_NAME).write_bytes(content)
+
+    assert held_back_s(tmp_path) is None
+
+
+def test_a_pause_of_a_million_years_can_be_written_and_read(tmp_path: Path) -> None:
+    pause(tmp_path, for_s=1e6 * 365 * 86_400)
+
+    assert "until 21" in str(read_pause(tmp_path))
 
 
 def test_the_servers_wish_holds_nobody_up_for_good(tmp_path: Path) -> None:

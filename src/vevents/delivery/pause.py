@@ -29,6 +29,10 @@ NOT_BEFORE_NAME = "not-before"
 REASON_LENGTH_MAX = 500
 # A proxy can ask for any number of seconds; after a day it is time to ask again.
 _WAIT_S_MAX = 86_400.0
+# Of a longer pause the end could not be written as a date.
+_PAUSE_S_MAX = 100 * 365.25 * 86_400
+# What a damaged note leads to; it may hold numbers and brackets of any size.
+_NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def pause(directory: Path, *, for_s: float | None = None, reason: str | None = N
 
     Args:
         directory: The log's.
-        for_s: Seconds; None for no end.
+        for_s: Seconds, a century at most; None for no end.
         reason: Words for whoever wonders; cut to 500 characters.
 
     Raises:
@@ -68,7 +72,7 @@ def pause(directory: Path, *, for_s: float | None = None, reason: str | None = N
     """
     path = directory / FILE_NAME
     try:
-        _write(path, _note(for_s, reason))
+        _write(path, _note(None if for_s is None else min(for_s, _PAUSE_S_MAX), reason))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -103,7 +107,7 @@ def held_back_s(directory: Path) -> float | None:
     try:
         note = json.loads((directory / NOT_BEFORE_NAME).read_bytes())
         left_s = _left_s(note)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *_NOT_UNDERSTOOD):
         return None
     # More than was ever asked for: the clock was set back, and tells nothing.
     return left_s if 0 < left_s <= _WAIT_S_MAX else None
@@ -139,7 +143,9 @@ def read_pause(directory: Path) -> Pause | None:
         if note["until"] is None:
             return Pause(since, None, reason)
         left_s = _left_s(note)
-    except (ValueError, KeyError, TypeError):
+        if left_s > 2 * _PAUSE_S_MAX:
+            return Pause(None, None, None)
+    except _NOT_UNDERSTOOD:
         return Pause(None, None, None)
     return Pause(since, left_s, reason) if left_s > 0 else None
 
