@@ -26,7 +26,6 @@ from vevents.errors import (
     ConfigurationError,
     EventTooLargeError,
     EventValidationError,
-    LogCorruptError,
     LogDegradedError,
     LogFullError,
 )
@@ -778,15 +777,19 @@ class EventLog:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Iterate over the notes that are still there, oldest first, with sequence numbers.
 
+        What is no map of msgpack is passed over: whoever wrote it, it must not stop every flush.
+
         Args:
             from_seq: First sequence number wanted.
             states: Notes in other states are passed over.
         """
         for record in self.read("delivery", from_seq=from_seq, states=states):
-            note = msgpack.unpackb(record.payload, strict_map_key=False)
-            if not isinstance(note, dict):
-                raise LogCorruptError(f"{self.directory}: note {record.seq} is not a map")
-            yield record.seq, note
+            try:
+                note = msgpack.unpackb(record.payload, strict_map_key=False)
+            except (ValueError, TypeError):  # TypeError: a key that is none in Python
+                continue
+            if isinstance(note, dict):
+                yield record.seq, note
 
     # ---- state ----
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rejected_site import USE_CASE, Site, ids, jpeg, noise
 
-from vevents import Event, EventLog
+from vevents import Event, EventLog, _ffi
 from vevents.delivery import rejected
 from vevents.delivery.backlog import Order
 from vevents.delivery.lock import flush_lock
@@ -119,6 +119,21 @@ def test_a_broken_note_keeps_no_other_back(site: Site) -> None:
     site.flush()
 
     assert site.listed() == [receipt.event_id]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\xc1", b"\x93\x01", b"\x92\x01\x02", b"\x80\x80", b"\x81\x80\x01", b"\x91" * 3_000],
+    ids=["none", "cut off", "no map", "more behind", "a map as key", "deep"],
+)
+def test_what_is_no_note_at_all_keeps_no_other_back(site: Site, payload: bytes) -> None:
+    site.log._handle.append(_ffi.DELIVERY, payload, 0, 0)
+    refused, sent = site.append("bad"), site.append("good")
+
+    assert site.flush().delivered == 1
+
+    assert site.listed() == [refused.event_id]
+    assert sent.event_id in site.server.events
 
 
 # --- outliving the uploads ------------------------------------------------------------------

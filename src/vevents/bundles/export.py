@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -167,7 +168,10 @@ class Exporter:
         """
         found: dict[int, tuple[bytes, bytes]] = {}
         for _, note in self._log.notes():
-            if note.get("kind") == _NOTE:
+            if note.get("kind") != _NOTE:
+                continue
+            # A note that is not as it should be only means that its events are exported again.
+            with suppress(KeyError, TypeError):
                 ids, names = note["ids"], note["names"]
                 for i, seq in enumerate(note["seqs"]):
                     found[seq] = ids[i * 16 :][:16], names[i * _DIGEST_SIZE :][:_DIGEST_SIZE]

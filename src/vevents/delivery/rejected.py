@@ -20,7 +20,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
@@ -211,7 +211,8 @@ class DeadLetters:
         known = {seq for stream, seq in self._notes.letters if stream == "events"}
         for _, note in self._log.notes():
             if note.get("kind") == "dropped" and note.get("stream") == "events":
-                known |= set(note.get("seqs") or ())
+                with suppress(KeyError, TypeError):  # not as it should be
+                    known |= set(note["seqs"])
         return [
             DeadLetter(
                 stream="events",
