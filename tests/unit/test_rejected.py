@@ -296,6 +296,27 @@ def test_retry_of_an_overwritten_event_appends_it_anew(site: Site) -> None:
     site.assert_counted()
 
 
+def test_retry_of_many_reads_each_note_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(400):
+        site.append(f"bad {number}")
+    site.flush()
+    site.overwrite_events()
+    dead = DeadLetters(site.log)
+    read = []
+    notes = EventLog.notes
+
+    def counted(log: EventLog, *arguments: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        for found in notes(log, *arguments):
+            read.append(found)
+            yield found
+
+    monkeypatch.setattr(EventLog, "notes", counted)
+
+    assert dead.retry(dead.letters).appended == 400
+    # By the hundred, and not each hundred from the first note on.
+    assert len(read) == 400
+
+
 def test_retry_of_an_overwritten_event_that_is_refused_again(site: Site) -> None:
     receipt = site.append("bad")
     site.flush()

@@ -302,7 +302,7 @@ class DeadLetters:
                 wanted[self._notes.letters[letter.stream, letter.seq].note_seq] = letter
         if not wanted:
             return
-        for note_seq, note in self._log.notes():
+        for note_seq, note in self._log.notes(min(wanted)):
             if note_seq in wanted:
                 yield wanted.pop(note_seq), note
             if not wanted:
