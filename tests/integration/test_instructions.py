@@ -30,7 +30,7 @@ BASELINE = {
     ("arrays, from Python", 5, 100): 9_780,
     ("arrays, from Python", 50, -2): 97_400,
     ("rows, from Python", 5, -2): 19_900,
-    ("objects, from Python", 5, -2): 193_000,
+    ("objects, from Python", 5, -2): 158_000,
 }
 TOLERANCE = 0.15
 
