@@ -20,16 +20,29 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+/* Open, and not as a standard stream: where a program has closed those, what it prints would be
+ * written over our first bytes. */
+static int open_beyond_streams(const char *path, int flags)
+{
+    int fd;
+    do {
+        fd = open(path, flags | O_CLOEXEC, 0600);
+    } while (fd < 0 && errno == EINTR);
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int beyond = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1), error = errno;
+    close(fd);
+    errno = error;
+    return beyond;
+}
+
 static vev_status posix_open(void *ctx, const char *path, int mode, int *fd_out)
 {
     (void)ctx;
-    int flags = O_CLOEXEC | ((mode & VEV_FILE_WRITE) ? O_RDWR : O_RDONLY);
+    int flags = (mode & VEV_FILE_WRITE) ? O_RDWR : O_RDONLY;
     if (mode & VEV_FILE_CREATE)
         flags |= O_CREAT | O_EXCL;
-    int fd;
-    do {
-        fd = open(path, flags, 0600);
-    } while (fd < 0 && errno == EINTR);
+    int fd = open_beyond_streams(path, flags);
     if (fd < 0)
         return errno;
     struct stat st;
@@ -324,7 +337,7 @@ static vev_status posix_make_dir(void *ctx, const char *path)
 static vev_status posix_lock_dir(void *ctx, const char *path, int *fd_out)
 {
     (void)ctx;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open_beyond_streams(path, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return errno;
     int rc;

@@ -526,6 +526,31 @@ def test_closed_log(directory: Path) -> None:
             call()
 
 
+def test_what_is_printed_to_a_closed_stream_goes_into_no_ring(directory: Path) -> None:
+    """A daemon may have closed its standard streams, and libraries print all the same."""
+    program = """
+import os, sys
+from vevents import Event, EventLog
+
+for stream in range(3):
+    os.close(stream)
+log = EventLog(sys.argv[1])
+log.append(Event.custom(value="before"))
+printed = 0
+for stream in range(3):
+    try:
+        printed += os.write(stream, bytes(64))
+    except OSError:
+        pass
+log.append(Event.custom(value="after"))
+log.close()
+os._exit(1 if printed else 0)
+"""
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True, timeout=60)
+    with EventLog(directory) as log:
+        assert log.stats().pending == 2
+
+
 def test_fork_amid_an_append_of_another_thread(directory: Path) -> None:
     """Amid the part that is Python: no lock may be left to the child that nobody opens there."""
     program = """
