@@ -32,7 +32,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SECTOR = 512
+# What of a write is there whole or not at all. f2fs takes for granted that no disk tears its
+# blocks: of a torn inode, which has no checksum, it believes the half that is there.
+TORN_UNIT = {"ext4": 512, "f2fs": 4096}
 DISK_SIZE = {"ext4": 48 << 20, "f2fs": 64 << 20}
 MODULES = ("virtio_mmio", "virtio_blk", "ext4", "f2fs")
 # What the kernel says with nobody to read it costs time on an emulated console.
@@ -60,7 +62,7 @@ fail() { dmesg | tail -n 5; echo "FAILED: $*"; poweroff -f; }
 mount -t "$vev_fs" /dev/vda /mnt || fail "mount"
 dir=/mnt/log copy=-
 [ "$vev_mode" = disk ] || { dir=/run/log; copy=/mnt/copy; }
-/guest check "$dir" "$copy" "$vev_durable" "$vev_delivered" || fail "check"
+/guest check "$dir" "$copy" "$vev_durable" "$vev_delivered" "$vev_gaps" || fail "check"
 [ "$vev_only" = check ] || /guest write "$dir" "$copy" "$vev_seed" || fail "write"
 poweroff -f
 """
@@ -79,6 +81,7 @@ class Device:
     disk: Path
     durable: int = 0
     delivered: int = 0
+    gaps: str = "-"  # what earlier cuts took, before it was durable
     cuts: int = 0
     torn: int = 0
     states_here: int = 0
@@ -172,6 +175,7 @@ class Machine:
             "mode": device.mode,
             "durable": device.durable,
             "delivered": device.delivered,
+            "gaps": device.gaps,
             "seed": seed,
             "only": "check" if only_check else "no",
         }
@@ -242,6 +246,11 @@ class Machine:
                 raise GuestError(line)
         return None
 
+    def gaps(self) -> str:
+        """Return what it told of gaps in the numbers."""
+        found = [line.removeprefix("gap ") for line in self._lines if line.startswith("gap ")]
+        return "".join(f"{gap}," for gap in found) or "-"
+
     def lines(self) -> int:
         """Return how many lines it has printed."""
         return len(self._lines)
@@ -290,11 +299,11 @@ def read_record(record: Path) -> tuple[list[Write], int]:
     return writes, flushed
 
 
-def cut_disk(before: Path, record: Path, after: Path, chance: random.Random) -> int:
+def cut_disk(before: Path, record: Path, after: Path, unit: int, chance: random.Random) -> float:
     """Make the disk that a cut leaves: of the writes behind the last flush, a random part.
 
     Returns:
-        How many sectors of them are gone.
+        How many KiB of them are gone.
     """
     writes, flushed = read_record(record)
     copy_sparse(before, after)
@@ -308,14 +317,14 @@ def cut_disk(before: Path, record: Path, after: Path, chance: random.Random) -> 
                 target.seek(write.offset)
                 target.write(data)
                 continue
-            # A disk writes sectors whole, and in its own order.
-            for at in range(0, write.size, SECTOR):
+            # A disk has its own order.
+            for at in range(0, write.size, unit):
                 if chance.random() < share:
                     target.seek(write.offset + at)
-                    target.write(data[at : at + SECTOR])
+                    target.write(data[at : at + unit])
                 else:
-                    gone += 1
-    return gone
+                    gone += len(data[at : at + unit])
+    return gone / 1024
 
 
 def copy_sparse(source: Path, target: Path) -> None:
@@ -342,7 +351,7 @@ def check_here(device: Device, image: Path, folder: Path, native: Path) -> None:
             log, copy = folder / "memory", str(folder / "mnt" / "copy")
             shutil.rmtree(log, ignore_errors=True)
         done = subprocess.run(
-            [native, "check", log, copy, str(device.durable), str(device.delivered)],
+            [native, "check", log, copy, str(device.durable), str(device.delivered), device.gaps],
             capture_output=True,
             text=True,
             check=False,
@@ -369,6 +378,7 @@ def one_cut(
     )
     try:
         device.checks.append(machine.wait_for(r"^checked: .*", BOOT_S)[0])
+        device.gaps = machine.gaps()
         machine.wait_for(r"^safe ", SILENCE_S)
         # By what it did, not by the clock: this machine may be busy with something else.
         wanted = machine.lines() + chance.choice((0, 1, 2, 5, 20, 60))
@@ -382,15 +392,18 @@ def one_cut(
     assert safe is not None
     device.durable, device.delivered = safe
     device.cuts += 1
+    unit = TORN_UNIT[device.file_system]
     if device.file_system == "ext4":
         for _ in range(STATES_HERE):
-            cut_disk(before, record, folder / "state.img", chance)
+            cut_disk(before, record, folder / "state.img", unit, chance)
             check_here(device, folder / "state.img", folder, native)
     if chance.random() < 0.5:
-        copy_sparse(device.disk, folder / "whole.img")
-        gone = cut_disk(before, record, device.disk, chance)
+        # For whoever has to tell what the next boot finds.
+        for kept in (device.disk, before, record):
+            copy_sparse(kept, folder / f"last-{kept.name}")
+        gone = cut_disk(before, record, device.disk, unit, chance)
         device.torn += gone > 0
-        device.checks[-1] += f"; then {gone} unflushed sectors lost"
+        device.checks[-1] += f"; then {gone} unflushed KiB lost"
 
 
 def final_check(device: Device, folder: Path, kernel: Path) -> None:
@@ -455,8 +468,9 @@ def main() -> int:
         except GuestError as error:
             print(f"guest: {device.name}, cut {device.cuts}: {error}", file=sys.stderr)
             if options.keep:
-                names = ("before.img", "record", "whole.img", "state.img")
-                for image in (device.disk, *(folder / name for name in names)):
+                names = ("before.img", "record", "state.img")
+                last = folder.glob("last-*")
+                for image in (device.disk, *(folder / name for name in names), *last):
                     if image.exists():
                         copy_sparse(image, options.keep / f"guest-{image.name}")
             return 1

@@ -1,7 +1,8 @@
 /* A device whose power is cut, seen from inside: what tools/guest.py runs in a virtual machine.
  *
- *     guest check DIR COPY DURABLE DELIVERED   open the log after a cut and compare
- *     guest write DIR COPY SEED                append, acknowledge, sync and tell, until the power goes
+ *     guest check DIR COPY DURABLE DELIVERED GAPS   open the log after a cut and compare
+ *     guest write DIR COPY SEED                     append, acknowledge, sync and tell, until the
+ *                                                   power goes
  *
  * COPY is the directory of a RAM-first log's copy, or `-`. Every event's payload follows from its
  * number. `write` prints `safe N M` when events up to N are said to be durable and those up to M were
@@ -9,9 +10,14 @@
  * fails unless
  *
  *   - the log opens, conservation holds in all rings, nothing was set aside
- *   - every event up to N is there or evicted, and what is there reads back as it was appended
- *   - every event up to M that is there is delivered, or was lost before (none is)
- *   - every event's frame, of those up to N, is there or evicted */
+ *   - every event up to N is there, evicted or gone already, and what is there reads back as it was
+ *     appended
+ *   - every event up to M that is there is delivered
+ *   - every event's frame, of those up to N, is there, evicted or gone already
+ *
+ * What is gone, a cut has taken before it was durable, where something told that its numbers had been
+ * given out, a record behind it or a mark. `check` prints `gap 0:FIRST-LAST`, with the number of the
+ * ring, and GAPS are those of earlier cuts, each with a comma behind it, or `-`. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -81,7 +87,25 @@ static vev_stats stats_of(vev_log *log, int stream)
 static uint8_t buffer[1 << 18];
 static vev_record records[256];
 
-static void check_events(vev_log *log, const vev_stats *stats, uint64_t durable, uint64_t delivered)
+/* Tell of numbers that are missing in front of `next`. Returns the first of them that is not among
+ * the gaps; `next` if all are. */
+static uint64_t look_at_gap(int stream, uint64_t first, uint64_t next, const char *gaps)
+{
+    if (first == next)
+        return next;
+    printf("gap %d:%" PRIu64 "-%" PRIu64 "\n", stream, first, next - 1);
+    for (const char *at = gaps; first < next && strchr(at, ','); at = strchr(at, ',') + 1) {
+        int of;
+        uint64_t from, to;
+        if (sscanf(at, "%d:%" SCNu64 "-%" SCNu64, &of, &from, &to) == 3 && of == stream &&
+            from <= first && first <= to)
+            first = to + 1 < next ? to + 1 : next;
+    }
+    return first;
+}
+
+static void check_events(vev_log *log, const vev_stats *stats, uint64_t durable, uint64_t delivered,
+                         const char *gaps)
 {
     uint64_t next = 0, expected = stats->first_seq;
     for (;;) {
@@ -92,6 +116,7 @@ static void check_events(vev_log *log, const vev_stats *stats, uint64_t durable,
             break;
         for (size_t i = 0; i < count; i++) {
             const vev_record *record = &records[i];
+            expected = look_at_gap(VEV_EVENTS, expected, record->seq, gaps);
             if (record->seq > expected && expected <= durable)
                 FAIL("event %" PRIu64 " was durable (up to %" PRIu64 ") and is gone", expected,
                      durable);
@@ -105,12 +130,13 @@ static void check_events(vev_log *log, const vev_stats *stats, uint64_t durable,
                      delivered);
         }
     }
-    if (expected <= durable)
+    expected = look_at_gap(VEV_EVENTS, expected, stats->last_seq + 1, gaps);
+    if (expected <= durable && expected <= stats->last_seq)
         FAIL("event %" PRIu64 " was durable (up to %" PRIu64 ") and is gone", expected, durable);
 }
 
 /* Frame n is appended before event n * FRAME_EVERY. */
-static void check_frames(vev_log *log, const vev_stats *stats, uint64_t durable)
+static void check_frames(vev_log *log, const vev_stats *stats, uint64_t durable, const char *gaps)
 {
     uint64_t next = 0, expected = stats->first_seq;
     for (;;) {
@@ -120,24 +146,27 @@ static void check_frames(vev_log *log, const vev_stats *stats, uint64_t durable)
         if (count == 0)
             break;
         for (size_t i = 0; i < count; i++) {
+            expected = look_at_gap(VEV_MEDIA, expected, records[i].seq, gaps);
             if (records[i].seq > expected && expected * FRAME_EVERY <= durable)
                 FAIL("frame %" PRIu64 " was durable and is gone", expected);
             expected = records[i].seq + 1;
         }
     }
+    expected = look_at_gap(VEV_MEDIA, expected, stats->last_seq + 1, gaps);
     if (expected * FRAME_EVERY <= durable)
         FAIL("frame %" PRIu64 " was durable and is gone", expected);
 }
 
-static void check(const char *dir, const char *copy, uint64_t durable, uint64_t delivered)
+static void check(const char *dir, const char *copy, uint64_t durable, uint64_t delivered,
+                  const char *gaps)
 {
     vev_log *log = open_log(dir, copy);
     vev_stats events = stats_of(log, VEV_EVENTS), media = stats_of(log, VEV_MEDIA);
     (void)stats_of(log, VEV_DELIVERY);
     if (events.last_seq < durable)
         FAIL("the last event is %" PRIu64 ", durable were %" PRIu64, events.last_seq, durable);
-    check_events(log, &events, durable, delivered);
-    check_frames(log, &media, durable);
+    check_events(log, &events, durable, delivered, gaps);
+    check_frames(log, &media, durable, gaps);
     events = stats_of(log, VEV_EVENTS);
     printf("checked: %" PRIu64 " appended, %" PRIu64 " evicted, %" PRIu64
            " lost, durable were %" PRIu64 "\n",
@@ -186,12 +215,12 @@ static void write_on(const char *dir, const char *copy, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    if (argc == 6 && strcmp(argv[1], "check") == 0) {
-        check(argv[2], argv[3], strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
+    if (argc == 7 && strcmp(argv[1], "check") == 0) {
+        check(argv[2], argv[3], strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10), argv[6]);
     } else if (argc == 5 && strcmp(argv[1], "write") == 0) {
         write_on(argv[2], argv[3], strtoull(argv[4], NULL, 10));
     } else {
-        fputs("guest check DIR COPY DURABLE DELIVERED | guest write DIR COPY SEED\n", stderr);
+        fputs("guest check DIR COPY DURABLE DELIVERED GAPS | guest write DIR COPY SEED\n", stderr);
         return 2;
     }
     return 0;
