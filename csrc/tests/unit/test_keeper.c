@@ -135,6 +135,15 @@ static void append(vev_ring *ring, size_t size)
     OK(vev_ring_append(ring, payload, size, &entry));
 }
 
+/* Until the next segment is ready, with a look `ms` after each append. */
+static void append_until_ready(vev_ring *ring, vev_watch *seen, size_t size, uint64_t ms)
+{
+    while (atomic_load(&ring->ready_for) == 0) {
+        append(ring, size);
+        (void)keep_after(ring, seen, ms);
+    }
+}
+
 /* With a look now and then, an append that goes on to the next segment asks the disk for nothing,
  * also when that segment had to be reclaimed. */
 static void rolls_are_made_ready(void)
@@ -461,10 +470,7 @@ static void slow_disk_after_a_burst(void)
     (void)keep_after(ring, &seen, 10);
     CHECK(seen.last_lap_ns < 1000000000 && atomic_load(&ring->laps_ahead) == 0);
     sync_ms = (unsigned)(seen.last_lap_ns / 1000000) + 1;
-    while (atomic_load(&ring->ready_for) == 0) {
-        append(ring, 2000);
-        (void)keep_after(ring, &seen, 5000);
-    }
+    append_until_ready(ring, &seen, 2000, 5000);
     sync_ms = 0;
     CHECK(atomic_load(&ring->ledger_ns) >= seen.last_lap_ns);
     for (int n = 0; n < 4; n++) {
@@ -796,10 +802,7 @@ static void ready_segment_that_another_process_used(void)
     vev_ring *ring = open_counted();
     vev_watch seen;
     watch(ring, &seen);
-    while (atomic_load(&ring->ready_for) == 0) {
-        append(ring, 2000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    append_until_ready(ring, &seen, 2000, 1);
     uint64_t generation = generation_of(ring);
     vev_ring *other = open_beside(ring);
     uint32_t count = ring->file.geometry.segment_count;
@@ -845,10 +848,7 @@ static void next_segment_that_was_nearly_begun(void)
     vev_ring *ring = open_counted();
     vev_watch seen;
     watch(ring, &seen);
-    while (atomic_load(&ring->ready_for) == 0) {
-        append(ring, 4000);
-        (void)keep_after(ring, &seen, 1);
-    }
+    append_until_ready(ring, &seen, 4000, 1);
     uint32_t segment = atomic_load(&ring->live->spare) - 1;
     atomic_store(&ring->live->generations[segment], generation_of(ring) + 1);
     (void)keep_after(ring, &seen, 1);
