@@ -221,13 +221,14 @@ def open_log(settings: Settings, *, read_only: bool = False) -> EventLog:
     A file that was no ring any more is set aside by that, which is said on standard error: the
     figures of the new one would look as if all were well.
     """
+    from vevents.files import is_there
     from vevents.log import EventLog
 
     directory = settings.require_directory()
     try:
         log = EventLog(directory, read_only=read_only, **settings.log_options())
     except OSError as error:
-        if error.errno != errno.EROFS or not (directory / "events.ring").exists():
+        if error.errno != errno.EROFS or not is_there(directory / "events.ring"):
             raise
         # A card that is worn out, or an error of the file system, makes it so for good.
         reason = (

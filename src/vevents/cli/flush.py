@@ -190,7 +190,7 @@ def command(
             make_client(settings) as client,
             nullcontext() if quiet else progress_line() as show,
         ):
-            warnings = set_aside(log)
+            warnings = set_aside(log) if as_json else []  # a person was told at the opening
             oldest_age_s = oldest_pending_age_s(log, time.time())
             flusher = make_flusher(settings, log, client, any_time=now)
             try:
