@@ -7,6 +7,7 @@ must be true whatever the figures are.
 from __future__ import annotations
 
 import json
+import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ README_BEGIN = "<!-- figures: ./dev bench --table writes what stands here -->"
 README_END = "<!-- end of the figures -->"
 
 Results = Mapping[str, Any]
-Rows = Mapping[str, Mapping[str, Any]]
+Figures = Mapping[str, Any]
+Rows = Mapping[str, Figures]
 
 ON_DEVICE = "test_bytes_on_the_device"
 REAL_TIME = "test_bytes_in_real_time"
@@ -369,11 +371,25 @@ def _latency(row: str, column: str, below_us: float) -> Callable[[Results], tupl
 
 
 def _threads(results: Results) -> tuple[str, bool]:
-    rows = results["benchmarks"]["test_threads_from_c"]["figures"]
+    measured = results["benchmarks"]["test_threads_from_c"]
+    rows = measured["figures"]
     others = ("control", "control, one order", "append, a log each")
     told = ", ".join(f"{way} {rows[way]['4_gain']:.2f}" for way in others if way in rows)
     gain = rows["append"]["4_gain"]
-    return f"{gain:.2f} times ({told})", gain >= 1.6
+    by_distance = "".join(
+        f"; {statistics.median(each['4_gain'] for each in turns):.2f} in {len(turns)} turns with "
+        f"{statistics.median(each['core_distance_ns'] for each in turns):.0f} ns from core to core"
+        for turns in _near_and_far(measured.get("by_turn", ()))
+    )
+    return f"{gain:.2f} times ({told}{by_distance})", gain >= 1.6
+
+
+def _near_and_far(turns: Sequence[Figures]) -> list[list[Figures]]:
+    """Split turns by whether the cores were as near each other as they were seen to be."""
+    near_ns = 2 * min((turn["core_distance_ns"] for turn in turns), default=0)
+    near = [turn for turn in turns if turn["core_distance_ns"] <= near_ns]
+    far = [turn for turn in turns if turn["core_distance_ns"] > near_ns]
+    return [group for group in (near, far) if group and near_ns > 0]
 
 
 def _in_real_time(results: Results) -> tuple[str, bool]:

@@ -7,6 +7,8 @@ log, so what it gains is all that the machine has to give just then; `one order`
 count of all events in one place, which any log needs that keeps them in one. With `a log each` the
 threads are processes that share nothing: what they do not gain is not lost by waiting for each
 other.
+Under a hypervisor two cores may share a cache at one time and not at another, and take some 30 ns
+or some 180 to hand each other a line of it. So each measurement tells which it was.
 From Python all happens in one process, each count of threads by turns.
 
 And what does a thread that computes in Python do to one that appends now and then?
@@ -56,6 +58,7 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
     # gone around its ring, the kernel has to find memory for every page.
     events = max(2_000, int(4_000_000 * scale))
     rates: dict[tuple[str, int], list[float]] = {}
+    distances: list[float] = []  # of the cores, when four threads appended
 
     def by_turns() -> None:
         for turn in range(max(1, round(5 * min(1, 3 * scale)))):
@@ -64,12 +67,19 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
                     share = ("--threads", threads, "--events", events // threads)
                     told = append_bench(tmp_path / f"{turn}", *options, *share)
                     rates.setdefault((way, threads), []).append(told["events_per_s"])
+                    if (way, threads) == ("append", 4):
+                        distances.append(max(told["core_distances_ns"]))
             for processes in THREADS:
                 rate = _a_log_each(tmp_path / f"{turn}-each", processes, events)
                 rates.setdefault(("append, a log each", processes), []).append(rate)
 
     benchmark.pedantic(by_turns)
     benchmark.extra_info |= _figures(rates)
+    gains = [four / one for four, one in zip(rates["append", 4], rates["append", 1], strict=True)]
+    benchmark.extra_info["by_turn"] = [
+        {"core_distance_ns": distance, "4_gain": gain}
+        for distance, gain in zip(distances, gains, strict=True)
+    ]
 
 
 Ways = dict[str, tuple[Callable[..., object], Sequence[tuple[Any, ...]]]]

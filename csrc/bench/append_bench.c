@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core_distance.h"
 #include "vev_base.h"
 #include "vev_crc32c.h"
 #include "vev_events_zdict.h"
@@ -72,6 +73,10 @@ static struct {
 
 static const char usage[] =
     "append_bench [options] DIRECTORY: appends events to a log there, prints latencies as JSON\n"
+    "\n"
+    "With several threads `core_distances_ns` tells, before and after, how long the first two "
+    "cores\n"
+    "take to hand each other a line of cache.\n"
     "\n"
     "  --events N      appends for each thread, whichever does them (1000000)\n"
     "  --threads N     threads that append, 1 to 64 (1)\n"
@@ -392,6 +397,8 @@ int main(int argc, char **argv)
     vev_options_init(&options);
     const char *directory = parse(argc, argv, &options);
     make_samples();
+    bool several = job.threads > 1;
+    double distances_ns[2] = {several ? core_distance_ns() : 0};
     size_t before_open = allocated();
     vev_status status = vev_log_open(directory, &options, &job.log);
     if (status)
@@ -413,6 +420,7 @@ int main(int argc, char **argv)
     atomic_store(&job.done, true);
     if (job.busy_disk)
         pthread_join(busy, NULL);
+    distances_ns[1] = several ? core_distance_ns() : 0;
 
     static histogram all;
     long page_faults = 0, preemptions = 0;
@@ -437,14 +445,15 @@ int main(int argc, char **argv)
            "\"append_cpu_us\": %.3f, \"cpu_us\": %.3f, \"page_faults\": %ld, "
            "\"preemptions\": %ld, \"disk_megabytes\": %.0f, \"disk_sync_max_us\": %.0f, "
            "\"log_memory_bytes\": %zd, "
-           "\"append_memory_bytes\": %zd",
+           "\"append_memory_bytes\": %zd, \"core_distances_ns\": [%.0f, %.0f]",
            (unsigned long long)all.total, job.threads, job.detections, job.samples[0].size,
            held > 0 ? (double)stats.bytes_used / (double)held : 0.0, (double)all.total / seconds,
            quantile_us(&all, 0.5), quantile_us(&all, 0.99), quantile_us(&all, 0.999),
            quantile_us(&all, 0.9999), (double)all.worst_ns / 1000,
            1e6 * append_cpu_s / (double)all.total, 1e6 * total_cpu_s / (double)all.total,
            page_faults, preemptions, (double)job.disk_bytes / 1e6, (double)job.disk_worst_ns / 1000,
-           (ssize_t)(opened - before_open), (ssize_t)(appended - opened));
+           (ssize_t)(opened - before_open), (ssize_t)(appended - opened), distances_ns[0],
+           distances_ns[1]);
     if (job.histogram)
         print_histogram(&all);
     puts("}");

@@ -114,6 +114,19 @@ def test_how_figures_are_shown(column, value, shown):
     assert tables._cell(column, value) == shown
 
 
+def test_threads_are_told_by_how_far_the_cores_are_apart():
+    turns = [(28, 1.58), (181, 1.2), (30, 1.6)]
+    measured = {
+        "figures": {"append": {"4_gain": 1.58}},
+        "by_turn": [{"core_distance_ns": ns, "4_gain": gain} for ns, gain in turns],
+    }
+
+    told, met = tables._threads({"benchmarks": {"test_threads_from_c": measured}})
+
+    assert "; 1.59 in 2 turns with 29 ns from core to core; 1.20 in 1 turns with 181 ns" in told
+    assert not met
+
+
 def test_bytes_at_the_block_device_have_a_table_and_an_aim():
     row = {"written_per_event": 233.4, "ratio": 1.234, "compressed_per_event": 189.0}
     name = "test_bytes_on_the_device[a sync every 5 s-{}]"
