@@ -74,9 +74,8 @@ static struct {
 static const char usage[] =
     "append_bench [options] DIRECTORY: appends events to a log there, prints latencies as JSON\n"
     "\n"
-    "With several threads `core_distances_ns` tells, before and after, how long the first two "
-    "cores\n"
-    "take to hand each other a line of cache.\n"
+    "With several threads `core_distances_ns` tells, before and after, how long a line of cache\n"
+    "takes from the first core to the second.\n"
     "\n"
     "  --events N      appends for each thread, whichever does them (1000000)\n"
     "  --threads N     threads that append, 1 to 64 (1)\n"
