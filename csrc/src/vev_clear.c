@@ -30,23 +30,23 @@ uint32_t vev_ring_page_end(const vev_geometry *geometry, uint32_t offset)
 
 /* Write zeros, but not behind the end of a file that somebody cut short: it would have its size
  * again, and seem to be whole. */
-static vev_status wipe(const vev_ring *ring, uint64_t offset, uint64_t size)
+static vev_status wipe(vev_ring *ring, uint64_t offset, uint64_t size)
 {
     uint64_t file_size;
-    vev_status status = ring->io->size(ring->io->ctx, ring->fd, &file_size);
+    vev_status status = vev_ring_examine_file(ring, &file_size);
     if (!status && file_size < offset + size)
         status = EIO;
     return status ? status : vev_io_wipe(ring->io, ring->fd, offset, size);
 }
 
-vev_status vev_ring_wipe_data(const vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to)
+vev_status vev_ring_wipe_data(vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t at = vev_segment_offset(geometry, segment) + geometry->data_offset;
     return to > from ? wipe(ring, at + from, to - from) : VEV_OK;
 }
 
-vev_status vev_ring_clear_front(const vev_ring *ring, uint32_t segment)
+vev_status vev_ring_clear_front(vev_ring *ring, uint32_t segment)
 {
     const vev_geometry *geometry = &ring->file.geometry;
     uint64_t at = vev_segment_offset(geometry, segment);

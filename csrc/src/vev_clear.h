@@ -25,10 +25,10 @@ void vev_ring_set_cleared(vev_ring *ring, vev_span *span, uint64_t generation, u
 bool vev_ring_read_cleared(const vev_ring *ring, uint64_t generation, uint32_t *offset_out);
 /* Zeros over data that nobody has taken: in the active segment with its clear lock, in one where no
  * lap has begun yet with roll_mutex and VEV_LOCK_ROLL. */
-vev_status vev_ring_wipe_data(const vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to);
+vev_status vev_ring_wipe_data(vev_ring *ring, uint32_t segment, uint32_t from, uint32_t to);
 /* What a lap needs before it can begin: no old head, dictionary or states, and some room. With
  * roll_mutex and VEV_LOCK_ROLL. */
-vev_status vev_ring_clear_front(const vev_ring *ring, uint32_t segment);
+vev_status vev_ring_clear_front(vev_ring *ring, uint32_t segment);
 
 /* Have the active segment cleared as far as is said. VEV_E_FULL: it is not the active one any more,
  * or who is clearing it does not get on: go on in another one. With clear_mutex. */

@@ -483,14 +483,15 @@ static vev_status persist_segments(pass *p)
 static vev_status look_at_copy(pass *p, uint64_t *session)
 {
     const vev_geometry *geometry = &p->ring->file.geometry;
-    uint64_t size;
-    vev_status status = p->io->size(p->io->ctx, p->fd, &size);
-    if (!status && size < geometry->file_size) /* room that another file system did not keep */
+    vev_file_facts facts;
+    vev_status status = p->io->examine(p->io->ctx, p->fd, &facts);
+    if (!status &&
+        facts.size < geometry->file_size) /* room that another file system did not keep */
         status = p->io->allocate(p->io->ctx, p->fd, geometry->file_size);
     if (status)
         return status;
     uint8_t block[VEV_HEADER_BLOCK];
-    for (uint64_t copy = 0; copy < 2 && size >= VEV_HEADER_REGION; copy++) {
+    for (uint64_t copy = 0; copy < 2 && facts.size >= VEV_HEADER_REGION; copy++) {
         vev_file_header header;
         if (p->io->read(p->io->ctx, p->fd, copy * VEV_HEADER_BLOCK, block, sizeof block))
             continue;
@@ -745,16 +746,16 @@ static vev_status restore_ring(const vev_io *io, const char *dir, const char *co
     char *fresh = name_of(dir, STREAM_NAMES[stream], ".ring.new");
     char *path = name_of(copy_dir, STREAM_NAMES[stream], ".copy");
     int copy = -1, file = -1;
-    uint64_t size = 0;
+    vev_file_facts facts;
     vev_status status = ring && fresh && path ? VEV_OK : VEV_E_NOMEM;
     if (!status)
         status = io->open(io->ctx, path, VEV_FILE_READ | VEV_FILE_WRITE, &copy);
     if (status == EROFS || status == EACCES)
         status = io->open(io->ctx, path, VEV_FILE_READ, &copy);
     if (!status)
-        status = io->size(io->ctx, copy, &size);
+        status = io->examine(io->ctx, copy, &facts);
     /* Without a header it is nothing: the log begins anew, and the copy is written again. */
-    if (!status && size >= VEV_HEADER_REGION) {
+    if (!status && facts.size >= VEV_HEADER_REGION) {
         s->previous[stream] = read_session(io, copy);
         status = io->open(io->ctx, ring, VEV_FILE_READ, &file);
         if (!status) {
@@ -765,7 +766,7 @@ static vev_status restore_ring(const vev_io *io, const char *dir, const char *co
                 status = io->open(io->ctx, fresh, VEV_FILE_READ | VEV_FILE_WRITE | VEV_FILE_CREATE,
                                   &file);
             if (!status) {
-                status = take_ring(io, copy, file, size, s->whole[stream]);
+                status = take_ring(io, copy, file, facts.size, s->whole[stream]);
                 *taken_out = !status;
                 if (status)
                     (void)io->remove(io->ctx, fresh);

@@ -67,22 +67,12 @@ static void posix_close_fd(void *ctx, int fd)
         close(fd);
 }
 
-static vev_status posix_size(void *ctx, int fd, uint64_t *size_out)
+static vev_status posix_examine(void *ctx, int fd, vev_file_facts *facts_out)
 {
     (void)ctx;
     struct stat st;
     if (fstat(fd, &st) != 0)
         return errno;
-    *size_out = (uint64_t)st.st_size;
-    return 0;
-}
-
-static uint64_t posix_identity(void *ctx, int fd)
-{
-    (void)ctx;
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        return 0;
     /* A file that is gone leaves its number to the next one, but not, where the file system has
      * such a thing, its generation. The system fills four bytes of the long that it asks for. */
     unsigned long generation = 0;
@@ -92,7 +82,9 @@ static uint64_t posix_identity(void *ctx, int fd)
         identity = (identity ^ words[i]) * 0x9e3779b97f4a7c15u;
         identity ^= identity >> 32;
     }
-    return identity;
+    *facts_out = (vev_file_facts){
+        .size = (uint64_t)st.st_size, .identity = identity, .deleted = st.st_nlink == 0};
+    return 0;
 }
 
 static vev_status posix_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
@@ -465,8 +457,7 @@ const vev_io vev_io_posix = {
     .ctx = NULL,
     .open = posix_open,
     .close = posix_close_fd, /* musl has a posix_close() of its own */
-    .size = posix_size,
-    .identity = posix_identity,
+    .examine = posix_examine,
     .allocate = posix_allocate,
     .read = posix_read,
     .write = posix_write,

@@ -8,14 +8,19 @@
 enum { VEV_LOCK_NONE = 0, VEV_LOCK_SHARED = 1, VEV_LOCK_EXCLUSIVE = 2 };
 enum { VEV_FILE_READ = 1, VEV_FILE_WRITE = 2, VEV_FILE_CREATE = 4 /* must not exist */ };
 
+typedef struct vev_file_facts {
+    uint64_t size;
+    /* What tells a file from its copies as long as the system runs. 0 where nothing does. */
+    uint64_t identity;
+    bool deleted; /* it has no name any more: it goes when it is closed */
+} vev_file_facts;
+
 typedef struct vev_io {
     void *ctx; /* handed to every function */
 
     vev_status (*open)(void *ctx, const char *path, int mode, int *fd_out);
     void (*close)(void *ctx, int fd);
-    vev_status (*size)(void *ctx, int fd, uint64_t *size_out);
-    /* What tells a file from its copies as long as the system runs. 0 where nothing does. */
-    uint64_t (*identity)(void *ctx, int fd);
+    vev_status (*examine)(void *ctx, int fd, vev_file_facts *facts_out);
     /* Give the file `size` bytes that read as zero and whose room is reserved on disk. */
     vev_status (*allocate)(void *ctx, int fd, uint64_t size);
     /* All `size` bytes or an error; bytes past the end of the file are EIO. */

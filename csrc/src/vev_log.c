@@ -53,7 +53,7 @@ const char *vev_strerror(vev_status status)
     case VEV_E_READONLY: return "the log was opened read-only";
     case VEV_E_FULL: return "the log is full and was told to refuse rather than to drop";
     case VEV_E_BUSY: return "too many processes have the log open, or all its segments are in use";
-    case VEV_E_DEGRADED: return "the disk failed under the log; it takes no more appends";
+    case VEV_E_DEGRADED: return "the log's disk failed, or its files are gone: no more appends";
     case VEV_E_VERSION: return "the log was written by a newer version of vevents";
     case VEV_E_CORRUPT: return "the file is not a ring, or is broken beyond use";
     case VEV_E_FOREIGN: return "the log in memory and the copy on flash do not belong together";
@@ -316,6 +316,10 @@ vev_status vev__log_open(const vev_io *io, const char *dir, const vev_options *o
         status = open_rings(log, dir, options);
     if (!status)
         status = vev_copy_attach(io, dir, log->readonly, &log->copy);
+    /* The copy goes on without the files' names, unless somebody else has taken it over
+     * (VEV_E_FOREIGN). */
+    for (int s = 0; !status && log->copy && s < VEV_STREAM_COUNT; s++)
+        log->rings[s]->named = false;
     if (!status && log->threaded)
         status = vev_keeper_start(log->rings, log->copy, log->sync_interval_ms, &log->keeper);
     if (status) {

@@ -88,16 +88,16 @@ static vev_status create_file(const vev_io *io, const char *path, const vev_ring
 /* Derive the header from the first segment head that is found. */
 static vev_status guess_file_header(const vev_io *io, int fd, vev_file_header *header_out)
 {
-    uint64_t size;
-    vev_status status = io->size(io->ctx, fd, &size);
+    vev_file_facts facts;
+    vev_status status = io->examine(io->ctx, fd, &facts);
     if (status)
         return status;
     /* One of the largest segments from the start on must have a head, if any has. */
-    uint64_t end = VEV_MIN(size, VEV_HEADER_REGION + 4ull * VEV_SEGMENT_SIZE_MAX);
+    uint64_t end = VEV_MIN(facts.size, VEV_HEADER_REGION + 4ull * VEV_SEGMENT_SIZE_MAX);
     for (uint64_t at = VEV_HEADER_REGION; at + VEV_HEAD_BYTES <= end; at += VEV_SEGMENT_ALIGN) {
         uint8_t bytes[VEV_HEAD_BYTES];
         if (io->read(io->ctx, fd, at, bytes, sizeof bytes) == VEV_OK &&
-            vev_head_identify(bytes, size, header_out) &&
+            vev_head_identify(bytes, facts.size, header_out) &&
             (at - VEV_HEADER_REGION) % header_out->geometry.segment_size == 0)
             return VEV_OK;
     }
@@ -250,6 +250,7 @@ static vev_status open_file(vev_ring *ring, const char *path, const vev_ring_opt
 {
     const vev_io *io = ring->io;
     int mode = VEV_FILE_READ | (options->readonly ? 0 : VEV_FILE_WRITE);
+    vev_file_facts facts;
     vev_status status = io->open(io->ctx, path, mode, &ring->fd);
     if (status == ENOENT && !options->readonly) {
         status = create_file(io, path, options);
@@ -257,10 +258,12 @@ static vev_status open_file(vev_ring *ring, const char *path, const vev_ring_opt
         if (!status)
             status = io->open(io->ctx, path, mode, &ring->fd);
     }
-    if (status)
+    if (status) {
         ring->fd = -1;
-    else
-        ring->identity = io->identity(io->ctx, ring->fd);
+    } else if (io->examine(io->ctx, ring->fd, &facts) == VEV_OK) {
+        ring->identity = facts.identity;
+        ring->named = !facts.deleted;
+    }
     return status;
 }
 
@@ -298,9 +301,10 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
         uint64_t unreadable;
         return vev_io_read_around(io, ring->fd, 0, ring->region, VEV_HEADER_REGION, &unreadable);
     }
-    uint64_t size;
-    vev_status status = io->size(io->ctx, ring->fd, &size);
-    if (!status && size < geometry->file_size) /* cut short: the end is lost, the room is needed */
+    vev_file_facts facts;
+    vev_status status = io->examine(io->ctx, ring->fd, &facts);
+    if (!status &&
+        facts.size < geometry->file_size) /* cut short: the end is lost, the room is needed */
         status = io->allocate(io->ctx, ring->fd, geometry->file_size);
     if (!status)
         status = io->map(io->ctx, ring->fd, 0, VEV_HEADER_REGION, true, &ring->region);
@@ -415,7 +419,9 @@ void vev_ring_close(vev_ring *ring)
         }
     }
     detach(ring);
-    io->close(io->ctx, ring->fd); /* drops the locks */
+    uint64_t size;
+    if (ring->fd >= 0 && vev_ring_examine_file(ring, &size) != EBADF)
+        io->close(io->ctx, ring->fd); /* drops the locks */
     while (ring->dictionaries) {
         vev_dictionary *next = ring->dictionaries->next;
         vev_zdict_free(ring->dictionaries->digested);

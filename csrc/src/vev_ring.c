@@ -131,6 +131,21 @@ void vev_ring_degrade(vev_ring *ring, int error)
     atomic_compare_exchange_strong(&ring->degraded, &none, error);
 }
 
+vev_status vev_ring_examine_file(vev_ring *ring, uint64_t *size_out)
+{
+    vev_file_facts facts;
+    vev_status status = ring->io->examine(ring->io->ctx, ring->fd, &facts);
+    if (!status && ring->identity != 0 && facts.identity != ring->identity)
+        status = EBADF;
+    else if (!status && facts.deleted && ring->named)
+        status = ENOENT;
+    if (status)
+        vev_ring_degrade(ring, status);
+    else
+        *size_out = facts.size;
+    return status;
+}
+
 vev_status vev_ring_synced(vev_ring *ring, vev_status status)
 {
     if (status)

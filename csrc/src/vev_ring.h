@@ -115,7 +115,8 @@ typedef struct vev_ring {
     vev_pool *pool;
     char *path;
     int fd;
-    uint64_t identity; /* of the file */
+    uint64_t identity; /* of the file; 0: not known */
+    bool named;        /* the file is to have a name: without it the ring is of no use */
     uint32_t stream;
     bool readonly;
     bool created;   /* by this open */
@@ -234,8 +235,12 @@ bool vev_ring_owner_alive(const vev_ring *ring, uint32_t owner);
 vev_status vev_ring_on_current(vev_ring *ring,
                                vev_status (*body)(vev_ring *ring, vev_span *span, void *argument),
                                void *argument);
-/* No more appends: the disk failed. */
+/* No more appends: the disk failed, or the file is gone. */
 void vev_ring_degrade(vev_ring *ring, int error);
+/* See that the ring's descriptor leads to its file, and that this has a name. Otherwise what is
+ * written is found by nobody, or stands in somebody else's file: a program may have closed all
+ * descriptors and opened others. Degrades the ring then: EBADF, or ENOENT for a deleted file. */
+vev_status vev_ring_examine_file(vev_ring *ring, uint64_t *size_out);
 /* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back
  * once per open file, to whoever syncs next, whatever pages it was for. Returns `status`. */
 vev_status vev_ring_synced(vev_ring *ring, vev_status status);

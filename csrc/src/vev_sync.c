@@ -19,6 +19,10 @@ static vev_status sync_span(vev_ring *ring, vev_span *span, void *argument)
         return status;
     if (atomic_load(&live->active) >> 10 != generation)
         return VEV_E_FULL;
+    uint64_t file_size;
+    status = vev_ring_examine_file(ring, &file_size);
+    if (status)
+        return status;
     vev_ring_walk_committed(ring, span, UINT32_MAX);
     vev_ring_move_checkpoint(ring);
     uint64_t reached = span->lap.base_seq + ring->walk_index - 1;

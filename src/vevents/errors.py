@@ -7,7 +7,7 @@ VeventsError
 │  ├─ LogFullError                     no room, and the log was told to refuse
 │  ├─ LogBusyError                     too many processes, or every segment is in use
 │  ├─ LogReadOnlyError                 opened for reading only
-│  ├─ LogDegradedError                 the disk failed; the log takes no more appends
+│  ├─ LogDegradedError                 the disk failed or the files are gone; no more appends
 │  ├─ LogVersionError                  written by a newer vevents
 │  ├─ LogForeignError                  the copy on flash is of another log
 │  └─ LogCorruptError                  not a log, or broken beyond use (open repairs instead)
@@ -73,7 +73,7 @@ class LogReadOnlyError(LogError):
 
 
 class LogDegradedError(LogError):
-    """The disk failed under the log; it takes no more appends until it is opened again."""
+    """The log's disk failed, or its files are gone; it takes no more until it is opened again."""
 
 
 class LogVersionError(LogError):

@@ -446,7 +446,7 @@ class EventLog:
             EventValidationError: A field breaks the contract; the message names it.
             EventTooLargeError: The event or a frame is larger than its ring accepts.
             LogFullError: No room, and the log was opened with `full="refuse"`.
-            LogDegradedError: The disk failed earlier.
+            LogDegradedError: The disk failed earlier, or the files are gone.
             OSError: The disk fails now. With `sync`, the event is in the log but not durable.
         """
         if not isinstance(event, Event):

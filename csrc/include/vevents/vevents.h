@@ -56,7 +56,7 @@ enum {
     VEV_E_READONLY = -13, /**< caller: the log was opened read-only */
     VEV_E_FULL = -20,     /**< log: no room and the policy is to refuse */
     VEV_E_BUSY = -21,     /**< log: more processes than writer slots, or every segment is pinned */
-    VEV_E_DEGRADED = -22, /**< log: an I/O error hit the mapping; the log takes no more appends */
+    VEV_E_DEGRADED = -22, /**< log: an I/O error, or the files are gone; no more appends */
     VEV_E_VERSION = -30,  /**< disk: written by a format this library does not know */
     VEV_E_CORRUPT = -31,  /**< disk: no ring in this file, or broken beyond use */
     VEV_E_FOREIGN = -32,  /**< disk: the copy is of another log, or the log has another copy */
@@ -248,7 +248,8 @@ VEV_API void vev_log_close(vev_log *log);
  *  @retval VEV_E_BUSY      nothing stored; a stopped process holds the change of segments, or every
  *                          other segment.
  *  @retval VEV_E_READONLY  nothing stored.
- *  @retval VEV_E_DEGRADED  nothing stored; vev_stats.degraded has the errno.
+ *  @retval VEV_E_DEGRADED  nothing stored; vev_stats.degraded has the errno: ENOENT when the files
+ *                          were deleted, EBADF when the program closed their descriptors.
  *  @retval >0              errno of a failing disk. With VEV_APPEND_SYNC entry->seq tells: 0, nothing
  *                          is stored; else the record is, but is not known to be durable.
  *

@@ -94,16 +94,11 @@ static void disk_close(void *ctx, int fd)
     (void)fd;
 }
 
-static vev_status disk_size(void *ctx, int fd, uint64_t *size_out)
+static vev_status disk_examine(void *ctx, int fd, vev_file_facts *facts_out)
 {
-    *size_out = ((lab_disk *)ctx)->files[fd].size;
+    *facts_out =
+        (vev_file_facts){.size = ((lab_disk *)ctx)->files[fd].size, .identity = 1 + (uint64_t)fd};
     return 0;
-}
-
-static uint64_t disk_identity(void *ctx, int fd)
-{
-    (void)ctx;
-    return 1 + (uint64_t)fd;
 }
 
 static vev_status disk_allocate(void *ctx, int fd, uint64_t size)
@@ -287,8 +282,7 @@ void lab_io(lab_disk *disk, vev_io *io_out)
     *io_out = (vev_io){.ctx = disk,
                        .open = disk_open,
                        .close = disk_close,
-                       .size = disk_size,
-                       .identity = disk_identity,
+                       .examine = disk_examine,
                        .allocate = disk_allocate,
                        .read = disk_read,
                        .write = disk_write,

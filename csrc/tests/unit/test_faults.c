@@ -562,6 +562,78 @@ static void *keep_appending(void *argument)
     return argument;
 }
 
+/* ---- files that are not ours any more ---- */
+
+/* Append until that is refused. */
+static vev_status append_until_refused(vev_log *log)
+{
+    uint8_t payload[512];
+    vev_status status = VEV_OK;
+    for (uint64_t n = 0; !status && n < 20000; n++)
+        status = vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL);
+    return status;
+}
+
+/* Nobody would ever find what is appended to a file without a name: a sync does not say that it is
+ * kept, and appends end. */
+static void deleted_file(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    OK(vev_log_sync(log, NULL));
+    char path[160];
+    snprintf(path, sizeof path, "%s/events.ring", dir);
+    CHECK(unlink(path) == 0);
+    OK(vev_log_sync(log, NULL)); /* nothing new */
+    append_numbers(log, VEV_EVENTS, 5, 6);
+    CHECK(vev_log_sync(log, NULL) == ENOENT);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 5);
+    CHECK(append_until_refused(log) == VEV_E_DEGRADED);
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    CHECK(stats.degraded == ENOENT && stats.appended == 6);
+    vev_log_close(log);
+    /* Without any sync, when there is something to clear. */
+    log = open_log(dir, &options);
+    CHECK(stats_of(log, VEV_EVENTS).appended == 0);
+    CHECK(unlink(path) == 0);
+    CHECK(append_until_refused(log) == ENOENT && append_until_refused(log) == VEV_E_DEGRADED);
+    vev_log_close(log);
+}
+
+static int noted_fd;
+
+static vev_status open_and_note(void *ctx, const char *path, int mode, int *fd_out)
+{
+    (void)ctx;
+    return open_noting(path, mode, fd_out, &noted_fd);
+}
+
+/* A program has closed all descriptors, and the number of ours is another file's. */
+static void descriptor_of_another_file(void)
+{
+    for (int syncs = 0; syncs < 2; syncs++) {
+        vev_io io = vev_io_posix;
+        io.open = open_and_note;
+        const char *dir = fresh_dir();
+        vev_options options = quiet();
+        vev_log *log;
+        OK(vev__log_open(&io, dir, &options, &log));
+        append_numbers(log, VEV_EVENTS, 0, 5);
+        FILE *others = tmpfile();
+        CHECK(others && dup2(fileno(others), noted_fd) == noted_fd);
+        CHECK(ftruncate(noted_fd, 2 << 20) == 0);
+        CHECK((syncs ? vev_log_sync(log, NULL) : append_until_refused(log)) == EBADF);
+        CHECK(append_until_refused(log) == VEV_E_DEGRADED);
+        struct stat now;
+        CHECK(fstat(noted_fd, &now) == 0 && now.st_blocks == 0); /* nothing was written */
+        vev_log_close(log);
+        CHECK(fcntl(noted_fd, F_GETFD) >= 0); /* nor closed */
+        CHECK(close(noted_fd) == 0 && fclose(others) == 0);
+    }
+}
+
 /* A child that is forked in the middle of other threads' reads finds the log whole. */
 static void fork_beside_readers(void)
 {
@@ -663,6 +735,8 @@ int main(void)
     RUN(dead_reclaimer);
     RUN(no_slot_for_a_child);
     RUN(fork_beside_readers);
+    RUN(deleted_file);
+    RUN(descriptor_of_another_file);
     RUN(sync_that_was_held_back);
     RUN(lock_of_a_stopped_process);
     end_tests();
