@@ -10,6 +10,7 @@
 
 #include "vev_ahead.h"
 #include "vev_clock.h"
+#include "vev_persist.h"
 #include "vev_reclaim.h"
 #include "vev_sync.h"
 
@@ -57,7 +58,7 @@ static void bring_to_flash(vev_keeper *keeper, const bool moving[VEV_STREAM_COUN
 {
     bool failed = false;
     if (keeper->copy) {
-        failed = vev_copy_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
+        failed = vev_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
     } else {
         /* Frames before the events that name them. */
         static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};

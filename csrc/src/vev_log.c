@@ -14,6 +14,8 @@
 #include "vev_guard.h"
 #include "vev_keeper.h"
 #include "vev_open.h"
+#include "vev_persist.h"
+#include "vev_restore.h"
 #include "vev_ring.h"
 #include "vev_states.h"
 #include "vev_stats.h"
@@ -21,7 +23,7 @@
 
 #define MIB (1ull << 20)
 
-/* docs/design/0009: every second place is tried for a match, which takes a fifth of the work away
+/* docs/design/0010: every second place is tried for a match, which takes a fifth of the work away
  * and adds a hundredth to the bytes. */
 #define LEVEL_DEFAULT (-2)
 
@@ -396,7 +398,7 @@ vev_status vev_log_append(vev_log *log, int stream, const void *payload, size_t 
     entry->flags |= VEV_APPEND_SYNC;
     if (status)
         return status;
-    status = vev_copy_persist(log->copy, log->rings, NULL);
+    status = vev_persist(log->copy, log->rings, NULL);
     /* A negative status would say that nothing is stored. */
     return status == VEV_E_BUSY ? EBUSY : status < 0 ? EIO : status;
 }
@@ -433,7 +435,7 @@ vev_status vev_log_sync(vev_log *log, uint64_t *durable_out)
     static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
     if (log && log->copy && !log->readonly) {
         if (!status)
-            status = vev_copy_persist(log->copy, log->rings, NULL);
+            status = vev_persist(log->copy, log->rings, NULL);
     } else {
         for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
             status = vev_ring_sync(log->rings[order[s]], 0);
@@ -450,7 +452,7 @@ vev_status vev_log_persist(vev_log *log, vev_persist_report *report_out)
         return status;
     if (log->readonly)
         return VEV_E_READONLY;
-    return log->copy ? vev_copy_persist(log->copy, log->rings, report_out) : VEV_E_INVALID;
+    return log->copy ? vev_persist(log->copy, log->rings, report_out) : VEV_E_INVALID;
 }
 
 vev_status vev_log_copy_info(vev_log *log, vev_copy_info *info_out)
@@ -488,7 +490,7 @@ vev_status vev__log_restore(const vev_io *io, const char *dir, const char *copy_
     bool restored;
     pthread_once(&atfork_once, install_atfork);
     pthread_mutex_lock(&opening_mutex); /* a child must not keep the locks of the directories */
-    vev_status status = vev_copy_restore(io, dir, copy_dir, interval_ms, &restored);
+    vev_status status = vev_restore(io, dir, copy_dir, interval_ms, &restored);
     pthread_mutex_unlock(&opening_mutex);
     /* A copy that was cut off in its first pass has not all rings, and to make one is for somebody
      * who knows how large it is to be. */
