@@ -30,7 +30,15 @@ from vevents.event import (
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 # What the builder needs of the library.
-ROOMS = ("vev_base", "vev_contract", "vev_event", "vev_msgpack", "vev_blake2b")
+ROOMS = (
+    "vev_base",
+    "vev_msgpack",
+    "vev_blake2b",
+    "vev_contract",
+    "vev_draft",
+    "vev_event",
+    "vev_image",
+)
 STRICT = ("-Wall", "-Wextra", "-Werror")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
