@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -87,9 +88,20 @@ static vev_status posix_examine(void *ctx, int fd, vev_file_facts *facts_out)
     return 0;
 }
 
+/* Whether RLIMIT_FSIZE forbids to write up to there. To try would be a signal, and the end of the
+ * program that we are in. */
+static bool is_beyond_limit(uint64_t end)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+           end > limit.rlim_cur;
+}
+
 static vev_status posix_write(void *ctx, int fd, uint64_t offset, const void *data, size_t size)
 {
     (void)ctx;
+    if (is_beyond_limit(offset + size))
+        return EFBIG;
     const uint8_t *p = data;
     while (size > 0) {
         ssize_t n = pwrite(fd, p, size, (off_t)offset);
@@ -113,6 +125,8 @@ static vev_status write_zeros(int fd, uint64_t offset, uint64_t size)
 static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
 {
     (void)ctx;
+    if (is_beyond_limit(size))
+        return EFBIG;
     int rc;
     do {
         rc = fallocate(fd, 0, 0, (off_t)size);

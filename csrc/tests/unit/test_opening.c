@@ -2,6 +2,8 @@
  * small one. Bytes are counted, not seconds. */
 #include "fault_case.h"
 
+#include <sys/resource.h>
+
 /* ---- a disk that counts ---- */
 
 enum { SEGMENT = 65536, SEGMENTS = 255 };
@@ -837,6 +839,50 @@ static void files_of_another_user(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* A limit on the size of files ends no program. */
+static void limit_on_file_sizes(void)
+{
+    const struct rlimit limit = {.rlim_cur = 1 << 19, .rlim_max = RLIM_INFINITY};
+    vev_options options = quiet();
+    const char *fresh = fresh_dir();
+    pid_t child = fork();
+    if (child == 0) {
+        vev_log *log;
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+        CHECK(vev_log_open(fresh, &options, &log) == EFBIG);
+        CHECK(rmdir(fresh) == 0); /* nothing is left in it */
+        _exit(0);
+    }
+    wait_for(child);
+
+    enum { MOST = 10000 };
+    const char *dir = fresh_dir();
+    (void)make_log(dir, 300);
+    child = fork();
+    if (child == 0) {
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+        vev_log *log = open_log(dir, &options);
+        uint8_t payload[512];
+        vev_status status = VEV_OK;
+        uint64_t n = 300;
+        while (!status && n < MOST) {
+            status = vev_log_append(log, VEV_EVENTS, payload, make_payload(payload, n), NULL);
+            n += !status;
+        }
+        CHECK(status == EFBIG);
+        CHECK(stats_of(log, VEV_EVENTS).appended == n);
+        vev_log_close(log);
+        _exit(0);
+    }
+    wait_for(child);
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last, before = stats_of(log, VEV_EVENTS).pending;
+    CHECK(before > 300 && read_all(log, VEV_EVENTS, 15, &first, &last) == before);
+    append_numbers(log, VEV_EVENTS, before, before + 1);
+    CHECK(stats_of(log, VEV_EVENTS).pending == before + 1);
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("opening");
@@ -862,6 +908,7 @@ int main(void)
     RUN(no_checkpoint_over_a_later_one);
     RUN(reading_leaves_no_time);
     RUN(files_of_another_user);
+    RUN(limit_on_file_sizes);
     end_tests();
     return 0;
 }
