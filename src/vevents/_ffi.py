@@ -280,6 +280,10 @@ class Handle:
         out = ffi.new("vev_log **")
         self._directory = directory
         status = lib.vev_log_open(os.fsencode(directory), options, out)
+        if status == errno.EAGAIN and lib.py_unopened() < 0:
+            raise OSError(
+                status, "no thread can be made: processes or memory are limited", directory
+            )
         if status:
             check(status, _unopened(directory, status))
         self._log = ffi.gc(out[0], lib.vev_log_close)

@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import random
+import resource
 import stat
 import subprocess
 import sys
@@ -396,6 +397,33 @@ def test_full_disk_at_creation(tmp_path: Path) -> None:
         assert list((mount / "log").iterdir()) == []
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_no_thread_can_be_made(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from vevents import EventLog\n"
+        "try:\n"
+        "    EventLog(sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard != resource.RLIM_INFINITY:
+        pytest.skip("the limit on the stack cannot be raised")
+    # Threads get a stack of what the limit says at the start: more than there are addresses.
+    resource.setrlimit(resource.RLIMIT_STACK, (sys.maxsize // 2, hard))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "log")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
+    assert "no thread can be made" in done.stderr, done.stderr
+    assert list((tmp_path / "log").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ VEV_API void vev_options_init(vev_options *options);
  *  @retval VEV_E_BUSY     more than 64 processes have it open, or a stopped one holds its opening.
  *  @retval VEV_E_NOMEM    out of memory.
  *  @retval >0             errno (ENOSPC, EACCES, ENOENT, EROFS, ...); no half-made file is left.
+ *                         EAGAIN: no thread can be made; VEV_OPEN_NO_THREAD needs none.
  *
  *  @par Ownership  Close with vev_log_close(). The strings and the dictionary are copied.
  *  @par Cost       Of each ring one block for 95 segments, and of the newest segment what came since
