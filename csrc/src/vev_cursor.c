@@ -245,7 +245,9 @@ vev_status vev_ring_read(vev_ring *ring, uint64_t from_seq, unsigned state_mask,
     vev_guard guard;
     vev_guard_enter(&guard);
     if (sigsetjmp(guard.jump, 0) == 0) {
-        status = read_locked(ring, &r);
+        status = vev_ring_check_descriptor(ring);
+        if (!status)
+            status = read_locked(ring, &r);
         vev_guard_leave(&guard);
     } else {
         status = vev_ring_after_sigbus(ring);

@@ -419,8 +419,7 @@ void vev_ring_close(vev_ring *ring)
         }
     }
     detach(ring);
-    uint64_t size;
-    if (ring->fd >= 0 && vev_ring_examine_file(ring, &size) != EBADF)
+    if (ring->fd >= 0 && vev_ring_check_descriptor(ring) == VEV_OK)
         io->close(io->ctx, ring->fd); /* drops the locks */
     while (ring->dictionaries) {
         vev_dictionary *next = ring->dictionaries->next;

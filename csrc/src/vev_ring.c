@@ -146,6 +146,12 @@ vev_status vev_ring_examine_file(vev_ring *ring, uint64_t *size_out)
     return status;
 }
 
+vev_status vev_ring_check_descriptor(vev_ring *ring)
+{
+    uint64_t size;
+    return vev_ring_examine_file(ring, &size) == EBADF ? EBADF : VEV_OK;
+}
+
 vev_status vev_ring_synced(vev_ring *ring, vev_status status)
 {
     if (status)

@@ -241,6 +241,8 @@ void vev_ring_degrade(vev_ring *ring, int error);
  * written is found by nobody, or stands in somebody else's file: a program may have closed all
  * descriptors and opened others. Degrades the ring then: EBADF, or ENOENT for a deleted file. */
 vev_status vev_ring_examine_file(vev_ring *ring, uint64_t *size_out);
+/* EBADF when the descriptor is another file's. A deleted one can be read and marked to its end. */
+vev_status vev_ring_check_descriptor(vev_ring *ring);
 /* Every failed sync of any part of the file counts (INV-9): the kernel reports a failed write-back
  * once per open file, to whoever syncs next, whatever pages it was for. Returns `status`. */
 vev_status vev_ring_synced(vev_ring *ring, vev_status status);

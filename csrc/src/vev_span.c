@@ -40,9 +40,10 @@ vev_status vev_ring_try_map_span(vev_ring *ring, uint32_t segment, vev_span **sp
         vev_span *span = &ring->spans[s];
         if (atomic_load(&span->generation) != 0 || span->base)
             continue;
-        vev_status status =
-            ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
-                          geometry->segment_size, true, &span->base);
+        vev_status status = vev_ring_check_descriptor(ring);
+        if (!status)
+            status = ring->io->map(ring->io->ctx, ring->fd, vev_segment_offset(geometry, segment),
+                                   geometry->segment_size, true, &span->base);
         if (status) {
             span->base = NULL;
             return status;

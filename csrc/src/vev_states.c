@@ -168,8 +168,10 @@ static vev_status map_for_marking(vev_ring *ring, const vev_listed *listed)
         ring->mark_base = NULL;
     }
     uint64_t at = vev_segment_offset(geometry, listed->segment);
-    vev_status status = vev_io_heal(ring->io, ring->fd, at + geometry->map_offset,
-                                    geometry->data_offset - geometry->map_offset);
+    vev_status status = vev_ring_check_descriptor(ring);
+    if (!status)
+        status = vev_io_heal(ring->io, ring->fd, at + geometry->map_offset,
+                             geometry->data_offset - geometry->map_offset);
     if (!status)
         status = ring->io->map(ring->io->ctx, ring->fd, at, geometry->data_offset, true,
                                &ring->mark_base);
@@ -370,7 +372,9 @@ vev_status vev_ring_mark(vev_ring *ring, const uint64_t *seqs, size_t seq_count,
         vev_guard guard;
         vev_guard_enter(&guard);
         if (sigsetjmp(guard.jump, 0) == 0) {
-            status = mark_locked(ring, &m);
+            status = vev_ring_check_descriptor(ring);
+            if (!status)
+                status = mark_locked(ring, &m);
             vev_guard_leave(&guard);
         } else {
             status = vev_ring_after_sigbus(ring);

@@ -613,7 +613,8 @@ static vev_status open_and_note(void *ctx, const char *path, int mode, int *fd_o
 /* A program has closed all descriptors, and the number of ours is another file's. */
 static void descriptor_of_another_file(void)
 {
-    for (int syncs = 0; syncs < 2; syncs++) {
+    enum { APPENDS, FOLLOWS, SYNCS, WAYS };
+    for (int way = 0; way < WAYS; way++) {
         vev_io io = vev_io_posix;
         io.open = open_and_note;
         const char *dir = fresh_dir();
@@ -624,8 +625,20 @@ static void descriptor_of_another_file(void)
         FILE *others = tmpfile();
         CHECK(others && dup2(fileno(others), noted_fd) == noted_fd);
         CHECK(ftruncate(noted_fd, 2 << 20) == 0);
-        CHECK((syncs ? vev_log_sync(log, NULL) : append_until_refused(log)) == EBADF);
+        if (way == FOLLOWS) { /* where somebody else has gone on to */
+            vev_log *beside = open_log(dir, &options);
+            append_numbers(beside, VEV_EVENTS, 5, 600);
+            vev_log_close(beside);
+        }
+        CHECK((way == SYNCS ? vev_log_sync(log, NULL) : append_until_refused(log)) == EBADF);
         CHECK(append_until_refused(log) == VEV_E_DEGRADED);
+        uint64_t seq = 3;
+        CHECK(vev_log_mark(log, VEV_EVENTS, &seq, 1, VEV_DELIVERED, NULL) == EBADF);
+        vev_record record;
+        uint8_t buffer[512];
+        size_t count;
+        CHECK(vev_log_read(log, VEV_EVENTS, 0, 1, &record, 1, buffer, sizeof buffer, &count,
+                           &seq) == EBADF);
         struct stat now;
         CHECK(fstat(noted_fd, &now) == 0 && now.st_blocks == 0); /* nothing was written */
         vev_log_close(log);
