@@ -21,33 +21,27 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from vevents import frames
+from vevents import forks, frames
 from vevents.errors import ConfigurationError, LogError
 from vevents.event import (
     METADATA_KEY_COUNT_MAX,
     METADATA_TEXT_LENGTH_MAX,
     Event,
     EventType,
+    Frame,
     FrameRef,
     Image,
     InstanceSegmentation,
     Keypoint,
     KeypointDetection,
+    Pixels,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vevents.event import Frame
 
 Action = Literal["quality", "smaller", "crops", "none"]
 
@@ -277,7 +271,7 @@ class Gauge:
         self._bytes_then = 0
         self._measured_s = -math.inf
         self._thread: threading.Thread | None = None
-        _WITH_LOCKS.add(self)
+        forks.call_in_children(self.renew_locks)
 
     def renew_locks(self) -> None:
         """In the child of a fork nobody is left to open the ones that were held."""
@@ -365,7 +359,7 @@ class Shedder:
         self._level = 0
         self._counts: dict[Action, int] = dict.fromkeys(ACTIONS, 0)
         self._warned = False
-        _WITH_LOCKS.add(self)
+        forks.call_in_children(self.renew_locks)
 
     def renew_locks(self) -> None:
         """As for the gauge."""
@@ -530,17 +524,6 @@ class Shedder:
         return _Done(frame, action, data, (pixels.shape[1], pixels.shape[0]))
 
 
-_WITH_LOCKS: weakref.WeakSet[Gauge | Shedder] = weakref.WeakSet()
-
-
-def _renew_all_locks() -> None:
-    for one in list(_WITH_LOCKS):
-        one.renew_locks()
-
-
-os.register_at_fork(after_in_child=_renew_all_locks)
-
-
 # --- One frame -------------------------------------------------------------------------------
 
 # Left, top, right and bottom in pixels.
@@ -560,12 +543,12 @@ class _Frame:
 
     field: str
     names: list[str]
-    given: bytes | NDArray[np.uint8]
+    given: bytes | Pixels
     digest: bytes | None
-    _pixels: NDArray[np.uint8] | None = None
+    _pixels: Pixels | None = None
     _decoded: bool = False
 
-    def pixels(self) -> NDArray[np.uint8] | None:
+    def pixels(self) -> Pixels | None:
         """Decode it, once; None if that cannot be done."""
         if not self._decoded:
             given = self.given

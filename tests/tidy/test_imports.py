@@ -19,7 +19,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "wire": ({"_ffi", "errors", "event"}, set()),
     "frames": ({"_ffi", "errors", "event"}, {"numpy", "PIL", "cv2"}),
     "_ffi": ({"_core", "errors"}, set()),
-    "pressure": ({"errors", "event", "frames"}, {"numpy"}),
+    "forks": (set(), set()),
+    "pressure": ({"errors", "event", "forks", "frames"}, {"numpy"}),
     "log": ({"_ffi", "codec", "frames", "pressure", "event", "errors"}, {"msgpack"}),
     "flash": ({"log"}, set()),
     "detections": ({"_ffi", "codec", "log", "event", "errors"}, {"numpy"}),
@@ -28,7 +29,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "cv2", "supervision"},
     ),
     "workflows": (
-        {"adapters", "log", "frames", "event", "settings", "errors"},
+        {"adapters", "log", "forks", "frames", "event", "settings", "errors"},
         {"pydantic", "roboflow_workflows"},
     ),
     "settings": ({"errors", "pressure"}, set()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import threading
 import time
 import weakref
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vevents import forks
 from vevents.errors import LogDegradedError, VeventsError
 from vevents.event import Event
 from vevents.log import EventLog, Receipt
@@ -76,6 +76,7 @@ class Outlet:
         self._complained_s: float | None = None
         self._gates: weakref.WeakSet[Gate] = weakref.WeakSet()
         _OUTLETS.add(self)
+        forks.call_in_children(self.forget)
 
     def gate(self) -> Gate:
         """Return cooldowns of their own, for one block."""
@@ -276,11 +277,3 @@ def outlet_of_settings() -> Outlet:
 def _finish() -> None:
     for outlet in list(_OUTLETS):
         outlet.finish()
-
-
-def _forget_parents() -> None:
-    for outlet in list(_OUTLETS):
-        outlet.forget()
-
-
-os.register_at_fork(after_in_child=_forget_parents)
