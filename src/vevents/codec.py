@@ -164,6 +164,8 @@ def decode(payload: bytes, *, event_id: str, timestamp: datetime) -> Event:
         fields = msgpack.unpackb(payload)
     except ValueError as error:
         raise PayloadError("payload", f"is not one msgpack value: {error}") from error
+    except TypeError:
+        raise PayloadError("payload", f"must be bytes, not {type(payload).__name__}") from None
     _check_map(fields, "", _EVENT_KEYS)
     try:
         event_type = EventType(fields.get("eventType"))

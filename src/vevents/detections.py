@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vevents import _ffi, codec
 from vevents.errors import ConfigurationError, EventValidationError
-from vevents.event import Event, FrameRef, plain_number
+from vevents.event import Event, Frame, FrameRef, plain_number
 from vevents.log import EventLog
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+else:
+    ArrayLike = Any  # for who asks for types at run time
 
-    from vevents.event import Frame
-
+ClassNames = Sequence[str] | Mapping[int, str]
 
 # The event builder takes signed integers alone.
 _C_INT_MAX: Final = 2**63 - 1
@@ -58,7 +59,7 @@ class DetectionWriter:
         self,
         log: EventLog,
         event: Event,
-        class_names: Sequence[str] | Mapping[int, str],
+        class_names: ClassNames,
         *,
         label: str | None = None,
     ) -> None:
@@ -226,12 +227,22 @@ def _plain(fields: Mapping[str, Any] | None) -> dict[str, Any]:
     return plain
 
 
-def _by_id(class_names: Sequence[str] | Mapping[int, str]) -> list[str | None]:
-    if isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
+def check_class_names(class_names: object) -> None:
+    """Check that class names are in an order, or a mapping; what they are is checked where used.
+
+    Raises:
+        EventValidationError: They are not: a text, a set, a generator.
+    """
+    ordered = isinstance(class_names, Iterable) and hasattr(class_names, "__getitem__")
+    if not ordered or isinstance(class_names, str | bytes):
         raise EventValidationError(
             "class_names",
             f"must be a list, or a mapping by class id, not {type(class_names).__name__}",
         )
+
+
+def _by_id(class_names: ClassNames) -> list[str | None]:
+    check_class_names(class_names)
     if not isinstance(class_names, Mapping):
         return list(class_names)
     if any(not isinstance(key, Integral) or not 0 <= key < 1_000_000 for key in class_names):

@@ -89,9 +89,14 @@ class FrameRef:
     size: int
 
 
+# RGB of shape (height, width, 3), or gray of shape (height, width).
 if TYPE_CHECKING:
-    Picture = bytes | os.PathLike[str] | NDArray[np.uint8]
-    Frame = Picture | FrameRef
+    Pixels = NDArray[np.uint8]
+else:
+    # Who asks for types at run time (typing.get_type_hints; pydantic, sphinx) may have no numpy.
+    Pixels = Any
+Picture = bytes | os.PathLike[str] | Pixels
+Frame = Picture | FrameRef
 
 
 @dataclass(frozen=True, slots=True)

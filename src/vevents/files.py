@@ -7,6 +7,7 @@ directory is given to the directory's owner.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -61,6 +62,7 @@ def replaced(
         # A full disk names no file, and the temporary name would puzzle whoever reads it.
         if error.filename in (None, os.fspath(new)):
             error.filename = os.fspath(path)
+        _tell_of_inodes(error, path.parent)
         raise
 
 
@@ -113,10 +115,30 @@ def open_lock(path: Path) -> int:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _PRIVATE)
     except FileExistsError:
         descriptor = os.open(path, flags)
+    except OSError as error:
+        _tell_of_inodes(error, path.parent)
+        raise
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == 0:
         _give_to_owner(descriptor, path.parent)
     return descriptor
+
+
+def has_inodes(directory: Path) -> bool:
+    """Say whether the file system takes another file, however small.
+
+    Raises:
+        OSError: Nobody can tell.
+    """
+    figures = os.statvfs(directory)
+    return figures.f_favail > 0 or figures.f_files == 0  # some make them as they need them
+
+
+def _tell_of_inodes(error: OSError, directory: Path) -> None:
+    """Say it where it is not room that ran out: `df` shows plenty then."""
+    with suppress(OSError):
+        if error.errno == errno.ENOSPC and not has_inodes(directory):
+            error.strerror = f"{error.strerror}: no inode is left for another file, see df -i"
 
 
 def is_there(path: Path) -> bool:

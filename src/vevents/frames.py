@@ -11,17 +11,11 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from vevents import _ffi
 from vevents.errors import ConfigurationError, EventTooLargeError, EventValidationError
-from vevents.event import FrameRef
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vevents.event import Frame
+from vevents.event import Frame, FrameRef, Pixels
 
 # The API's limit is not documented; its data set upload takes 20 MB.
 FRAME_SIZE_MAX: Final = 20_000_000
@@ -145,7 +139,7 @@ def encode_frame(frame: Frame, *, quality: int = 85, field: str = "frame") -> by
     return opened if isinstance(opened, bytes) else encode_pixels(opened, quality, field=field)
 
 
-def open_frame(frame: Frame, *, field: str = "frame") -> bytes | NDArray[np.uint8]:
+def open_frame(frame: Frame, *, field: str = "frame") -> bytes | Pixels:
     """Check a frame, and read it if it is a path; `encode_frame` without the encoding.
 
     Returns:
@@ -173,7 +167,7 @@ def open_frame(frame: Frame, *, field: str = "frame") -> bytes | NDArray[np.uint
     return data
 
 
-def encode_pixels(pixels: NDArray[np.uint8], quality: int, *, field: str = "frame") -> bytes:
+def encode_pixels(pixels: Pixels, quality: int, *, field: str = "frame") -> bytes:
     """Encode an array as JPEG, by OpenCV or, without it, by Pillow.
 
     Args:
@@ -204,7 +198,7 @@ def _read(path: os.PathLike[str], field: str) -> bytes:
         return file.read(FRAME_SIZE_MAX + 1)
 
 
-def _pixels(frame: Any, field: str) -> NDArray[np.uint8]:
+def _pixels(frame: Any, field: str) -> Pixels:
     # Whoever has an array has loaded numpy; without, there need not be any.
     loaded: Any = sys.modules.get("numpy")
     if loaded is None or not isinstance(frame, loaded.ndarray):
@@ -223,11 +217,11 @@ def _pixels(frame: Any, field: str) -> NDArray[np.uint8]:
         raise EventValidationError(
             field, f"must have 1 to {_JPEG_SIDE_MAX:,} pixels on each side, has {frame.shape[:2]}"
         )
-    pixels: NDArray[np.uint8] = frame
+    pixels: Pixels = frame
     return pixels
 
 
-def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def _encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     try:
         return _encode_with_opencv(pixels, quality)
     except ImportError:
@@ -241,7 +235,7 @@ def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
         ) from None
 
 
-def _encode_with_opencv(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def _encode_with_opencv(pixels: Pixels, quality: int) -> bytes:
     import cv2
 
     # OpenCV keeps colors the other way round.
@@ -250,7 +244,7 @@ def _encode_with_opencv(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return encoded.tobytes()
 
 
-def _encode_with_pillow(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def _encode_with_pillow(pixels: Pixels, quality: int) -> bytes:
     import PIL.Image
 
     buffer = io.BytesIO()
@@ -261,7 +255,7 @@ def _encode_with_pillow(pixels: NDArray[np.uint8], quality: int) -> bytes:
 # --- Pictures again --------------------------------------------------------------------------
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8] | None:
+def decode_image(data: bytes) -> Pixels | None:
     """Turn an encoded image into pixels, as they are stored: no orientation is applied.
 
     Args:
@@ -293,7 +287,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8] | None:
     )
 
 
-def _decode_with_opencv(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_with_opencv(data: bytes) -> Pixels | None:
     import cv2
     import numpy as np
 
@@ -307,7 +301,7 @@ def _decode_with_opencv(data: bytes) -> NDArray[np.uint8] | None:
     return np.asarray(image, np.uint8)
 
 
-def _decode_with_pillow(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_with_pillow(data: bytes) -> Pixels | None:
     import numpy as np
     import PIL.Image
 
@@ -318,7 +312,7 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint8] | None:
         return np.asarray(image.convert("L" if gray else "RGB"), np.uint8)
 
 
-def shrink(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+def shrink(pixels: Pixels, scale: float) -> Pixels:
     """Make a picture smaller by averaging areas.
 
     Args:
@@ -347,9 +341,7 @@ def shrink(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BOX))
 
 
-def flatten(
-    pixels: NDArray[np.uint8], boxes: Sequence[tuple[float, float, float, float]]
-) -> NDArray[np.uint8] | None:
+def flatten(pixels: Pixels, boxes: Sequence[tuple[float, float, float, float]]) -> Pixels | None:
     """Turn everything outside of some boxes to gray, which compresses to nearly nothing.
 
     Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from numbers import Integral, Real
@@ -29,13 +29,17 @@ from vevents.errors import (
     LogDegradedError,
     LogFullError,
 )
-from vevents.event import Event, FrameRef
+from vevents.event import Event, Frame, FrameRef, Picture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vevents.event import Frame, Picture
     from vevents.pressure import Action, Filling, Ladder, Pressure, Shedder, Step
+else:
+    # For who asks for types at run time: the exact ones would be loaded for all who only append.
+    Path = os.PathLike[str]
+    Action = Literal["quality", "smaller", "crops", "none"]
+    Ladder = Pressure = Step = Any
 
 Stream = Literal["events", "media", "delivery"]
 State = Literal["pending", "delivered", "rejected", "lost"]
@@ -531,8 +535,19 @@ class EventLog:
 
         Returns:
             The sequence number.
+
+        Raises:
+            EventValidationError: The kind is above 7, or the payload empty.
+            TypeError, ValueError: The payload is not bytes, or the kind no number from 0 on.
+            EventTooLargeError, LogFullError, LogDegradedError, OSError: As for `append`.
         """
-        return self._append_encoded(payload, kind, _ffi.APPEND_SYNC if sync else 0)
+        try:
+            return self._append_encoded(payload, kind, _ffi.APPEND_SYNC if sync else 0)
+        except TypeError as error:
+            name = "kind" if isinstance(payload, bytes | bytearray | memoryview) else "payload"
+            raise TypeError(f"{name}: {error}") from None
+        except OverflowError:
+            raise ValueError(f"kind: {kind!r}; a whole number, 0 to 7") from None
 
     def box_writer(
         self,
@@ -703,11 +718,17 @@ class EventLog:
                 left -= len(records)
 
     def decode(self, record: Record) -> Event:
-        """Return the event that a record of the events ring holds."""
+        """Return the event that a record of the events ring holds.
+
+        Raises:
+            PayloadError: Of `vevents.codec`: it holds none, or one of a newer vevents.
+        """
+        _check_record(record)
         return codec.decode(record.payload, event_id=record.event_id, timestamp=record.timestamp)
 
     def event_id(self, record: Record) -> str:
         """Return the id under which an event is delivered, without decoding the rest of it."""
+        _check_record(record)
         return codec.payload_id(record.payload) or record.event_id
 
     def frame(self, frame: FrameRef | int) -> bytes | None:
@@ -715,13 +736,16 @@ class EventLog:
 
         Args:
             frame: A reference, whose digest is compared, or a sequence number.
+
+        Raises:
+            OSError: The disk fails.
         """
         seq = frame.seq if isinstance(frame, FrameRef) else frame
         if not isinstance(seq, Integral):
             raise TypeError(
                 f"frame: must be a FrameRef or a sequence number, not {type(frame).__name__}"
             )
-        found, _ = self._handle.read(_ffi.MEDIA, seq, _READABLE_MASK, 1)
+        found, _ = self._handle.read(_ffi.MEDIA, _whole("frame", seq), _READABLE_MASK, 1)
         if not found or found[0].seq != seq:
             return None
         if isinstance(frame, FrameRef) and found[0].id != frame.digest:
@@ -737,9 +761,11 @@ class EventLog:
         Returns:
             A view to be released (`with`), which gives the memory back to the system.
         """
+        if not isinstance(frame, FrameRef):
+            raise TypeError(f"frame: must be a FrameRef, not {type(frame).__name__}")
         # What the event says of the size may be anything.
         size = min(max(1, frame.size), frames.FRAME_SIZE_MAX)
-        found = self._handle.view(_ffi.MEDIA, frame.seq, _READABLE_MASK, size)
+        found = self._handle.view(_ffi.MEDIA, _whole("frame", frame.seq), _READABLE_MASK, size)
         if found is None:
             return None
         seq, digest, view = found
@@ -766,7 +792,18 @@ class EventLog:
         return self.mark(seqs, "delivered")
 
     def append_note(self, note: Mapping[str, Any], *, sync: bool = False) -> int:
-        """Write a note of the flusher to delivery.ring, the oldest of which are overwritten."""
+        """Write a note of the flusher to delivery.ring, the oldest of which are overwritten.
+
+        Args:
+            note: What msgpack can hold; at most `stats("delivery").max_payload` bytes of it.
+            sync: As for `append`.
+
+        Returns:
+            Its sequence number in delivery.ring.
+
+        Raises:
+            TypeError, ValueError: It is no mapping, or holds what msgpack has no form for.
+        """
         seq, _, _ = self._handle.append(
             _ffi.DELIVERY, _packed(note), _ffi.APPEND_SYNC if sync else 0, 0
         )
@@ -920,6 +957,11 @@ def _check_number(
         raise ConfigurationError(f"{name}: {given!r}; {rule}")
 
 
+def _check_record(given: object) -> None:
+    if not isinstance(given, Record):
+        raise TypeError(f"record: must be a Record, not {type(given).__name__}")
+
+
 def _stream(name: object) -> int:
     return _one_of(_STREAMS, "stream", name)
 
@@ -931,6 +973,8 @@ def _state(name: object) -> int:
 def _mask(states: Sequence[State]) -> int:
     if isinstance(states, str):
         raise ValueError(f"states: {states!r} is one; several are given, as ({states!r},)")
+    if not isinstance(states, Iterable):
+        raise ValueError(f"states: {states!r}; some of {', '.join(map(repr, _STATES))}")
     mask = 0
     for state in states:
         mask |= 1 << _state(state)
@@ -957,5 +1001,10 @@ def note_size(note: Mapping[str, Any]) -> int:
 
 
 def _packed(note: Mapping[str, Any]) -> bytes:
-    packed: bytes = msgpack.packb(note)
+    if not isinstance(note, Mapping):
+        raise TypeError(f"note: must be a mapping, not {type(note).__name__}")
+    try:
+        packed: bytes = msgpack.packb(note)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(f"note: {error}") from None
     return packed

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import typing
 
 import pytest
 from house import module_name, package_modules
 
 import vevents
+import vevents.adapters
+import vevents.log
 
 
 def exported(path) -> list[str] | None:
@@ -76,3 +79,34 @@ def test_a_folder_that_hands_out_names_says_which():
                 isinstance(node, ast.FunctionDef | ast.ClassDef) for node in statements
             )
             assert not is_window or exported(path) is not None, module_name(path)
+
+
+def _asked_for_types() -> list[object]:
+    """Return what the public modules hand out, with the methods of classes."""
+    found: list[object] = []
+    for module in (vevents, vevents.adapters, vevents.log):
+        for name in getattr(module, "__all__", dir(module)):
+            given = getattr(module, name)
+            if name.startswith("_") or not getattr(given, "__module__", "").startswith("vevents"):
+                continue
+            found.append(given)
+            if isinstance(given, type):
+                members = [member for key, member in vars(given).items() if key[0] != "_"]
+                found += [getattr(member, "fget", member) for member in members]
+                found.append(given.__init__)
+    return [one for one in found if callable(one)]
+
+
+def test_types_can_be_asked_for_while_the_program_runs():
+    """By pydantic, sphinx and their like; names for the type checker alone would fail there."""
+    asked = _asked_for_types()
+    assert len(asked) > 100
+
+    failed = {}
+    for one in asked:
+        try:
+            typing.get_type_hints(one)
+        except NameError as error:
+            failed[f"{one.__module__}.{one.__qualname__}"] = error
+
+    assert not failed

@@ -70,6 +70,28 @@ def test_pause_on_a_full_disk(
     assert read_pause(log) is None
 
 
+def test_a_pause_that_is_over_at_once(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pause", "--for", "0.000001s"]) == ExitCode.OK
+    assert capsys.readouterr().out == "the pause is over already\n"
+    assert read_pause(log) is None
+
+
+def test_a_pause_without_an_end_needs_an_inode(
+    log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So it is not recommended where there is none."""
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "no inode", str(log / FILE_NAME))
+
+    monkeypatch.setattr("vevents.delivery.pause.replaced", full)
+    monkeypatch.setattr("vevents.delivery.pause.has_inodes", lambda _: False)
+    for arguments in (["pause", "--for", "2h"], ["pause"]):
+        assert main(arguments) == ExitCode.ERROR
+        assert capsys.readouterr().err.endswith(f"no inode: '{log / FILE_NAME}'\n")
+    assert read_pause(log) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

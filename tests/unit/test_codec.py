@@ -430,6 +430,11 @@ def test_bytes_that_are_no_event(payload: bytes, field: str) -> None:
     assert isinstance(caught.value, EventValidationError)
 
 
+def test_what_is_not_even_bytes() -> None:
+    with pytest.raises(PayloadError, match="payload: must be bytes, not NoneType"):
+        decode(None, event_id=UUID, timestamp=MOMENT)  # type: ignore[arg-type]
+
+
 def test_the_valid_neighbours_of_the_refused_are_read() -> None:
     # So that none of the cases above is refused for another reason than its own.
     decode(packed(), event_id=UUID, timestamp=MOMENT)

@@ -299,6 +299,7 @@ def test_class_ids_that_are_no_numbers_are_refused_without_a_warning(log):
     [
         ("burr", "class_names: must be a list, or a mapping by class id, not str"),
         (None, "class_names: must be a list, or a mapping by class id, not NoneType"),
+        ({"burr"}, "class_names: must be a list, or a mapping by class id, not set"),
         (["burr", 5], r"class_names\[1\]: must be a string, not int"),
         ({3: b"burr"}, r"class_names\[3\]: must be a string, not bytes"),
         (["\ud800"], r"class_names\[0\]: has a lone surrogate"),

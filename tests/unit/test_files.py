@@ -84,3 +84,21 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         pass
     assert failed.value.filename == str(tmp_path / "paused")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_that_no_inode_is_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room then, and whoever looks for what takes it finds nothing."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    real = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "open", full)
+    for files, free, words in ((1000, 0, "no inode is left"), (1000, 1, "left"), (0, 0, "left")):
+        figures = os.statvfs_result((*real[:5], files, free, free, *real[8:]))
+        monkeypatch.setattr(os, "statvfs", lambda _, figures=figures: figures)
+        with pytest.raises(OSError, match=words) as locked:
+            open_lock(tmp_path / "flush.lock")
+        with pytest.raises(OSError, match=words), replaced(tmp_path / "paused"):
+            pass
+        assert ("inode" in str(locked.value)) == ("inode" in words)

@@ -504,6 +504,20 @@ def test_what_is_no_event_is_not_appended(directory: Path) -> None:
         (lambda log: log.ack([-1]), "seqs: must be sequence numbers in a list"),
         (lambda log: log.ack(["1"]), "seqs: must be sequence numbers in a list"),
         (lambda log: log.frame(None), "frame: must be a FrameRef or a sequence number, not None"),
+        (lambda log: log.frame(-1), "frame: -1; a whole number, 0 or more"),
+        (lambda log: log.frame_view(5), "frame: must be a FrameRef, not int"),
+        (lambda log: log.frame_view(FrameRef(-1, bytes(16), 1)), "frame: -1; a whole number"),
+        (lambda log: log.decode(None), "record: must be a Record, not NoneType"),
+        (lambda log: log.event_id(1), "record: must be a Record, not int"),
+        (lambda log: list(log.read(states=None)), "states: None; some of 'pending', "),
+        (lambda log: log.append_note("x"), "note: must be a mapping, not str"),
+        (lambda log: log.append_note({"at": object()}), "note: can not serialize 'object'"),
+        (
+            lambda log: log.append_encoded("x"),
+            "payload: a bytes-like object is required, not 'str'",
+        ),
+        (lambda log: log.append_encoded(b"\x80", "1"), "kind: an integer is required"),
+        (lambda log: log.append_encoded(b"\x80", -1), "kind: -1; a whole number, 0 to 7"),
     ],
 )
 def test_what_no_log_could_answer_is_named(directory: Path, call: Any, words: str) -> None:

@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
+from vevents.detections import ClassNames, check_class_names
 from vevents.errors import EventValidationError
 from vevents.event import (
     ANNOTATION_COUNT_MAX,
     POLYGON_POINT_COUNT_MIN,
+    Frame,
     Image,
     InstanceSegmentation,
     Keypoint,
     KeypointDetection,
     ObjectDetection,
+    Pixels,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
-
-    from vevents.event import Frame
+else:
+    ArrayLike = Any  # for who asks for types at run time
 
 LEFT_OUT_KEY: Final = "vevents_annotations_left_out"
 UNKNOWN_CLASS: Final = "unknown"
 
-ClassNames = Sequence[str] | Mapping[int, str]
 Outline = Sequence[tuple[float, float]]
 
 
@@ -102,7 +104,7 @@ confidence=0.913),)
     )
 
 
-def rgb(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def rgb(frame: Pixels) -> Pixels:
     """Turn a picture as OpenCV has it (BGR) into one as `Image` takes it (RGB); gray stays.
 
     Args:
@@ -205,13 +207,8 @@ def names_of(
     Raises:
         EventValidationError: The names are no list and no mapping.
     """
-    if isinstance(class_names, str | bytes) or not (
-        class_names is None or hasattr(class_names, "__getitem__")
-    ):
-        raise EventValidationError(
-            "class_names",
-            f"must be a list, or a mapping by class id, not {type(class_names).__name__}",
-        )
+    if class_names is not None:
+        check_class_names(class_names)
     if class_ids is None:
         return [UNKNOWN_CLASS] * count
     return [_name_of(class_id, class_names) for class_id in class_ids]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from vevents.adapters.annotations import ClassNames, ImageFields, Seen
+from vevents.adapters.annotations import ImageFields, Seen
 from vevents.adapters.inference import from_inference
 from vevents.adapters.supervision import from_detections, from_key_points
 from vevents.adapters.ultralytics import from_ultralytics
+from vevents.detections import ClassNames
 
 
 def from_result(

@@ -7,21 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
-from vevents.adapters.annotations import ClassNames, Seen, rgb
+from vevents.adapters.annotations import Seen, rgb
 from vevents.adapters.results import from_result
 from vevents.adapters.supervision import is_boxes_only
-from vevents.detections import DetectionWriter
+from vevents.detections import ClassNames, DetectionWriter
 from vevents.errors import EventValidationError
-from vevents.event import ANNOTATION_COUNT_MAX, Event, Image
+from vevents.event import ANNOTATION_COUNT_MAX, Event, Frame, Image, Pixels
 from vevents.log import EventLog
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vevents.event import Frame
 
 Decide = Callable[[Image], Event | None]
 
@@ -166,7 +160,7 @@ class VisionEventSink:
             _check_common(decided)
             event = decided
         if self._bgr and hasattr(frame, "dtype"):
-            frame = rgb(cast("NDArray[np.uint8]", frame))
+            frame = rgb(cast("Pixels", frame))
         image = seen.image
         if frame is not None or self._label is not None:
             image = replace(image, frame=frame, label=self._label)

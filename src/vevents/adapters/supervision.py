@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from vevents.adapters.annotations import (
-    ClassNames,
     ImageFields,
     Outline,
     Seen,
@@ -23,6 +22,7 @@ from vevents.adapters.annotations import (
     seen,
     skeleton_of,
 )
+from vevents.detections import ClassNames
 from vevents.errors import EventValidationError
 from vevents.event import Keypoint
 

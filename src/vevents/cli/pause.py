@@ -37,5 +37,6 @@ def command(
     if for_ == 0:
         raise click.UsageError("--for 0 pauses nothing; `vevents resume` ends a pause")
     pause(directory, for_s=for_, reason=reason)
-    say(str(read_pause(directory)))
+    held = read_pause(directory)
+    say("the pause is over already" if held is None else str(held))
     return ExitCode.OK

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vevents.files import open_lock, replaced, sync_directory
+from vevents.files import has_inodes, open_lock, replaced, sync_directory
 from vevents.log import EventLog
 
 FILE_NAME = "paused"
@@ -74,7 +74,7 @@ def pause(directory: Path, *, for_s: float | None = None, reason: str | None = N
     try:
         _write(path, _note(None if for_s is None else min(for_s, _PAUSE_S_MAX), reason))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not has_inodes(directory):
             raise
         if for_s is not None:
             words = f"{error.strerror}; a pause without an end takes no room"
