@@ -839,6 +839,27 @@ static void files_of_another_user(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* What root makes in another user's directory is that user's, who could not go on with it else. */
+static void made_by_root_for_another(void)
+{
+    enum { NOBODY = 65534 };
+    if (geteuid() != 0)
+        return;
+    const char *dir = fresh_dir(), *names[] = {"events.ring", "media.ring", "delivery.ring"};
+    CHECK(mkdir(dir, 0700) == 0 && chown(dir, NOBODY, NOBODY) == 0);
+    for (int round = 0; round < 2; round++) {
+        (void)make_log(dir, 1);
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            char path[160];
+            snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+            struct stat st;
+            CHECK(stat(path, &st) == 0);
+            CHECK(st.st_uid == NOBODY && st.st_gid == NOBODY && (st.st_mode & 0777) == 0600);
+            CHECK(truncate(path, 0) == 0); /* so that it is set aside, and made anew */
+        }
+    }
+}
+
 /* A limit on the size of files ends no program. */
 static void limit_on_file_sizes(void)
 {
@@ -908,6 +929,7 @@ int main(void)
     RUN(no_checkpoint_over_a_later_one);
     RUN(reading_leaves_no_time);
     RUN(files_of_another_user);
+    RUN(made_by_root_for_another);
     RUN(limit_on_file_sizes);
     end_tests();
     return 0;
