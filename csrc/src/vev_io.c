@@ -93,7 +93,8 @@ static vev_status posix_examine(void *ctx, int fd, vev_file_facts *facts_out)
     /* A file that is gone leaves its number to the next one, but not, where the file system has
      * such a thing, its generation. The system fills four bytes of the long that it asks for. */
     unsigned long generation = 0;
-    (void)ioctl(fd, FILE_GENERATION, &generation);
+    if (ioctl(fd, FILE_GENERATION, &generation) != 0)
+        generation = 0; /* FUSE hands on what came with the error */
     uint64_t words[] = {st.st_dev, st.st_ino, generation}, identity = 0;
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
         identity = (identity ^ words[i]) * 0x9e3779b97f4a7c15u;

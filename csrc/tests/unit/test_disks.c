@@ -16,6 +16,19 @@ int fallocate(int fd, int mode, off_t offset, off_t size)
     return -1;
 }
 
+/* And as on a FUSE file system without generations, which may answer with an error and whatever was
+ * in its memory. By its name for the linker: C libraries differ in its type. */
+int failing_ioctl(int fd, unsigned long request, uint32_t *answer) __asm__("ioctl");
+int failing_ioctl(int fd, unsigned long request, uint32_t *answer)
+{
+    static _Atomic uint32_t junk;
+    (void)fd;
+    (void)request;
+    *answer = ++junk;
+    errno = ENOTTY;
+    return -1;
+}
+
 /* ---- damage ---- */
 
 /* One byte of a large frame is wrong: the frame behind it is found, although random bytes look like
