@@ -521,6 +521,133 @@ static void background(void)
     vev_log_close(log);
 }
 
+static int64_t interval_of(vev_log *log)
+{
+    vev_copy_info info;
+    OK(vev_log_copy_info(log, &info));
+    return info.interval_ms;
+}
+
+/* Who asks for another interval gets it, and a log that is in use is not restored again. */
+static void another_interval(void)
+{
+    fresh_places();
+    vev_log *log = open_in_memory();
+    append_numbers(log, VEV_EVENTS, 0, 5);
+    int restored;
+    for (uint32_t interval_ms = 1000; interval_ms <= 2000; interval_ms += 500) {
+        OK(vev_log_restore(memory, flash, interval_ms, &restored));
+        CHECK(!restored);
+        vev_options options = quiet();
+        vev_log *other = open_log(memory, &options);
+        CHECK(interval_of(other) == interval_ms);
+        CHECK(stats_of(other, VEV_EVENTS).pending == 5);
+        vev_log_close(other);
+    }
+    /* The directory of the copy is free again. */
+    OK(vev_log_sync(log, NULL));
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 5);
+    vev_log_close(log);
+}
+
+/* Write to the state of the log, as it stands in vev_copy.c, or cut it there. */
+static void overwrite_state(size_t offset, const void *bytes, size_t size)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/persist.state", memory);
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0 && pwrite(fd, bytes, size, (off_t)offset) == (ssize_t)size);
+    CHECK(bytes || ftruncate(fd, (off_t)offset) == 0);
+    close(fd);
+}
+
+enum { AT_VERSION = 4, AT_BOOT = 8, AT_RESTORED = 24, AT_COPY_DIR = 112 };
+
+static bool no_sync;
+
+static vev_status sync_if_it_can(void *ctx, int fd)
+{
+    return no_sync ? EIO : vev_io_posix.sync(ctx, fd);
+}
+
+/* A log that was not in memory after all has outlived the power: nothing is believed of what the
+ * last boot wrote to the copy, and all of it is written again. */
+static void state_of_another_boot(void)
+{
+    fresh_places();
+    (void)restore();
+    vev_options options = quiet();
+    vev_io io = vev_io_posix;
+    io.sync = sync_if_it_can;
+    vev_log *log;
+    OK(vev__log_open(&io, memory, &options, &log));
+    append_numbers(log, VEV_EVENTS, 0, 300);
+    OK(vev_log_sync(log, NULL));
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 300);
+    vev_persist_report idle = persist(log);
+    static const uint8_t boot[4] = {1}, later[8] = {0, 0, 0, 0, 0, 0, 0, 1};
+    overwrite_state(AT_BOOT, boot, sizeof boot);
+    overwrite_state(AT_RESTORED, later, sizeof later); /* its clock was further on */
+    overwrite_state(AT_RESTORED + sizeof later, later, sizeof later);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+    vev_copy_info info;
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.age_ms == -1 && info.error == 0 && info.pass_count == 0);
+    no_sync = true;
+    CHECK(vev_log_persist(log, NULL) == EIO);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 0);
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.age_ms == -1 && info.error == EIO);
+    CHECK(info.since_ms >= 0 && info.since_ms < 3600 * 1000);
+    no_sync = false;
+    vev_persist_report again = persist(log);
+    CHECK(again.bytes_written > idle.bytes_written + 300 * 20);
+    CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 300);
+    OK(vev_log_copy_info(log, &info));
+    CHECK(info.age_ms >= 0);
+    CHECK(persist(log).bytes_written <= idle.bytes_written);
+    vev_log_close(log);
+}
+
+/* A state that makes no sense is that of a disk after a cut: the log is one like any other, until
+ * it is made RAM-first again. That of a later version is left alone. */
+static void state_that_makes_no_sense(void)
+{
+    char endless[VEV_COPY_DIR_SIZE];
+    memset(endless, '/', sizeof endless);
+    const struct {
+        size_t offset;
+        const char *bytes;
+        size_t size;
+    } cases[] = {{0, "x", 1},
+                 {AT_COPY_DIR, "x", 1},
+                 {AT_COPY_DIR, endless, sizeof endless},
+                 {AT_COPY_DIR + 2, NULL, 0}};
+    vev_options options = quiet();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        fresh_places();
+        vev_log *log = open_in_memory();
+        append_numbers(log, VEV_EVENTS, 0, 5);
+        vev_log_close(log);
+        overwrite_state(cases[i].offset, cases[i].bytes, cases[i].size);
+        log = open_log(memory, &options);
+        vev_copy_info info;
+        CHECK(vev_log_copy_info(log, &info) == VEV_E_INVALID);
+        CHECK(vev_log_persist(log, NULL) == VEV_E_INVALID);
+        append_numbers(log, VEV_EVENTS, 5, 10);
+        vev_log_close(log);
+        (void)restore();
+        log = open_log(memory, &options);
+        CHECK(interval_of(log) == 0);
+        CHECK(stats_of(log, VEV_EVENTS).pending == 10);
+        vev_log_close(log);
+    }
+    overwrite_state(AT_VERSION, "\x02", 1);
+    vev_log *log;
+    CHECK(vev_log_open(memory, &options, &log) == VEV_E_VERSION);
+    CHECK(vev_log_restore(memory, flash, 0, NULL) == VEV_E_VERSION);
+}
+
 /* A disk at which the process forks, once, the next time it syncs a file. */
 static struct {
     bool armed;
@@ -542,12 +669,13 @@ static vev_status sync_and_fork(void *ctx, int fd)
     return vev_io_posix.sync(ctx, fd);
 }
 
-/* The child lives: is the copy free all the same? */
+/* The child lives: is the copy free all the same? It may not have come to run yet. */
 static void check_lock_and_end_child(void)
 {
+    enum { WAIT_MS = 20000 };
     CHECK(!fork_at.armed);
     int lock;
-    vev_status status = vev_io_lock_dir(&vev_io_posix, flash, 0, &lock);
+    vev_status status = vev_io_lock_dir(&vev_io_posix, flash, WAIT_MS, &lock);
     CHECK(kill(fork_at.child, SIGKILL) == 0 && waitpid(fork_at.child, NULL, 0) == fork_at.child);
     OK(status);
     close(lock);
@@ -643,6 +771,9 @@ int main(void)
     RUN(late_commit_reaches_the_copy);
     RUN(several_processes);
     RUN(background);
+    RUN(another_interval);
+    RUN(state_of_another_boot);
+    RUN(state_that_makes_no_sense);
     RUN(fork_amid_a_pass);
     RUN(rings_without_a_copy_are_not_made);
     RUN(full_flash_is_left_as_it_is);

@@ -143,6 +143,197 @@ static void test_damage(void)
     free(payload);
 }
 
+/* A payload made by hand, which no encoder of ours would make. */
+typedef struct made {
+    uint8_t bytes[16384];
+    size_t size;
+} made;
+
+static void put_byte(made *m, unsigned byte) { m->bytes[m->size++] = (uint8_t)byte; }
+
+static void put_str(made *m, const char *text)
+{
+    size_t size = strlen(text);
+    put_byte(m, 0xda);
+    put_byte(m, (unsigned)(size >> 8));
+    put_byte(m, (unsigned)(size & 255));
+    memcpy(m->bytes + m->size, text, size);
+    m->size += size;
+}
+
+/* An event with a member of this key, whose value is to follow. */
+static made custom_with(const char *key)
+{
+    made m = {.size = 0};
+    put_byte(&m, 0x83);
+    put_str(&m, "eventType");
+    put_str(&m, "custom");
+    put_str(&m, "eventData");
+    put_byte(&m, 0x81);
+    put_str(&m, "value");
+    put_str(&m, "v");
+    put_str(&m, key);
+    return m;
+}
+
+static bool is_told(const made *m)
+{
+    static char out[65536];
+    uint8_t *exact = test_copy(m->bytes, m->size);
+    bool told = vev_json_event(exact, m->size, &record, out, sizeof out) != 0;
+    free(exact);
+    return told;
+}
+
+/* One image with a list of `count` annotations, each of which begins with a class and five
+ * numbers; then come the last column's array of `numbers`, if any. */
+static made annotations(const char *list, unsigned count, bool array, unsigned numbers)
+{
+    made m = custom_with("images");
+    put_byte(&m, 0x91);
+    put_byte(&m, 0x81);
+    put_str(&m, list);
+    put_byte(&m, 0xdc);
+    put_byte(&m, count >> 8);
+    put_byte(&m, count & 255);
+    for (unsigned i = 0; i < count; i++) {
+        put_byte(&m, array ? 0x97 : 0x92);
+        put_byte(&m, 0xa0);
+        for (int n = 0; n < (array ? 5 : 1); n++)
+            put_byte(&m, 1);
+        if (array)
+            put_byte(&m, 0x90 + numbers);
+        for (unsigned n = 0; array && n < numbers; n++)
+            put_byte(&m, 1);
+    }
+    return m;
+}
+
+static bool are_told(const char *list, unsigned count, bool array, unsigned numbers)
+{
+    made m = annotations(list, count, array, numbers);
+    return is_told(&m);
+}
+
+/* What the API does not take is not made JSON of, whoever wrote it into the log. */
+static void test_limits(void)
+{
+    CHECK(are_told("classifications", 0, false, 0)); /* left out */
+    CHECK(are_told("classifications", 1000, false, 0));
+    CHECK(!are_told("classifications", 1001, false, 0));
+    CHECK(are_told("instanceSegmentations", 1, true, 6));
+    CHECK(!are_told("instanceSegmentations", 1, true, 7));
+    CHECK(!are_told("instanceSegmentations", 1, true, 4));
+    CHECK(are_told("keypoints", 1, true, 6));
+    CHECK(!are_told("keypoints", 1, true, 7));
+    CHECK(!are_told("objectDetections", 1, true, 6)); /* has six columns */
+
+    made number = custom_with("images");
+    put_byte(&number, 0x91);
+    put_byte(&number, 0x81);
+    put_str(&number, "classifications");
+    put_byte(&number, 1);
+    CHECK(!is_told(&number));
+
+    char text[10002];
+    for (size_t size = 100; size <= 101; size++) {
+        made m = custom_with("customMetadata");
+        put_byte(&m, 0x81);
+        memset(text, 'k', size);
+        text[size] = '\0';
+        put_str(&m, text);
+        put_byte(&m, 1);
+        CHECK(is_told(&m) == (size == 100));
+    }
+    for (unsigned count = 100; count <= 101; count++) {
+        made m = custom_with("customMetadata");
+        put_byte(&m, 0xde);
+        put_byte(&m, 0);
+        put_byte(&m, count);
+        for (unsigned i = 0; i < count; i++) {
+            snprintf(text, sizeof text, "%u", i);
+            put_str(&m, text);
+            put_byte(&m, 1);
+        }
+        CHECK(is_told(&m) == (count == 100));
+    }
+    for (int same = 0; same < 2; same++) {
+        made m = custom_with("customMetadata");
+        put_byte(&m, 0x82);
+        put_str(&m, "one");
+        put_byte(&m, 1);
+        put_str(&m, same ? "one" : "two");
+        put_byte(&m, 2);
+        CHECK(is_told(&m) != same);
+    }
+    for (unsigned position = 0; position < 2; position++) {
+        made m = annotations("classifications", 1, false, 0);
+        m.bytes[0] = 0x84;
+        put_str(&m, "displayImagePosition");
+        put_byte(&m, position);
+        CHECK(is_told(&m) == (position == 0));
+    }
+
+    for (size_t size = 10000; size <= 10001; size++) {
+        made m = {.size = 0};
+        put_byte(&m, 0x82);
+        put_str(&m, "eventType");
+        put_str(&m, "custom");
+        put_str(&m, "eventData");
+        put_byte(&m, 0x81);
+        put_str(&m, "value");
+        memset(text, 'v', size);
+        text[size] = '\0';
+        put_str(&m, text);
+        CHECK(is_told(&m) == (size == 10000));
+    }
+    made nameless = custom_with("deviceId");
+    put_str(&nameless, "");
+    CHECK(!is_told(&nameless));
+
+    /* 256 characters, of one byte, of two, or of none that is UTF-8. */
+    static const char *const characters[] = {"x", "\xc3\xa9", "\xc3\x28"};
+    for (int which = 0; which < 3; which++) {
+        for (size_t count = 256; count <= 257; count++) {
+            size_t size = strlen(characters[which]);
+            for (size_t i = 0; i < count; i++)
+                memcpy(text + i * size, characters[which], size);
+            text[count * size] = '\0';
+            made m = custom_with("deviceId");
+            put_str(&m, text);
+            CHECK(is_told(&m) == (which < 2 && count == 256));
+        }
+    }
+
+    made twice = {.size = 0};
+    put_byte(&twice, 0x82);
+    put_str(&twice, "eventType");
+    put_str(&twice, "custom");
+    put_str(&twice, "eventData");
+    put_byte(&twice, 0x82);
+    for (int i = 0; i < 2; i++) {
+        put_str(&twice, "value");
+        put_str(&twice, "v");
+    }
+    CHECK(!is_told(&twice));
+}
+
+/* A time that RFC 3339 has no four digits for, or of before 1970. */
+static void test_times(void)
+{
+    static const struct {
+        int64_t wall_ns;
+        bool told;
+    } cases[] = {{-1, false}, {0, true}, {VEV_WALL_NS_MAX - 1, true}, {VEV_WALL_NS_MAX, false}};
+    char out[1024];
+    made m = custom_with("deviceId");
+    put_str(&m, "d");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const vev_json_record at = {id, cases[i].wall_ns, "uc", 2};
+        CHECK((vev_json_event(m.bytes, m.size, &at, out, sizeof out) != 0) == cases[i].told);
+    }
+}
+
 static void test_shortest(void)
 {
     CHECK(vev_json_shortest((double)0.913f) == 0.913);
@@ -164,6 +355,8 @@ int main(void)
     RUN(test_default_use_case);
     RUN(test_frames_are_left_alone);
     RUN(test_damage);
+    RUN(test_limits);
+    RUN(test_times);
     RUN(test_shortest);
     return 0;
 }
