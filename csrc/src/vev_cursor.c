@@ -220,7 +220,6 @@ static vev_status read_locked(vev_ring *ring, reading *r)
             /* One unreadable segment must not hide the ones behind it. */
             if (newest || r->count > 0)
                 return r->count > 0 ? VEV_OK : status;
-            r->next_seq = VEV_MAX(r->next_seq, ring->listed[i + 1].head.base_seq);
             status = VEV_OK;
         }
     }

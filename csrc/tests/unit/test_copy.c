@@ -544,6 +544,7 @@ static void another_interval(void)
         CHECK(stats_of(other, VEV_EVENTS).pending == 5);
         vev_log_close(other);
     }
+    CHECK(vev_log_copy_info(log, NULL) == VEV_E_INVALID);
     /* The directory of the copy is free again. */
     OK(vev_log_sync(log, NULL));
     CHECK(vev_log_durable_seq(log, VEV_EVENTS) == 5);

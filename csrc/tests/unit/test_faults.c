@@ -5,6 +5,21 @@
 #include "fault_case.h"
 #include "vev_crc32c.h"
 
+/* A log in which the second segment's dictionary has samples of its own. */
+static vev_stats make_compressed_log(const char *dir)
+{
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint8_t payload[400] = {0};
+    for (uint64_t n = 0; stats_of(log, VEV_EVENTS).bytes_used < 3 * 40000; n++) {
+        snprintf((char *)payload, sizeof payload, "%llu", (unsigned long long)n * 7919);
+        OK(vev_log_append(log, VEV_EVENTS, payload, sizeof payload, NULL));
+    }
+    vev_stats stats = stats_of(log, VEV_EVENTS);
+    vev_log_close(log);
+    return stats;
+}
+
 /* ---- a disk with bad sectors ---- */
 
 #ifndef __SANITIZE_THREAD__ /* the jump out of the handler would leave TSan's own locks taken */
@@ -77,22 +92,15 @@ static uint64_t count_readable(vev_log *log)
 static void bad_sector_for_a_moment(void)
 {
     const char *dir = fresh_dir();
-    vev_options options = quiet();
-    vev_log *log = open_log(dir, &options);
-    uint8_t payload[400] = {0};
-    uint64_t total = 0;
-    for (; stats_of(log, VEV_EVENTS).bytes_used < 3 * 40000; total++) {
-        snprintf((char *)payload, sizeof payload, "%llu", (unsigned long long)total * 7919);
-        OK(vev_log_append(log, VEV_EVENTS, payload, sizeof payload, NULL));
-    }
-    vev_stats made = stats_of(log, VEV_EVENTS);
-    vev_log_close(log);
+    vev_stats made = make_compressed_log(dir);
+    uint64_t total = made.appended;
     vev__give_up_ns = 60000000000u;
     uint64_t second = 65536 + made.segment_size; /* its dictionary has samples of its own */
     uint64_t places[] = {second + made.segment_size / 2, second + VEV_HEADER_BLOCK};
     for (int i = 0; i < 2; i++) {
         make_bad(places[i]);
-        log = open_on_bad_disk(dir, &options);
+        vev_options options = quiet();
+        vev_log *log = open_on_bad_disk(dir, &options);
         uint64_t readable = count_readable(log);
         CHECK(readable < total && readable >= total / 4);
         CHECK(stats_of(log, VEV_EVENTS).lost == 0);
@@ -234,9 +242,149 @@ static void no_place_to_write_after_a_cut(void)
     vev_ring_close(ring);
 }
 
+/* Records are damaged, and what became of them cannot be written: reading passes over the rest of
+ * that segment, and comes back to it when the disk takes writes again. */
+static void damage_that_cannot_be_marked(void)
+{
+    const char *dir = fresh_dir();
+    make_bad(0);
+    disk.bad = false;
+    vev_options options = quiet();
+    vev_log *log = open_on_bad_disk(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 600);
+    vev_stats made = stats_of(log, VEV_EVENTS);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, VEV_HEADER_REGION + made.segment_size / 2, junk, sizeof junk);
+    int fd = disk.fd;
+    make_bad(VEV_HEADER_REGION + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
+    disk.fd = fd;
+    disk.write_error = EIO;
+    uint64_t first, last, found = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(first == 1 && last == 600 && found > 300 && found < 600);
+    CHECK(stats_of(log, VEV_EVENTS).lost == 0);
+    disk.write_error = 0;
+    uint64_t again = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(again > found && again >= 590 && again < 600);
+    CHECK(stats_of(log, VEV_EVENTS).lost == 600 - again);
+    vev_log_close(log);
+}
+
+/* The same in the newest segment: what comes before is read, and then the error. */
+static void newest_damage_that_cannot_be_marked(void)
+{
+    const char *dir = fresh_dir();
+    make_bad(0);
+    disk.bad = false;
+    vev_options options = quiet();
+    vev_log *log = open_on_bad_disk(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 100);
+    vev_stats made = stats_of(log, VEV_EVENTS);
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, VEV_HEADER_REGION + made.segment_size / 2, junk, sizeof junk);
+    int fd = disk.fd;
+    make_bad(VEV_HEADER_REGION + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
+    disk.fd = fd;
+    disk.write_error = EIO;
+    static vev_record records[200];
+    static uint8_t buffer[1 << 18];
+    size_t count;
+    uint64_t next = 0;
+    OK(vev_log_read(log, VEV_EVENTS, next, 1, records, 200, buffer, sizeof buffer, &count, &next));
+    CHECK(count > 10 && count < 95 && next == count + 1);
+    CHECK(vev_log_read(log, VEV_EVENTS, next, 1, records, 200, buffer, sizeof buffer, &count,
+                       &next) == EIO);
+    CHECK(count == 0);
+    disk.write_error = 0;
+    uint64_t first, last, found = read_all(log, VEV_EVENTS, 1, &first, &last);
+    CHECK(found >= 90 && found < 100 && last == 100);
+    vev_log_close(log);
+}
+
 #endif
 
 /* ---- damage that is written ---- */
+
+/* Verify names a dictionary that is broken, each record that needs it, and a lap whose head is
+ * gone; it names as many as there is room for, and counts all. */
+static void verify_names_the_damage(void)
+{
+    const char *dir = fresh_dir();
+    vev__past_max = 1;
+    vev_stats made = make_compressed_log(dir);
+    vev__past_max = VEV_PAST_MAX;
+    vev_options options = quiet();
+    uint8_t junk[600], bytes[VEV_HEAD_BYTES];
+    memset(junk, 0xa5, sizeof junk);
+    const uint64_t second = VEV_HEADER_REGION + made.segment_size;
+    vev_file_header file = header_of(dir);
+    vev_head head;
+    read_ring(dir, second, bytes, sizeof bytes);
+    CHECK(vev_head_read(bytes, file.uuid, &file.geometry, &head) && head.sealed);
+    overwrite(dir, second + VEV_HEADER_BLOCK, junk, sizeof junk);
+    for (int readonly = 1; readonly >= 0; readonly--) {
+        vev_options reading = options;
+        reading.flags |= readonly ? VEV_OPEN_READONLY : 0u;
+        vev_log *log = open_log(dir, &reading);
+        static vev_damage ranges[2000];
+        size_t count;
+        uint64_t checked;
+        OK(vev_log_verify(log, VEV_EVENTS, ranges, 2000, &count, &checked));
+        CHECK(count > 100 && count <= head.record_count + 1);
+        CHECK(ranges[0].offset == second + VEV_HEADER_BLOCK && ranges[0].count == 0);
+        CHECK(ranges[0].size == head.dictionary_size && ranges[0].first_seq == head.base_seq);
+        uint64_t behind = second + file.geometry.data_offset;
+        for (size_t i = 1; i < count; i++) {
+            CHECK(ranges[i].offset >= behind && ranges[i].size > VEV_RECORD_HEADER);
+            CHECK(ranges[i].count == 1 && ranges[i].first_seq >= head.base_seq + i - 1);
+            behind = ranges[i].offset + ranges[i].size;
+        }
+        CHECK(checked == made.appended - (count - 1));
+        CHECK(stats_of(log, VEV_EVENTS).lost == 0);
+        size_t same;
+        memset(ranges, 0, sizeof ranges);
+        OK(vev_log_verify(log, VEV_EVENTS, ranges, 1, &same, &checked));
+        CHECK(same == count && ranges[0].size > 0 && ranges[1].size == 0);
+        vev_log_close(log);
+    }
+
+    /* Of two heads in a row that are gone the first is named nowhere. */
+    overwrite(dir, VEV_HEADER_REGION, junk, sizeof junk);
+    overwrite(dir, second, junk, sizeof junk);
+    options.flags |= VEV_OPEN_READONLY;
+    vev_log *log = open_log(dir, &options);
+    vev_damage range;
+    size_t count;
+    uint64_t checked;
+    OK(vev_log_verify(log, VEV_EVENTS, &range, 1, &count, &checked));
+    CHECK(range.offset == 0 && range.size == 0);
+    CHECK(range.first_seq == 1 && range.count == head.base_seq - 1);
+    vev_log_close(log);
+}
+
+/* Who writes to a segment whose dictionary is broken, and has none of his own, goes on without. */
+static void broken_dictionary_of_others(void)
+{
+    const char *dir = fresh_dir();
+    uint64_t made = make_log(dir, 50).appended;
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, VEV_HEADER_REGION + VEV_HEADER_BLOCK, junk, sizeof junk);
+    vev_ring *ring = open_ring(dir);
+    vev_entry entry = {.kind = VEV_KIND_CUSTOM};
+    OK(vev_ring_append(ring, "one more", 8, &entry));
+    CHECK(entry.seq == made + 1);
+    static vev_record records[100];
+    static uint8_t buffer[1 << 16];
+    size_t count;
+    uint64_t next;
+    OK(vev_ring_read(ring, entry.seq, 1, records, 100, buffer, sizeof buffer, &count, &next));
+    CHECK(count == 1 && memcmp(buffer, "one more", 8) == 0);
+    OK(vev_ring_read(ring, 0, 1, records, 100, buffer, sizeof buffer, &count, &next));
+    CHECK(count >= 1 && records[count - 1].seq == entry.seq);
+    vev_ring_close(ring);
+}
 
 /* A damaged segment is kept as a ring of its own before its bytes are reused. */
 static void damaged_segment_is_set_aside(void)
@@ -738,7 +886,11 @@ int main(void)
     RUN(no_place_to_write);
     RUN(no_place_to_write_behind_damage);
     RUN(no_place_to_write_after_a_cut);
+    RUN(damage_that_cannot_be_marked);
+    RUN(newest_damage_that_cannot_be_marked);
 #endif
+    RUN(verify_names_the_damage);
+    RUN(broken_dictionary_of_others);
     RUN(damaged_segment_is_set_aside);
     RUN(hostile_dictionary);
     RUN(lost_seal_under_refuse);

@@ -176,6 +176,91 @@ static void test_limits(void)
     CHECK(vev_log_open(dir, &options, &log) == VEV_E_INVALID && log == NULL);
 }
 
+/* What cannot be meant is refused, and nothing is touched for it. */
+static void test_arguments(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = small();
+    vev_log *log = open_log(dir, &options);
+    append_numbers(log, VEV_EVENTS, 0, 10);
+    enum { TOO_MANY = 65537 };
+    vev_record *records = calloc(TOO_MANY, sizeof *records);
+    uint8_t buffer[8192];
+    size_t count;
+    uint64_t next, checked, seq = 1;
+    CHECK(records != NULL);
+#define READ(stream, to, cap, at, size, count_out, next_out)                                       \
+    vev_log_read(log, stream, 0, 15, to, cap, at, size, count_out, next_out)
+    OK(READ(VEV_EVENTS, records, TOO_MANY - 1, buffer, sizeof buffer, &count, &next));
+    CHECK(count == 10);
+    CHECK(READ(VEV_EVENTS, records, TOO_MANY, buffer, sizeof buffer, &count, &next) ==
+          VEV_E_INVALID);
+    CHECK(READ(VEV_EVENTS, records, 0, buffer, sizeof buffer, &count, &next) == VEV_E_INVALID);
+    CHECK(READ(VEV_EVENTS, NULL, 1, buffer, sizeof buffer, &count, &next) == VEV_E_INVALID);
+    CHECK(READ(VEV_EVENTS, records, 1, NULL, 1, &count, &next) == VEV_E_INVALID);
+    CHECK(READ(VEV_EVENTS, records, 1, NULL, 0, &count, &next) == VEV_E_BUFFER);
+    CHECK(READ(VEV_EVENTS, records, 1, buffer, sizeof buffer, NULL, &next) == VEV_E_INVALID);
+    CHECK(READ(VEV_EVENTS, records, 1, buffer, sizeof buffer, &count, NULL) == VEV_E_INVALID);
+    CHECK(READ(-1, records, 1, buffer, sizeof buffer, &count, &next) == VEV_E_INVALID);
+#undef READ
+    free(records);
+
+    CHECK(vev_log_mark(log, VEV_EVENTS, &seq, 1, -1, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_mark(log, VEV_EVENTS, NULL, 1, VEV_DELIVERED, NULL) == VEV_E_INVALID);
+    OK(vev_log_mark(log, VEV_EVENTS, NULL, 0, VEV_DELIVERED, NULL));
+    CHECK(vev_log_verify(log, VEV_EVENTS, NULL, 1, &count, &checked) == VEV_E_INVALID);
+    CHECK(vev_log_verify(log, VEV_EVENTS, NULL, 0, NULL, &checked) == VEV_E_INVALID);
+    CHECK(vev_log_verify(log, VEV_EVENTS, NULL, 0, &count, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_copy_info(log, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_stats(log, VEV_EVENTS, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_durable_seq(NULL, VEV_EVENTS) == 0 && vev_log_durable_seq(log, 3) == 0);
+    CHECK(vev_log_sync(NULL, NULL) == VEV_E_INVALID);
+    CHECK(stats_of(log, VEV_EVENTS).pending == 10);
+    vev_log_close(log);
+}
+
+/* Options that make no sense make no log. */
+static void test_options(void)
+{
+    vev_options good = small(), many[12];
+    vev_log *log;
+    for (size_t i = 0; i < 12; i++)
+        many[i] = good;
+    many[0].struct_size--;
+    many[1].events_size = (1 << 20) - 1;
+    many[2].media_size = (1 << 20) - 1;
+    many[3].delivery_size = (1 << 20) - 1;
+    many[4].dictionary_size = VEV_DICTIONARY_MAX + 1;
+    many[5].full_policy = 99;
+    many[6].full_policy = -1;
+    many[7].segment_size = 65536 + 4096;
+    many[8].level = 10;
+    many[9].level = -8;
+    many[10].level = VEV_LEVEL_RAW - 1;
+    many[11].level = VEV_LEVEL_RAW + 1;
+    const char *dir = fresh_dir();
+    for (size_t i = 0; i < 12; i++) {
+        CHECK(vev_log_open(dir, &many[i], &log) == VEV_E_INVALID && log == NULL);
+        CHECK(access(dir, F_OK) != 0);
+    }
+    CHECK(vev_log_open(NULL, &good, &log) == VEV_E_INVALID && log == NULL);
+    CHECK(vev_log_open("", &good, &log) == VEV_E_INVALID && log == NULL);
+    CHECK(vev_log_open(dir, &good, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(NULL, "/copy", 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore("", "/copy", 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(dir, NULL, 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(dir, "copy", 0, NULL) == VEV_E_INVALID);
+    CHECK(vev_log_restore(dir, dir, 0, NULL) == VEV_E_INVALID);
+    char far[5000] = "/";
+    memset(far + 1, 'x', sizeof far - 2);
+    CHECK(vev_log_restore(dir, far, 0, NULL) == VEV_E_INVALID);
+    CHECK(access(dir, F_OK) != 0);
+    for (int level = -7; level <= 9; level += 16) {
+        good.level = level;
+        vev_log_close(open_log(fresh_dir(), &good));
+    }
+}
+
 static void *append_thread(void *argument)
 {
     append_numbers(argument, VEV_EVENTS, 0, 5000);
@@ -601,6 +686,8 @@ int main(void)
     test_wrap(1);
     test_refuse();
     test_limits();
+    test_arguments();
+    test_options();
     test_threads();
     test_processes();
     test_fork_after_open();
