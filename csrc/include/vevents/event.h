@@ -80,7 +80,7 @@ VEV_API void vev_event_copy(vev_event *event, void *buffer, size_t buffer_size,
 VEV_API void vev_event_id(vev_event *event, const char *event_id);
 
 /** Say when it was seen: nanoseconds since 1970, UTC, up to the end of 2261. Without it the log
- *  takes the time of the append. */
+ *  takes the time of the append. Seconds, as time() has them, are taken too: as a moment of 1970. */
 VEV_API void vev_event_time(vev_event *event, int64_t wall_ns);
 
 /** Say where it was seen: 1 to 256 characters each. */

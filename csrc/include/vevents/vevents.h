@@ -136,7 +136,8 @@ enum {
 typedef struct vev_entry {
     uint32_t flags;  /**< in: VEV_APPEND_... */
     uint32_t kind;   /**< in: VEV_KIND_..., or an image format for media */
-    int64_t wall_ns; /**< in with VEV_APPEND_TIME, else out: nanoseconds since 1970, UTC */
+    int64_t wall_ns; /**< in with VEV_APPEND_TIME, else out: nanoseconds since 1970, UTC; not
+                          checked, so that seconds are a moment of 1970 */
     uint64_t seq;    /**< out: sequence number in its ring; the first is 1, without gaps */
     uint8_t id[16];  /**< in with VEV_APPEND_ID, else out: the event's UUID, or a frame's digest */
 } vev_entry;
