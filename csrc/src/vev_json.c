@@ -7,16 +7,15 @@
  */
 #include "vev_json.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "vev_base.h"
 #include "vev_contract.h"
+#include "vev_decimal.h"
 #include "vev_msgpack.h"
 
 /* --------------------------------------------------------------------------------- writing */
@@ -97,99 +96,9 @@ static void put_padded(json *j, uint64_t value, unsigned width)
     put(j, digits, digits_of(value, width, digits));
 }
 
-/* --------------------------------------------------------------------------------- decimals */
-
-/* digits * 10^exponent, and the double nearest to it. */
-typedef struct {
-    uint64_t digits;
-    int exponent;
-    double value;
-} decimal;
-
-/* A positive number as printf writes it with so many digits. Whatever the locale has for a decimal
- * point, strtod understands it and nobody else looks at it. */
-static decimal printed(double value, int precision)
-{
-    char text[64];
-    snprintf(text, sizeof text, "%.*e", precision - 1, value);
-    decimal d = {.value = strtod(text, NULL)};
-    const char *c = text;
-    for (; *c != 'e'; c++) {
-        if (*c >= '0' && *c <= '9')
-            d.digits = d.digits * 10 + (uint64_t)(*c - '0');
-    }
-    d.exponent = (int)strtol(c + 1, NULL, 10) - (precision - 1);
-    return d;
-}
-
-/* The shortest decimal that names a float32 from 2^-13 to 2^20, where nearly all coordinates and
- * confidences are. Up to there no number of 6 digits or fewer lies just between two float32s, so it
- * takes rounding to 6, 7, ... digits until the result is nearer than half the way to the next. */
-static bool shortest_everyday(double value, int binary_exponent, decimal *out)
-{
-    static const double powers[] = {1e0, 1e1, 1e2, 1e3,  1e4,  1e5,  1e6,
-                                    1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13};
-    /* What is 2^52 or more has no fraction, so adding it rounds, halves to even. */
-    const double whole = 4503599627370496.0;
-    double half = ldexp(1, binary_exponent - 25);
-    int whole_digits = binary_exponent * 19728 >> 16; /* log10(2^exponent), rounded down */
-    int places = whole_digits < 5 ? 5 - whole_digits : 0;
-    for (int last = places + 4; places <= last; places++) {
-        double rounded = value * powers[places] + whole - whole;
-        out->value = rounded / powers[places];
-        if (fabs(out->value - value) < half) {
-            out->digits = (uint64_t)rounded;
-            out->exponent = -places;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The shortest decimal that names a positive float32. */
-static decimal shortest_float(double value)
-{
-    decimal d;
-    int exponent;
-    frexp(value, &exponent);
-    if (exponent >= -12 && exponent <= 20 && shortest_everyday(value, exponent, &d))
-        return d;
-    /* Six digits survive the way into a normal float32 and back, so fewer need no try, and nine
-     * always suffice. Below the normal range precision fades and fewer digits may do. (A handful of
-     * powers of two beyond 2^86 could do with a digit less.) */
-    int precision = value >= (double)FLT_MIN ? 6 : 1;
-    do
-        d = printed(value, precision);
-    while ((double)(float)d.value != value && ++precision <= 9);
-    return d;
-}
-
-/* The shortest decimal that names a positive double, likewise. */
-static decimal shortest_double(double value)
-{
-    decimal d;
-    int precision = value >= DBL_MIN ? 15 : 1;
-    do
-        d = printed(value, precision);
-    while (d.value != value && ++precision <= 17);
-    return d;
-}
-
-static bool is_float(double value)
-{
-    return fabs(value) <= VEV_COORDINATE_MAX && (double)(float)value == value; /* not NaN */
-}
-
-double vev_json_shortest(double value)
-{
-    if (value == 0 || !is_float(value))
-        return value;
-    return copysign(shortest_float(fabs(value)).value, value);
-}
-
 /* Write a decimal as Python does: a point and a digit at least, an exponent for what is below
  * 0.0001 or has more than 16 digits before the point. */
-static void put_decimal(json *j, bool negative, decimal d)
+static void put_decimal(json *j, bool negative, vev_decimal d)
 {
     char digits[20];
     size_t count = digits_of(d.digits, 1, digits);
@@ -333,9 +242,9 @@ static bool number(json *j, cursor *c, double low, double high)
         return false;
     if (item.type != VEV_MSGPACK_FLOAT32)
         return put_integer(j, &item);
-    decimal d = {0};
+    vev_decimal d = {0};
     if (value != 0)
-        d = shortest_float(fabs(value));
+        d = vev_decimal_of_float(fabs(value));
     put_decimal(j, signbit(value), d);
     return true;
 }
@@ -553,11 +462,11 @@ static bool metadata_value(json *j, cursor *c)
     case VEV_MSGPACK_UINT:
     case VEV_MSGPACK_INT: return put_integer(j, &item);
     case VEV_MSGPACK_FLOAT64: {
-        decimal d = {0};
+        vev_decimal d = {0};
         if (!isfinite(item.real))
             return false;
         if (item.real != 0)
-            d = shortest_double(fabs(item.real));
+            d = vev_decimal_of_double(fabs(item.real));
         put_decimal(j, signbit(item.real), d);
         return true;
     }

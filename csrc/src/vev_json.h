@@ -37,8 +37,4 @@ typedef struct vev_json_record {
 int64_t vev_json_event(const void *payload, size_t size, const vev_json_record *record, char *out,
                        size_t cap);
 
-/** The double nearest to the shortest decimal that names a float32; what is no finite float32 comes
- *  back as it is. So the float32 nearest to 0.913 gives 0.913. */
-double vev_json_shortest(double value);
-
 #endif

@@ -1,5 +1,6 @@
 #include "_core.h"
 
+#include "vev_decimal.h"
 #include "vev_json.h"
 #include "vev_log.h"
 
@@ -12,4 +13,4 @@ int64_t py_event_json(const void *payload, size_t size, const void *id, int64_t 
 
 int py_unopened(void) { return vev__log_unopened(); }
 
-double py_shortest(double value) { return vev_json_shortest(value); }
+double py_shortest(double value) { return vev_decimal_shortest(value); }

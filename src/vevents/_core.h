@@ -20,7 +20,7 @@ int64_t py_event_json(const void *payload, size_t size, const void *id, int64_t 
 /* vev__log_unopened() */
 int py_unopened(void);
 
-/* vev_json_shortest() */
+/* vev_decimal_shortest() */
 double py_shortest(double value);
 
 /* cdef-end */

@@ -1,11 +1,8 @@
 #include "vev_json.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdlib.h>
 
 #include "vev_base.h"
-#include "vev_contract.h"
 #include "vev_test.h"
 #include "vevents/event.h"
 
@@ -334,21 +331,6 @@ static void test_times(void)
     }
 }
 
-static void test_shortest(void)
-{
-    CHECK(vev_json_shortest((double)0.913f) == 0.913);
-    CHECK(vev_json_shortest((double)-0.1f) == -0.1);
-    CHECK(vev_json_shortest((double)FLT_MAX) == VEV_COORDINATE_MAX);
-    CHECK(vev_json_shortest((double)1e-45f) == 1e-45);
-    CHECK(vev_json_shortest(16777216) == 16777216);
-    CHECK(signbit(vev_json_shortest(-0.0)));
-    /* No float32: as they are. */
-    CHECK(vev_json_shortest(0.913) == 0.913);
-    CHECK(vev_json_shortest(1e300) == 1e300);
-    CHECK(vev_json_shortest((double)INFINITY) == (double)INFINITY);
-    CHECK(isnan(vev_json_shortest((double)NAN)));
-}
-
 int main(void)
 {
     RUN(test_event);
@@ -357,6 +339,5 @@ int main(void)
     RUN(test_damage);
     RUN(test_limits);
     RUN(test_times);
-    RUN(test_shortest);
     return 0;
 }
