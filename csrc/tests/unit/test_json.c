@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "vev_base.h"
+#include "vev_contract.h"
 #include "vev_test.h"
 #include "vevents/event.h"
 
