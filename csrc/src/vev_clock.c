@@ -8,8 +8,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/random.h>
 #include <sys/timex.h>
 #include <time.h>
@@ -138,22 +136,19 @@ static uint32_t tag_from_boot_id(void)
     return n == (ssize_t)sizeof uuid ? vev_crc32c(0, uuid, sizeof uuid) : 0;
 }
 
-static uint32_t tag_from_btime(void)
+/* From the moment of boot, as the clock has it: to the second, which is what /proc/stat says. The
+ * difference of two clocks that run side by side is the same whenever it is taken, but for the time
+ * between the two looks. */
+static uint32_t tag_from_clocks(void)
 {
-    FILE *stat = fopen("/proc/stat", "re");
-    if (stat == NULL)
-        return 0;
-    uint32_t tag = 0;
-    char *line = NULL;
-    size_t line_cap = 0;
-    unsigned long long btime_s;
-    while (tag == 0 && getline(&line, &line_cap, stat) > 0) {
-        if (sscanf(line, "btime %llu", &btime_s) == 1)
-            tag = vev_crc32c(0, &btime_s, sizeof btime_s);
+    enum { LOOKS = 4 };
+    int64_t booted_ns = INT64_MAX;
+    for (int i = 0; i < LOOKS; i++) {
+        int64_t since_ns = (int64_t)vev_clock_boot_ns();
+        booted_ns = VEV_MIN(booted_ns, vev_clock_wall_ns() - since_ns);
     }
-    free(line);
-    fclose(stat);
-    return tag;
+    uint64_t booted_s = (uint64_t)VEV_MAX(booted_ns, 0) / NS_PER_S;
+    return vev_crc32c(0, &booted_s, sizeof booted_s);
 }
 
 uint32_t vev_clock_boot_tag(void)
@@ -170,9 +165,9 @@ uint32_t vev_clock_boot_tag(void)
         return tag;
     tag = tag_from_boot_id();
     if (tag == 0)
-        tag = tag_from_btime();
+        tag = tag_from_clocks(); /* a chroot, a sandbox (ProcSubset=pid) */
     if (tag == 0)
-        tag = 1; /* no /proc at all: one boot looks like the next, the wall clock must do */
+        tag = 1;
     uint32_t expected = 0;
     if (!atomic_compare_exchange_strong_explicit(&cached, &expected, tag, memory_order_relaxed,
                                                  memory_order_relaxed))
