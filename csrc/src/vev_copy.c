@@ -10,23 +10,19 @@
 
 enum { STATE_MAGIC = 0x50434556, STATE_VERSION = 1 };
 
-static const char STATE_NAME[] = "persist.state";
-
 VEV_STATIC_ASSERT(sizeof((vev_copy_info){0}.dir) == VEV_COPY_DIR_SIZE, "cffi knows no names");
 
-const char *const vev_copy_names[VEV_STREAM_COUNT] = {"events", "media", "delivery"};
-const uint32_t vev_copy_order[VEV_STREAM_COUNT] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
+/* ---- the state ---- */
 
-char *vev_copy_path(const char *dir, const char *name, const char *suffix)
+static char *state_path(const char *dir, const char *suffix)
 {
-    size_t size = strlen(dir) + strlen(name) + strlen(suffix) + 2;
+    static const char name[] = "/persist.state";
+    size_t size = strlen(dir) + sizeof name + strlen(suffix);
     char *path = malloc(size);
     if (path)
-        snprintf(path, size, "%s/%s%s", dir, name, suffix);
+        snprintf(path, size, "%s%s%s", dir, name, suffix);
     return path;
 }
-
-/* ---- the state ---- */
 
 void vev_copy_state_init(vev_copy_state *s)
 {
@@ -67,7 +63,7 @@ vev_status vev_copy_state_write(const vev_io *io, int fd, const vev_copy_state *
 
 vev_status vev_copy_state_open(const vev_io *io, const char *dir, int mode, int *fd_out)
 {
-    char *path = vev_copy_path(dir, STATE_NAME, "");
+    char *path = state_path(dir, "");
     if (!path)
         return VEV_E_NOMEM;
     vev_status status = io->open(io->ctx, path, mode, fd_out);
@@ -77,8 +73,8 @@ vev_status vev_copy_state_open(const vev_io *io, const char *dir, int mode, int 
 
 vev_status vev_copy_state_create(const vev_io *io, const char *dir, const vev_copy_state *s)
 {
-    char *fresh = vev_copy_path(dir, STATE_NAME, ".new");
-    char *path = vev_copy_path(dir, STATE_NAME, "");
+    char *fresh = state_path(dir, ".new");
+    char *path = state_path(dir, "");
     vev_status status = fresh && path ? io->remove(io->ctx, fresh) : VEV_E_NOMEM;
     int fd;
     if (!status)

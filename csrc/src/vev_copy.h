@@ -55,14 +55,6 @@ typedef struct vev_copy {
     char copy_dir[VEV_COPY_DIR_SIZE];
 } vev_copy;
 
-/* The rings by their names, and in the order in which they come into the copy and out of it: frames
- * before the events that name them. */
-extern const char *const vev_copy_names[VEV_STREAM_COUNT];
-extern const uint32_t vev_copy_order[VEV_STREAM_COUNT];
-
-/* `dir`/`name``suffix`, for the caller to free; NULL: out of memory. */
-char *vev_copy_path(const char *dir, const char *name, const char *suffix);
-
 /* Begin one, of a log that is being restored now, with no copy yet. */
 void vev_copy_state_init(vev_copy_state *s);
 /* Open the log's persist.state; ENOENT: it is not RAM-first. */

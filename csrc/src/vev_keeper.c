@@ -60,13 +60,12 @@ static void bring_to_flash(vev_keeper *keeper, const bool moving[VEV_STREAM_COUN
     if (keeper->copy) {
         failed = vev_persist(keeper->copy, keeper->rings, NULL) != VEV_OK;
     } else {
-        /* Frames before the events that name them. */
-        static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
-        for (int s = 0; s < VEV_STREAM_COUNT; s++) {
-            if (dirty[order[s]])
-                (void)vev_ring_sync(keeper->rings[order[s]], 0);
-            if (moving[order[s]])
-                vev_ring_rewarm(keeper->rings[order[s]]);
+        for (int i = 0; i < VEV_STREAM_COUNT; i++) {
+            uint32_t s = vev_ring_order[i];
+            if (dirty[s])
+                (void)vev_ring_sync(keeper->rings[s], 0);
+            if (moving[s])
+                vev_ring_rewarm(keeper->rings[s]);
         }
     }
     /* A record that was being written may have held the mark back. */

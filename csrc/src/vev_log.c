@@ -39,9 +39,6 @@ struct vev_log {
     _Atomic bool forked; /* this is a child's copy that has not attached yet */
 };
 
-static const char *const RING_NAMES[VEV_STREAM_COUNT] = {"events.ring", "media.ring",
-                                                         "delivery.ring"};
-
 const char *vev_version(void) { return VEV_VERSION; }
 
 const char *vev_strerror(vev_status status)
@@ -267,19 +264,19 @@ static _Thread_local int unopened = -1;
 
 static vev_status open_rings(vev_log *log, const char *dir, const vev_options *options)
 {
-    size_t size = strlen(dir) + 32;
-    char *path = malloc(size);
-    vev_status status = path ? VEV_OK : VEV_E_NOMEM;
+    vev_status status = VEV_OK;
     for (int s = 0; !status && s < VEV_STREAM_COUNT; s++) {
-        snprintf(path, size, "%s/%s", dir, RING_NAMES[s]);
         vev_ring_options ring = ring_options(options, s);
+        char *path = vev_ring_path(dir, (uint32_t)s, ".ring");
+        if (!path)
+            return VEV_E_NOMEM;
         status = vev_ring_open(log->io, path, &ring, &log->pool, &log->rings[s]);
+        free(path);
         if (!status)
             rest_newest(log->rings[s]);
         else
             unopened = s;
     }
-    free(path);
     return status;
 }
 
@@ -432,13 +429,12 @@ vev_status vev_log_mark(vev_log *log, int stream, const uint64_t *seqs, size_t s
 vev_status vev_log_sync(vev_log *log, uint64_t *durable_out)
 {
     vev_status status = enter(log, VEV_EVENTS);
-    static const int order[] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
     if (log && log->copy && !log->readonly) {
         if (!status)
             status = vev_persist(log->copy, log->rings, NULL);
     } else {
         for (int s = 0; !status && s < VEV_STREAM_COUNT; s++)
-            status = vev_ring_sync(log->rings[order[s]], 0);
+            status = vev_ring_sync(log->rings[vev_ring_order[s]], 0);
     }
     if (!status && durable_out)
         *durable_out = vev_log_durable_seq(log, VEV_EVENTS);
@@ -468,17 +464,15 @@ vev_status vev_log_copy_info(vev_log *log, vev_copy_info *info_out)
 /* Whether all rings of a log are there. */
 static bool has_rings(const vev_io *io, const char *dir)
 {
-    size_t size = strlen(dir) + 32;
-    char *path = malloc(size);
-    bool all = path != NULL;
-    for (int s = 0; all && s < VEV_STREAM_COUNT; s++) {
-        snprintf(path, size, "%s/%s", dir, RING_NAMES[s]);
+    bool all = true;
+    for (uint32_t s = 0; all && s < VEV_STREAM_COUNT; s++) {
+        char *path = vev_ring_path(dir, s, ".ring");
         int fd;
-        all = io->open(io->ctx, path, VEV_FILE_READ, &fd) == VEV_OK;
+        all = path && io->open(io->ctx, path, VEV_FILE_READ, &fd) == VEV_OK;
         if (all)
             io->close(io->ctx, fd);
+        free(path);
     }
-    free(path);
     return all;
 }
 

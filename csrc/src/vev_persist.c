@@ -329,8 +329,8 @@ static vev_status persist_ring(vev_copy *copy, vev_ring *ring, vev_copy_state *s
                                vev_persist_report *report)
 {
     const vev_io *io = copy->io;
-    char *path = vev_copy_path(copy->copy_dir, vev_copy_names[ring->stream], ".copy");
-    char *fresh = vev_copy_path(copy->copy_dir, vev_copy_names[ring->stream], ".copy.new");
+    char *path = vev_ring_path(copy->copy_dir, ring->stream, ".copy");
+    char *fresh = vev_ring_path(copy->copy_dir, ring->stream, ".copy.new");
     pass *p = calloc(1, sizeof *p);
     uint8_t *pieces = malloc(2 * VEV_COPY_PIECE);
     vev_status status = path && fresh && p && pieces ? VEV_OK : VEV_E_NOMEM;
@@ -399,7 +399,7 @@ vev_status vev_persist(vev_copy *copy, vev_ring *const *rings, vev_persist_repor
         if (!status)
             status = vev_copy_state_write(io, copy->fd, s);
         for (uint32_t i = 0; !status && i < VEV_STREAM_COUNT; i++)
-            status = persist_ring(copy, rings[vev_copy_order[i]], s, force, report);
+            status = persist_ring(copy, rings[vev_ring_order[i]], s, force, report);
         s->error = status;
         s->bytes_written += report->bytes_written;
         if (!status) {

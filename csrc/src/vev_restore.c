@@ -108,9 +108,9 @@ static vev_status take_ring(const vev_io *io, int copy, int to, uint64_t size, u
 static vev_status restore_ring(const vev_io *io, const char *dir, const char *copy_dir,
                                uint32_t stream, vev_copy_state *s, bool *taken_out)
 {
-    char *ring = vev_copy_path(dir, vev_copy_names[stream], ".ring");
-    char *fresh = vev_copy_path(dir, vev_copy_names[stream], ".ring.new");
-    char *path = vev_copy_path(copy_dir, vev_copy_names[stream], ".copy");
+    char *ring = vev_ring_path(dir, stream, ".ring");
+    char *fresh = vev_ring_path(dir, stream, ".ring.new");
+    char *path = vev_ring_path(copy_dir, stream, ".copy");
     int copy = -1, file = -1;
     vev_file_facts facts;
     vev_status status = ring && fresh && path ? VEV_OK : VEV_E_NOMEM;
@@ -153,8 +153,8 @@ static vev_status restore_ring(const vev_io *io, const char *dir, const char *co
 
 static vev_status put_in_place(const vev_io *io, const char *dir, uint32_t stream)
 {
-    char *fresh = vev_copy_path(dir, vev_copy_names[stream], ".ring.new");
-    char *ring = vev_copy_path(dir, vev_copy_names[stream], ".ring");
+    char *fresh = vev_ring_path(dir, stream, ".ring.new");
+    char *ring = vev_ring_path(dir, stream, ".ring");
     vev_status status = fresh && ring ? io->rename(io->ctx, fresh, ring) : VEV_E_NOMEM;
     free(fresh);
     free(ring);
@@ -194,8 +194,8 @@ static vev_status make_ram_first(const vev_io *io, const char *dir, const char *
     for (uint32_t stream = 0; !status && stream < VEV_STREAM_COUNT; stream++)
         status = restore_ring(io, dir, copy_dir, stream, s, &taken[stream]);
     for (uint32_t i = 0; i < VEV_STREAM_COUNT; i++) {
-        if (!status && taken[vev_copy_order[i]]) {
-            status = put_in_place(io, dir, vev_copy_order[i]);
+        if (!status && taken[vev_ring_order[i]]) {
+            status = put_in_place(io, dir, vev_ring_order[i]);
             *restored_out = true;
         }
     }

@@ -17,12 +17,25 @@
 #include "vev_ring.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "vev_clock.h"
 #include "vev_guard.h"
 
 VEV_STATIC_ASSERT(ATOMIC_LLONG_LOCK_FREE == 2, "words are shared between processes without locks");
+
+const uint32_t vev_ring_order[VEV_STREAM_COUNT] = {VEV_MEDIA, VEV_EVENTS, VEV_DELIVERY};
+
+char *vev_ring_path(const char *dir, uint32_t stream, const char *suffix)
+{
+    static const char *const names[VEV_STREAM_COUNT] = {"events", "media", "delivery"};
+    size_t size = strlen(dir) + strlen(names[stream]) + strlen(suffix) + 2;
+    char *path = malloc(size);
+    if (path)
+        snprintf(path, size, "%s/%s%s", dir, names[stream], suffix);
+    return path;
+}
 
 uint64_t vev_ring_max_payload(const vev_ring *ring)
 {

@@ -17,7 +17,9 @@
  *     vev_open.c        create, open, join, close
  *     vev_cursor.c      read, verify
  *     vev_stats.c       figures
- *     vev_copy.c        the copy of a ring in memory
+ *     vev_copy.c        whether a log has a copy on flash, and how that is
+ *     vev_persist.c     rings to copy
+ *     vev_restore.c     copy to rings
  *     vev_keeper.c      the helper threads
  *
  * None of these functions is public; vev_log.c is their only caller from outside. */
@@ -215,6 +217,11 @@ static inline bool vev_ring_is_at_home(const vev_ring *ring)
 {
     return ring->identity != 0 && ring->live->home == ring->identity;
 }
+
+/* `dir`/events.ring and so on, or with another suffix; for the caller to free. NULL: no memory. */
+char *vev_ring_path(const char *dir, uint32_t stream, const char *suffix);
+/* In which the rings of a log come onto the disk: frames before the events that name them. */
+extern const uint32_t vev_ring_order[VEV_STREAM_COUNT];
 
 uint64_t vev_ring_max_payload(const vev_ring *ring);
 /* NULL when every context is in use or memory is short: the record is then stored as it is. */
