@@ -78,12 +78,12 @@ class _Refusal(NamedTuple):
     Attributes:
         error: What it raised.
         size: Bytes of the event.
-        settled_count: Events that were not pending any more then.
+        settled: Events that were not pending any more then.
     """
 
     error: LogFullError | LogDegradedError
     size: int
-    settled_count: int
+    settled: int
 
 
 class Receipt(NamedTuple):
@@ -182,6 +182,11 @@ class StreamStats:
         return self.appended == (
             self.delivered + self.pending + self.rejected + self.evicted + self.lost
         )
+
+    @property
+    def settled(self) -> int:
+        """Records that are not pending any more; while it stays, a full ring stays full."""
+        return self.appended - self.pending
 
     @property
     def capacity(self) -> int:
@@ -486,7 +491,7 @@ class EventLog:
             reason = f"{len(payload)} bytes, events.ring takes at most {limit}"
             raise EventTooLargeError("event", reason) from None
         except (LogFullError, LogDegradedError) as error:
-            self._refusal = _Refusal(error, len(payload), self._settled_count())
+            self._refusal = _Refusal(error, len(payload), self.stats().settled)
             raise
         return Receipt(
             seq,
@@ -503,7 +508,7 @@ class EventLog:
         """
         error = refusal.error
         if isinstance(error, LogFullError):
-            if self._settled_count() != refusal.settled_count:
+            if self.stats().settled != refusal.settled:
                 self._refusal = None
                 return
             images = [
@@ -518,10 +523,6 @@ class EventLog:
                 return
         # A disk that failed is not asked again before the log is opened anew.
         raise type(error)(*error.args)
-
-    def _settled_count(self) -> int:
-        stats = self.stats()
-        return stats.appended - stats.pending
 
     def append_encoded(self, payload: bytes, kind: int = 0, *, sync: bool = False) -> int:
         """Append an event that is encoded already (`codec.encode`, or the C event builder).
@@ -863,6 +864,8 @@ class EventLog:
 
         Raises:
             OSError: A sync failed; nothing is counted as durable by it.
+            LogBusyError: A stopped process holds the change of segments.
+            LogForeignError: As for `persist`, of a RAM-first log.
         """
         return self._handle.sync()
 
@@ -871,7 +874,9 @@ class EventLog:
 
         Raises:
             LogError: The log is not RAM-first.
+            LogReadOnlyError: It was opened for reading only.
             LogForeignError: The copy is of another log; nothing was written.
+            LogBusyError: Another process writes the copy, and does not end.
             OSError: The flash is not there, or fails; the copy holds at least what it held before.
         """
         return PersistReport(*self._handle.persist())

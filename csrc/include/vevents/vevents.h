@@ -298,6 +298,8 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_read(vev_log *log, int stream, uint64_
  *  Survives the death of the process at once and a power cut after the next sync of the process that
  *  set it; until then a power cut makes the records pending again, never the other way round.
  *
+ *  @param log          from vev_log_open().
+ *  @param stream       which ring.
  *  @param seqs         sequence numbers, any order; ones reclaimed already, or not appended
  *                     yet, are passed over.
  *  @param seq_count    how many.
@@ -312,13 +314,19 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_mark(vev_log *log, int stream, const u
 
 /** Make everything appended so far survive a power cut: media first, then events, then notes.
  *
- *  @param durable_out  set to the durable sequence number of the events ring; may be NULL.
- *  @retval VEV_OK  done.   @retval >0  errno of a failed sync; nothing is counted as durable by it.
+ *  @param durable_out  set to the durable sequence number of the events ring on VEV_OK; may be NULL.
+ *
+ *  @retval VEV_OK      done. Of a log that was opened read-only: there was nothing to do.
+ *  @retval VEV_E_BUSY  a stopped process holds the change of segments.
+ *  @retval >0          errno of a failed sync; nothing is counted as durable by it.
+ *  For a RAM-first log also what vev_log_persist() returns.
+ *
  *  @par Threads  Any; callers who come while a sync runs share the next one.
  */
 VEV_API VEV_MUST_CHECK vev_status vev_log_sync(vev_log *log, uint64_t *durable_out);
 
-/** The sequence number up to which this ring survives a power cut. Cheap; any thread. */
+/** The sequence number up to which this ring survives a power cut; 0: none, or no such stream.
+ *  @par Threads  Any.   @par Cost  Cheap; on a read-only log that of vev_log_stats(). */
 VEV_API uint64_t vev_log_durable_seq(vev_log *log, int stream);
 
 /** Figures of one ring, as of now. Reads the delivery states of all segments (half a percent of
@@ -385,6 +393,9 @@ VEV_API VEV_MUST_CHECK vev_status vev_log_restore(const char *dir, const char *c
  *  @retval VEV_E_READONLY  the log was opened read-only.
  *  @retval VEV_E_FOREIGN   the copy is of another log, or was restored elsewhere since; nothing was
  *                          written.
+ *  @retval VEV_E_VERSION   the copy was written by a newer vevents; nothing was written.
+ *  @retval VEV_E_BUSY      another process writes the copy, and does not end; or as vev_log_sync().
+ *  @retval VEV_E_NOMEM     out of memory.
  *  @retval >0              errno (ENOENT: the flash is not mounted). The copy opens all the same, and
  *                          holds at least what it held before.
  *  @par Threads  Any; passes of all processes take turns.

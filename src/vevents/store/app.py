@@ -31,7 +31,7 @@ from vevents.errors import (
     LogFullError,
 )
 from vevents.event import Event
-from vevents.log import READABLE, EventLog, Record, StreamStats
+from vevents.log import READABLE, EventLog, Record
 from vevents.store import bodies
 from vevents.store.bodies import BodyError
 from vevents.store.config import StoreConfig, is_loopback
@@ -200,7 +200,7 @@ class Store:
         except EventValidationError as error:
             raise bodies.refusal(error) from None
         except LogFullError:
-            self._full_at = _settled_count(self._log.stats())
+            self._full_at = self._log.stats().settled
             raise BodyError(_AT_CAPACITY, _FULL_DETAIL) from None
         except LogBusyError as error:
             raise BodyError(_AT_CAPACITY, f"at capacity: {error}") from None
@@ -306,7 +306,7 @@ class Store:
         events, media = self._log.stats("events"), self._log.stats("media")
         status = "ok"
         # Until a flush has made room: who waits for that sends nothing that would show it.
-        if self._full_at is not None and self._full_at == _settled_count(events):
+        if self._full_at is not None and self._full_at == events.settled:
             status = "full"
         if events.degraded or media.degraded:
             status = "degraded"
@@ -382,10 +382,6 @@ async def _on_thread(
     threads: ThreadPoolExecutor, function: Callable[..., _Result], *arguments: Any
 ) -> _Result:
     return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
-
-
-def _settled_count(stats: StreamStats) -> int:
-    return stats.appended - stats.pending
 
 
 async def _refused(_: Request, error: Exception) -> Response:
