@@ -150,10 +150,10 @@ static vev_status posix_allocate(void *ctx, int fd, uint64_t size)
     } while (rc != 0 && errno == EINTR);
     if (rc == 0)
         return 0;
-    if (errno != EOPNOTSUPP && errno != ENOSYS)
+    if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EPERM)
         return errno;
-    /* No fallocate (vfat): writing is the only way to have the room for sure. What is there
-     * stays. */
+    /* No fallocate (vfat; a sandbox that forbids it): writing is the only way to have the room for
+     * sure. What is there stays. */
     struct stat st;
     if (fstat(fd, &st) != 0)
         return errno;
