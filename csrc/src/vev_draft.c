@@ -5,26 +5,26 @@
 
 /* All shorter than 32 bytes, so that the header of a key takes one byte. */
 #define KEY(text) {text, sizeof text - 1}
-const vev_slot_key vev_slot_keys[VEV_SLOT_COUNT] = {
-    [VEV_SLOT_TYPE] = KEY("eventType"),
-    [VEV_SLOT_USE_CASE] = KEY("useCaseId"),
-    [VEV_SLOT_EVENT_ID] = KEY("eventId"),
-    [VEV_SLOT_DEVICE] = KEY("deviceId"),
-    [VEV_SLOT_STREAM] = KEY("streamId"),
-    [VEV_SLOT_WORKFLOW] = KEY("workflowId"),
-    [VEV_SLOT_DATA] = KEY("eventData"),
-    [VEV_SLOT_META] = KEY("customMetadata"),
-    [VEV_SLOT_DISPLAY] = KEY("displayImagePosition"),
-    [VEV_SLOT_IMAGES] = KEY("images"),
-    [VEV_SLOT_LABEL] = KEY("label"),
-    [VEV_SLOT_FRAME] = KEY("frame"),
-    [VEV_SLOT_INPUT_FRAME] = KEY("inputFrame"),
-    [VEV_SLOT_SOURCE] = KEY("sourceId"),
-    [VEV_SLOT_INPUT_SOURCE] = KEY("inputSourceId"),
-    [VEV_SLOT_DETECTIONS] = KEY("objectDetections"),
-    [VEV_SLOT_CLASSIFICATIONS] = KEY("classifications"),
-    [VEV_SLOT_SEGMENTATIONS] = KEY("instanceSegmentations"),
-    [VEV_SLOT_KEYPOINTS] = KEY("keypoints"),
+const vev_draft_key vev_draft_keys[VEV_DRAFT_SLOT_COUNT] = {
+    [VEV_DRAFT_TYPE] = KEY("eventType"),
+    [VEV_DRAFT_USE_CASE] = KEY("useCaseId"),
+    [VEV_DRAFT_EVENT_ID] = KEY("eventId"),
+    [VEV_DRAFT_DEVICE] = KEY("deviceId"),
+    [VEV_DRAFT_STREAM] = KEY("streamId"),
+    [VEV_DRAFT_WORKFLOW] = KEY("workflowId"),
+    [VEV_DRAFT_DATA] = KEY("eventData"),
+    [VEV_DRAFT_META] = KEY("customMetadata"),
+    [VEV_DRAFT_DISPLAY] = KEY("displayImagePosition"),
+    [VEV_DRAFT_IMAGES] = KEY("images"),
+    [VEV_DRAFT_LABEL] = KEY("label"),
+    [VEV_DRAFT_FRAME] = KEY("frame"),
+    [VEV_DRAFT_INPUT_FRAME] = KEY("inputFrame"),
+    [VEV_DRAFT_SOURCE] = KEY("sourceId"),
+    [VEV_DRAFT_INPUT_SOURCE] = KEY("inputSourceId"),
+    [VEV_DRAFT_DETECTIONS] = KEY("objectDetections"),
+    [VEV_DRAFT_CLASSIFICATIONS] = KEY("classifications"),
+    [VEV_DRAFT_SEGMENTATIONS] = KEY("instanceSegmentations"),
+    [VEV_DRAFT_KEYPOINTS] = KEY("keypoints"),
 };
 
 /* ---- errors ---- */
@@ -40,24 +40,24 @@ void vev_draft_fail(vev_draft *d, vev_status status, const char *format, ...)
     va_end(args);
 }
 
-vev_field_path vev_draft_path(const vev_draft *d, vev_slot s, const char *member)
+vev_field_path vev_draft_path(const vev_draft *d, vev_draft_slot s, const char *member)
 {
     vev_field_path p;
-    unsigned image = d->count[VEV_SLOT_IMAGES] - 1u; /* used only while one is open */
+    unsigned image = d->count[VEV_DRAFT_IMAGES] - 1u; /* used only while one is open */
     const char *dot = member != NULL ? "." : "";
     const char *name = member != NULL ? member : "";
-    if (s < VEV_SLOT_IMAGE)
-        snprintf(p.text, sizeof p.text, "%s%s%.60s", vev_slot_keys[s].text, dot, name);
-    else if (s < VEV_SLOT_DETECTIONS)
-        snprintf(p.text, sizeof p.text, "images[%u].%s%s%s", image, vev_slot_keys[s].text, dot,
+    if (s < VEV_DRAFT_IMAGE)
+        snprintf(p.text, sizeof p.text, "%s%s%.60s", vev_draft_keys[s].text, dot, name);
+    else if (s < VEV_DRAFT_DETECTIONS)
+        snprintf(p.text, sizeof p.text, "images[%u].%s%s%s", image, vev_draft_keys[s].text, dot,
                  name);
     else
-        snprintf(p.text, sizeof p.text, "images[%u].%s[%u]%s%s", image, vev_slot_keys[s].text,
+        snprintf(p.text, sizeof p.text, "images[%u].%s[%u]%s%s", image, vev_draft_keys[s].text,
                  (unsigned)d->count[s], dot, name);
     return p;
 }
 
-void vev_draft_fail_field(vev_draft *d, vev_slot s, const char *member, const char *reason)
+void vev_draft_fail_field(vev_draft *d, vev_draft_slot s, const char *member, const char *reason)
 {
     vev_draft_fail(d, VEV_E_INVALID, "%s: %s", vev_draft_path(d, s, member).text, reason);
 }
@@ -69,11 +69,14 @@ void vev_draft_fail_too_big(vev_draft *d)
 
 /* ---- layout ---- */
 
-static size_t slot_start(const vev_draft *d, vev_slot s) { return s == 0 ? 0 : d->end[s - 1]; }
-
-size_t vev_draft_header_offset(const vev_draft *d, vev_slot s)
+static size_t slot_start(const vev_draft *d, vev_draft_slot s)
 {
-    return slot_start(d, s) + 1 + vev_slot_keys[s].size;
+    return s == 0 ? 0 : d->end[s - 1];
+}
+
+size_t vev_draft_header_offset(const vev_draft *d, vev_draft_slot s)
+{
+    return slot_start(d, s) + 1 + vev_draft_keys[s].size;
 }
 
 /* Move data[from .. from + size) down to `to`, and what was between up behind it. */
@@ -93,9 +96,9 @@ static void rotate(uint8_t *data, size_t to, size_t from, size_t size)
 
 /* Make what has been written behind the last slot part of slot `s`, at offset `at` within it.
  * Returns false if the event has an error. */
-static bool settle_at(vev_draft *d, vev_slot s, size_t at)
+static bool settle_at(vev_draft *d, vev_draft_slot s, size_t at)
 {
-    size_t total = d->end[VEV_SLOT_COUNT - 1];
+    size_t total = d->end[VEV_DRAFT_SLOT_COUNT - 1];
     if (VEV_UNLIKELY(d->w.status != VEV_OK)) {
         vev_draft_fail_too_big(d);
         return false;
@@ -104,14 +107,14 @@ static bool settle_at(vev_draft *d, vev_slot s, size_t at)
     uint32_t added = (uint32_t)(d->w.size - total);
     if (at != total)
         rotate(d->w.data, at, total, added);
-    for (vev_slot i = s; i < VEV_SLOT_COUNT; i++)
+    for (vev_draft_slot i = s; i < VEV_DRAFT_SLOT_COUNT; i++)
         d->end[i] += added;
     return true;
 }
 
-bool vev_draft_settle(vev_draft *d, vev_slot s) { return settle_at(d, s, d->end[s]); }
+bool vev_draft_settle(vev_draft *d, vev_draft_slot s) { return settle_at(d, s, d->end[s]); }
 
-void vev_draft_count_up(vev_draft *d, vev_slot s)
+void vev_draft_count_up(vev_draft *d, vev_draft_slot s)
 {
     size_t header = vev_draft_header_offset(d, s);
     unsigned count = d->count[s] + 1u;
@@ -132,19 +135,19 @@ void vev_draft_count_up(vev_draft *d, vev_slot s)
     }
 }
 
-void vev_draft_write_key(vev_draft *d, vev_slot s)
+void vev_draft_write_key(vev_draft *d, vev_draft_slot s)
 {
-    vev_msgpack_write_str(&d->w, vev_slot_keys[s].text, vev_slot_keys[s].size);
+    vev_msgpack_write_str(&d->w, vev_draft_keys[s].text, vev_draft_keys[s].size);
 }
 
 /* A slot has got its first bytes: one key more in the map that it is part of. Neither map has 16
  * keys, so the count stays in the header's byte. */
-static void slot_filled(vev_draft *d, vev_slot s)
+static void slot_filled(vev_draft *d, vev_draft_slot s)
 {
-    d->w.data[s < VEV_SLOT_IMAGE ? 0 : slot_start(d, VEV_SLOT_IMAGE)]++;
+    d->w.data[s < VEV_DRAFT_IMAGE ? 0 : slot_start(d, VEV_DRAFT_IMAGE)]++;
 }
 
-void vev_draft_settle_value(vev_draft *d, vev_slot s)
+void vev_draft_settle_value(vev_draft *d, vev_draft_slot s)
 {
     if (vev_draft_settle(d, s)) {
         d->count[s] = 1;
@@ -152,12 +155,12 @@ void vev_draft_settle_value(vev_draft *d, vev_slot s)
     }
 }
 
-bool vev_draft_open_container(vev_draft *d, vev_slot s)
+bool vev_draft_open_container(vev_draft *d, vev_draft_slot s)
 {
     if (d->count[s] != 0)
         return true;
     vev_draft_write_key(d, s);
-    if (s == VEV_SLOT_DATA || s == VEV_SLOT_META)
+    if (s == VEV_DRAFT_DATA || s == VEV_DRAFT_META)
         vev_msgpack_write_map(&d->w, 0);
     else
         vev_msgpack_write_array(&d->w, 0);
@@ -169,7 +172,7 @@ bool vev_draft_open_container(vev_draft *d, vev_slot s)
 
 /* ---- checks ---- */
 
-bool vev_draft_not_given_yet(vev_draft *d, vev_slot s)
+bool vev_draft_not_given_yet(vev_draft *d, vev_draft_slot s)
 {
     if (d->count[s] == 0)
         return true;
@@ -177,7 +180,7 @@ bool vev_draft_not_given_yet(vev_draft *d, vev_slot s)
     return false;
 }
 
-bool vev_draft_text_ok(vev_draft *d, vev_slot s, const char *member, const char *text,
+bool vev_draft_text_ok(vev_draft *d, vev_draft_slot s, const char *member, const char *text,
                        size_t chars_min, size_t chars_max, size_t *size_out)
 {
     size_t size = strlen(text), chars;
@@ -199,7 +202,7 @@ bool vev_draft_text_ok(vev_draft *d, vev_slot s, const char *member, const char 
 
 /* ---- a whole field ---- */
 
-void vev_draft_set_text(vev_draft *d, vev_slot s, const char *text, size_t chars_min,
+void vev_draft_set_text(vev_draft *d, vev_draft_slot s, const char *text, size_t chars_min,
                         size_t chars_max)
 {
     size_t size;

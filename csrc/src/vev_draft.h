@@ -12,7 +12,7 @@
  * empty ones.
  *
  * Invariants between two calls, while no error has struck:
- *   1. end[] never falls, and end[VEV_SLOT_COUNT - 1] == w.size.
+ *   1. end[] never falls, and end[VEV_DRAFT_SLOT_COUNT - 1] == w.size.
  *   2. buffer[0 .. w.size) is one well-formed payload of what has been given so far: the counts
  *      in the headers are right. So finish has nothing to write.
  *   3. count[slot] is 0 for an empty slot; else the number of elements, 1 for a plain value.
@@ -31,42 +31,42 @@
 #include "vevents/event.h"
 
 typedef enum {
-    VEV_SLOT_TYPE, /* the payload's map header, and eventType */
-    VEV_SLOT_USE_CASE,
-    VEV_SLOT_EVENT_ID,
-    VEV_SLOT_DEVICE,
-    VEV_SLOT_STREAM,
-    VEV_SLOT_WORKFLOW,
-    VEV_SLOT_DATA,
-    VEV_SLOT_META,
-    VEV_SLOT_DISPLAY,
-    VEV_SLOT_IMAGES, /* key, array header, and all images that have been ended */
-    VEV_SLOT_IMAGE,  /* the open image's map header */
-    VEV_SLOT_LABEL,
-    VEV_SLOT_FRAME,
-    VEV_SLOT_INPUT_FRAME,
-    VEV_SLOT_SOURCE,
-    VEV_SLOT_INPUT_SOURCE,
-    VEV_SLOT_DETECTIONS,
-    VEV_SLOT_CLASSIFICATIONS,
-    VEV_SLOT_SEGMENTATIONS,
-    VEV_SLOT_KEYPOINTS,
-    VEV_SLOT_COUNT
-} vev_slot;
+    VEV_DRAFT_TYPE, /* the payload's map header, and eventType */
+    VEV_DRAFT_USE_CASE,
+    VEV_DRAFT_EVENT_ID,
+    VEV_DRAFT_DEVICE,
+    VEV_DRAFT_STREAM,
+    VEV_DRAFT_WORKFLOW,
+    VEV_DRAFT_DATA,
+    VEV_DRAFT_META,
+    VEV_DRAFT_DISPLAY,
+    VEV_DRAFT_IMAGES, /* key, array header, and all images that have been ended */
+    VEV_DRAFT_IMAGE,  /* the open image's map header */
+    VEV_DRAFT_LABEL,
+    VEV_DRAFT_FRAME,
+    VEV_DRAFT_INPUT_FRAME,
+    VEV_DRAFT_SOURCE,
+    VEV_DRAFT_INPUT_SOURCE,
+    VEV_DRAFT_DETECTIONS,
+    VEV_DRAFT_CLASSIFICATIONS,
+    VEV_DRAFT_SEGMENTATIONS,
+    VEV_DRAFT_KEYPOINTS,
+    VEV_DRAFT_SLOT_COUNT
+} vev_draft_slot;
 
-/* The keys of the slots, as they stand in the payload; VEV_SLOT_IMAGE has none. */
-typedef struct vev_slot_key {
+/* The keys of the slots, as they stand in the payload; VEV_DRAFT_IMAGE has none. */
+typedef struct vev_draft_key {
     const char *text;
     size_t size;
-} vev_slot_key;
-extern const vev_slot_key vev_slot_keys[VEV_SLOT_COUNT];
+} vev_draft_key;
+extern const vev_draft_key vev_draft_keys[VEV_DRAFT_SLOT_COUNT];
 
 /* What is inside a vev_event. */
 typedef struct vev_draft {
     vev_msgpack_writer w;
     int64_t wall_ns;
-    uint32_t end[VEV_SLOT_COUNT];
-    uint16_t count[VEV_SLOT_COUNT];
+    uint32_t end[VEV_DRAFT_SLOT_COUNT];
+    uint16_t count[VEV_DRAFT_SLOT_COUNT];
     uint16_t data_given; /* bit i: vev_data_rules[i] */
     uint8_t kind;
     bool image_open;
@@ -89,26 +89,26 @@ __attribute__((format(printf, 3, 4))) void vev_draft_fail(vev_draft *d, vev_stat
                                                           const char *format, ...);
 /* One that a field has. `member` is a key in its container, or a column of the row that is being
  * written; NULL: the field itself. */
-void vev_draft_fail_field(vev_draft *d, vev_slot s, const char *member, const char *reason);
+void vev_draft_fail_field(vev_draft *d, vev_draft_slot s, const char *member, const char *reason);
 void vev_draft_fail_too_big(vev_draft *d);
 
 /* The path of such a field as the API spells it. */
 typedef struct vev_field_path {
     char text[112];
 } vev_field_path;
-vev_field_path vev_draft_path(const vev_draft *d, vev_slot s, const char *member);
+vev_field_path vev_draft_path(const vev_draft *d, vev_draft_slot s, const char *member);
 
 /* ---- checks: false, and the draft has an error, where they do not hold ---- */
 
 /* A slot is filled once. */
-bool vev_draft_not_given_yet(vev_draft *d, vev_slot s);
+bool vev_draft_not_given_yet(vev_draft *d, vev_draft_slot s);
 
 /* A text is UTF-8 and of this length; `chars_max` 0: any. Its size comes in *size_out. */
-bool vev_draft_text_ok(vev_draft *d, vev_slot s, const char *member, const char *text,
+bool vev_draft_text_ok(vev_draft *d, vev_draft_slot s, const char *member, const char *text,
                        size_t chars_min, size_t chars_max, size_t *size_out);
 
 /* A number is not NaN, and within the limits. */
-static inline bool vev_draft_number_ok(vev_draft *d, vev_slot s, const char *member, double v,
+static inline bool vev_draft_number_ok(vev_draft *d, vev_draft_slot s, const char *member, double v,
                                        double low, double high, const char *reason)
 {
     if (VEV_LIKELY(v >= low && v <= high))
@@ -119,22 +119,22 @@ static inline bool vev_draft_number_ok(vev_draft *d, vev_slot s, const char *mem
 
 /* ---- writing: behind the last slot, then into its own ---- */
 
-void vev_draft_write_key(vev_draft *d, vev_slot s);
+void vev_draft_write_key(vev_draft *d, vev_draft_slot s);
 
 /* Make what has been written behind the last slot the last of slot `s`. False: the draft has an
  * error. */
-bool vev_draft_settle(vev_draft *d, vev_slot s);
+bool vev_draft_settle(vev_draft *d, vev_draft_slot s);
 /* The same for a plain value with its key, which fill their slot. */
-void vev_draft_settle_value(vev_draft *d, vev_slot s);
+void vev_draft_settle_value(vev_draft *d, vev_draft_slot s);
 /* A text that is a key of the event or of the open image, whole. NULL: nothing. */
-void vev_draft_set_text(vev_draft *d, vev_slot s, const char *text, size_t chars_min,
+void vev_draft_set_text(vev_draft *d, vev_draft_slot s, const char *text, size_t chars_min,
                         size_t chars_max);
 
 /* Give a slot its key and an empty container, unless it has them. False: the draft has an error. */
-bool vev_draft_open_container(vev_draft *d, vev_slot s);
+bool vev_draft_open_container(vev_draft *d, vev_draft_slot s);
 /* Where the header of a slot's container is: behind its key. */
-size_t vev_draft_header_offset(const vev_draft *d, vev_slot s);
+size_t vev_draft_header_offset(const vev_draft *d, vev_draft_slot s);
 /* One element more in the container of a slot. */
-void vev_draft_count_up(vev_draft *d, vev_slot s);
+void vev_draft_count_up(vev_draft *d, vev_draft_slot s);
 
 #endif

@@ -54,10 +54,10 @@ void vev_event_begin(vev_event *ev, void *buffer, size_t buffer_size, int kind,
     }
     d->kind = (uint8_t)kind;
     vev_msgpack_write_map(&d->w, 1);
-    vev_draft_write_key(d, VEV_SLOT_TYPE);
+    vev_draft_write_key(d, VEV_DRAFT_TYPE);
     write_text(d, vev_kind_names[kind]);
-    vev_draft_settle(d, VEV_SLOT_TYPE);
-    vev_draft_set_text(d, VEV_SLOT_USE_CASE, use_case_id, 1, VEV_ID_CHARS_MAX);
+    vev_draft_settle(d, VEV_DRAFT_TYPE);
+    vev_draft_set_text(d, VEV_DRAFT_USE_CASE, use_case_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_copy(vev_event *ev, void *buffer, size_t buffer_size, const vev_event *from)
@@ -79,11 +79,11 @@ void vev_event_id(vev_event *ev, const char *event_id)
     if (d->status != VEV_OK || event_id == NULL)
         return;
     if ((d->entry_flags & VEV_APPEND_ID) != 0)
-        vev_draft_fail_field(d, VEV_SLOT_EVENT_ID, NULL, "is given twice");
-    else if (d->count[VEV_SLOT_EVENT_ID] == 0 && uuid_parse(event_id, d->id))
+        vev_draft_fail_field(d, VEV_DRAFT_EVENT_ID, NULL, "is given twice");
+    else if (d->count[VEV_DRAFT_EVENT_ID] == 0 && uuid_parse(event_id, d->id))
         d->entry_flags |= VEV_APPEND_ID; /* goes into the record's header */
     else
-        vev_draft_set_text(d, VEV_SLOT_EVENT_ID, event_id, 1, VEV_ID_CHARS_MAX);
+        vev_draft_set_text(d, VEV_DRAFT_EVENT_ID, event_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_time(vev_event *ev, int64_t wall_ns)
@@ -99,24 +99,24 @@ void vev_event_time(vev_event *ev, int64_t wall_ns)
 
 void vev_event_device(vev_event *ev, const char *device_id)
 {
-    vev_draft_set_text(vev_draft_of(ev), VEV_SLOT_DEVICE, device_id, 1, VEV_ID_CHARS_MAX);
+    vev_draft_set_text(vev_draft_of(ev), VEV_DRAFT_DEVICE, device_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_stream(vev_event *ev, const char *stream_id)
 {
-    vev_draft_set_text(vev_draft_of(ev), VEV_SLOT_STREAM, stream_id, 1, VEV_ID_CHARS_MAX);
+    vev_draft_set_text(vev_draft_of(ev), VEV_DRAFT_STREAM, stream_id, 1, VEV_ID_CHARS_MAX);
 }
 
 void vev_event_workflow(vev_event *ev, const char *workflow_id)
 {
-    vev_draft_set_text(vev_draft_of(ev), VEV_SLOT_WORKFLOW, workflow_id, 1, VEV_ID_CHARS_MAX);
+    vev_draft_set_text(vev_draft_of(ev), VEV_DRAFT_WORKFLOW, workflow_id, 1, VEV_ID_CHARS_MAX);
 }
 
 /* Find the rule for a key of eventData that is given for the first time, or fail. */
 static int data_rule_find(vev_draft *d, const char *key)
 {
     if (key == NULL) {
-        vev_draft_fail_field(d, VEV_SLOT_DATA, NULL, "a key must not be NULL");
+        vev_draft_fail_field(d, VEV_DRAFT_DATA, NULL, "a key must not be NULL");
         return -1;
     }
     for (int i = 0; i < VEV_DATA_RULE_COUNT; i++) {
@@ -125,12 +125,12 @@ static int data_rule_find(vev_draft *d, const char *key)
             continue;
         if ((d->data_given & 1u << i) == 0)
             return i;
-        vev_draft_fail_field(d, VEV_SLOT_DATA, key, "is given twice");
+        vev_draft_fail_field(d, VEV_DRAFT_DATA, key, "is given twice");
         return -1;
     }
     vev_draft_fail(
         d, VEV_E_INVALID, "%s: is no key of %s",
-        vev_draft_path(d, VEV_SLOT_DATA, vev_charset_ok(key, strlen(key), "_-") ? key : "?").text,
+        vev_draft_path(d, VEV_DRAFT_DATA, vev_charset_ok(key, strlen(key), "_-") ? key : "?").text,
         vev_kind_names[d->kind]);
     return -1;
 }
@@ -138,8 +138,8 @@ static int data_rule_find(vev_draft *d, const char *key)
 /* Put the key and the value that have just been written into eventData. */
 static void data_settle(vev_draft *d, int rule_index)
 {
-    if (vev_draft_settle(d, VEV_SLOT_DATA)) {
-        vev_draft_count_up(d, VEV_SLOT_DATA);
+    if (vev_draft_settle(d, VEV_DRAFT_DATA)) {
+        vev_draft_count_up(d, VEV_DRAFT_DATA);
         d->data_given = (uint16_t)(d->data_given | 1u << rule_index);
     }
 }
@@ -151,10 +151,10 @@ static bool data_text_ok(vev_draft *d, int rule_index, const char *value, size_t
     *size_out = strlen(value);
     switch (vev_data_rules[rule_index].rule) {
     case VEV_RULE_TEXT:
-        return vev_draft_text_ok(d, VEV_SLOT_DATA, key, value, 0,
+        return vev_draft_text_ok(d, VEV_DRAFT_DATA, key, value, 0,
                                  vev_data_rules[rule_index].chars_max, size_out);
     case VEV_RULE_ID:
-        return vev_draft_text_ok(d, VEV_SLOT_DATA, key, value, 1, VEV_ID_CHARS_MAX, size_out);
+        return vev_draft_text_ok(d, VEV_DRAFT_DATA, key, value, 1, VEV_ID_CHARS_MAX, size_out);
     case VEV_RULE_CHOICE:
         if (vev_is_choice(choices, value, *size_out))
             return true;
@@ -165,12 +165,12 @@ static bool data_text_ok(vev_draft *d, int rule_index, const char *value, size_t
     case VEV_RULE_WORD:
         if (vev_charset_ok(value, *size_out, "_-"))
             return true;
-        vev_draft_fail_field(d, VEV_SLOT_DATA, key,
+        vev_draft_fail_field(d, VEV_DRAFT_DATA, key,
                              "must be letters, digits, '_' and '-', at least one");
         return false;
     case VEV_RULE_INT: break;
     }
-    vev_draft_fail_field(d, VEV_SLOT_DATA, key, "must be an integer, not text");
+    vev_draft_fail_field(d, VEV_DRAFT_DATA, key, "must be an integer, not text");
     return false;
 }
 
@@ -182,7 +182,7 @@ void vev_event_data_str(vev_event *ev, const char *key, const char *value)
         return;
     int rule_index = data_rule_find(d, key);
     if (rule_index < 0 || !data_text_ok(d, rule_index, value, &size) ||
-        !vev_draft_open_container(d, VEV_SLOT_DATA))
+        !vev_draft_open_container(d, VEV_DRAFT_DATA))
         return;
     write_text(d, key);
     vev_msgpack_write_str(&d->w, value, size);
@@ -198,10 +198,10 @@ void vev_event_data_int(vev_event *ev, const char *key, int64_t value)
     if (rule_index < 0)
         return;
     if (vev_data_rules[rule_index].rule != VEV_RULE_INT) {
-        vev_draft_fail_field(d, VEV_SLOT_DATA, key, "must be text, not an integer");
+        vev_draft_fail_field(d, VEV_DRAFT_DATA, key, "must be text, not an integer");
         return;
     }
-    if (!vev_draft_open_container(d, VEV_SLOT_DATA))
+    if (!vev_draft_open_container(d, VEV_DRAFT_DATA))
         return;
     write_text(d, key);
     vev_msgpack_write_int(&d->w, value);
@@ -221,12 +221,12 @@ static bool meta_begin(vev_draft *d, const char *key)
             VEV_META_KEY_CHARS_MAX);
         return false;
     }
-    if (d->count[VEV_SLOT_META] == VEV_META_COUNT_MAX) {
+    if (d->count[VEV_DRAFT_META] == VEV_META_COUNT_MAX) {
         vev_draft_fail(d, VEV_E_INVALID, "customMetadata: must have at most %d keys",
                        VEV_META_COUNT_MAX);
         return false;
     }
-    if (!vev_draft_open_container(d, VEV_SLOT_META))
+    if (!vev_draft_open_container(d, VEV_DRAFT_META))
         return false;
     write_text(d, key);
     return true;
@@ -236,10 +236,11 @@ static bool meta_begin(vev_draft *d, const char *key)
 static bool meta_has_key(const vev_draft *d, const char *key)
 {
     const uint8_t *data = d->w.data;
-    const uint8_t *fresh = data + d->end[VEV_SLOT_COUNT - 1];
+    const uint8_t *fresh = data + d->end[VEV_DRAFT_SLOT_COUNT - 1];
     size_t fresh_size = strlen(key) + (strlen(key) < 32 ? 1 : 2);
-    size_t end = d->end[VEV_SLOT_META];
-    size_t at = vev_draft_header_offset(d, VEV_SLOT_META) + (d->count[VEV_SLOT_META] < 16 ? 1 : 3);
+    size_t end = d->end[VEV_DRAFT_META];
+    size_t at =
+        vev_draft_header_offset(d, VEV_DRAFT_META) + (d->count[VEV_DRAFT_META] < 16 ? 1 : 3);
     while (at < end) {
         size_t size = vev_msgpack_value_size(data + at, end - at);
         if (size == fresh_size && memcmp(data + at, fresh, size) == 0)
@@ -255,9 +256,9 @@ static bool meta_has_key(const vev_draft *d, const char *key)
 static void meta_settle(vev_draft *d, const char *key)
 {
     if (d->w.status == VEV_OK && meta_has_key(d, key))
-        vev_draft_fail_field(d, VEV_SLOT_META, key, "is given twice");
-    else if (vev_draft_settle(d, VEV_SLOT_META))
-        vev_draft_count_up(d, VEV_SLOT_META);
+        vev_draft_fail_field(d, VEV_DRAFT_META, key, "is given twice");
+    else if (vev_draft_settle(d, VEV_DRAFT_META))
+        vev_draft_count_up(d, VEV_DRAFT_META);
 }
 
 void vev_event_meta_str(vev_event *ev, const char *key, const char *value)
@@ -265,7 +266,7 @@ void vev_event_meta_str(vev_event *ev, const char *key, const char *value)
     vev_draft *d = vev_draft_of(ev);
     size_t size;
     if (value == NULL || !meta_begin(d, key) ||
-        !vev_draft_text_ok(d, VEV_SLOT_META, key, value, 0, VEV_META_TEXT_CHARS_MAX, &size))
+        !vev_draft_text_ok(d, VEV_DRAFT_META, key, value, 0, VEV_META_TEXT_CHARS_MAX, &size))
         return;
     vev_msgpack_write_str(&d->w, value, size);
     meta_settle(d, key);
@@ -284,7 +285,7 @@ void vev_event_meta_num(vev_event *ev, const char *key, double value)
 {
     vev_draft *d = vev_draft_of(ev);
     if (!meta_begin(d, key) ||
-        !vev_draft_number_ok(d, VEV_SLOT_META, key, value, -DBL_MAX, DBL_MAX, "must be finite"))
+        !vev_draft_number_ok(d, VEV_DRAFT_META, key, value, -DBL_MAX, DBL_MAX, "must be finite"))
         return;
     vev_msgpack_write_float64(&d->w, value);
     meta_settle(d, key);
@@ -302,12 +303,12 @@ void vev_event_meta_bool(vev_event *ev, const char *key, int value)
 void vev_event_display_image(vev_event *ev, uint32_t position)
 {
     vev_draft *d = vev_draft_of(ev);
-    if (d->status != VEV_OK || !vev_draft_not_given_yet(d, VEV_SLOT_DISPLAY))
+    if (d->status != VEV_OK || !vev_draft_not_given_yet(d, VEV_DRAFT_DISPLAY))
         return;
     d->display_position = position; /* finish knows how many images there are */
-    vev_draft_write_key(d, VEV_SLOT_DISPLAY);
+    vev_draft_write_key(d, VEV_DRAFT_DISPLAY);
     vev_msgpack_write_uint(&d->w, position);
-    vev_draft_settle_value(d, VEV_SLOT_DISPLAY);
+    vev_draft_settle_value(d, VEV_DRAFT_DISPLAY);
 }
 
 /* ---- finish ---- */
@@ -316,14 +317,14 @@ static void check_whole(vev_draft *d)
 {
     if (d->image_open)
         vev_draft_fail(d, VEV_E_INVALID, "images[%d]: has not been ended",
-                       d->count[VEV_SLOT_IMAGES] - 1);
+                       d->count[VEV_DRAFT_IMAGES] - 1);
     for (int i = 0; i < VEV_DATA_RULE_COUNT; i++) {
         if ((vev_data_rules[i].mandatory & 1u << d->kind) != 0 && (d->data_given & 1u << i) == 0)
-            vev_draft_fail_field(d, VEV_SLOT_DATA, vev_data_rules[i].key, "is missing");
+            vev_draft_fail_field(d, VEV_DRAFT_DATA, vev_data_rules[i].key, "is missing");
     }
-    if (d->count[VEV_SLOT_DISPLAY] != 0 && d->display_position >= d->count[VEV_SLOT_IMAGES])
+    if (d->count[VEV_DRAFT_DISPLAY] != 0 && d->display_position >= d->count[VEV_DRAFT_IMAGES])
         vev_draft_fail(d, VEV_E_INVALID, "displayImagePosition: is %u, but there are %d images",
-                       (unsigned)d->display_position, d->count[VEV_SLOT_IMAGES]);
+                       (unsigned)d->display_position, d->count[VEV_DRAFT_IMAGES]);
 }
 
 vev_status vev_event_finish(vev_event *ev, const void **payload_out, size_t *size_out,
@@ -336,7 +337,7 @@ vev_status vev_event_finish(vev_event *ev, const void **payload_out, size_t *siz
         check_whole(d);
     if (d->status != VEV_OK)
         return d->status;
-    VEV_ASSERT(d->w.size == d->end[VEV_SLOT_COUNT - 1]);
+    VEV_ASSERT(d->w.size == d->end[VEV_DRAFT_SLOT_COUNT - 1]);
     *payload_out = d->w.data;
     *size_out = d->w.size;
     if (entry != NULL) {

@@ -27,21 +27,21 @@ void vev_event_image_begin(vev_event *ev, const char *label)
         return;
     if (d->image_open) {
         vev_draft_fail(d, VEV_E_INVALID, "images[%d]: has not been ended",
-                       d->count[VEV_SLOT_IMAGES] - 1);
+                       d->count[VEV_DRAFT_IMAGES] - 1);
         return;
     }
-    if (d->count[VEV_SLOT_IMAGES] == IMAGE_COUNT_MAX) {
+    if (d->count[VEV_DRAFT_IMAGES] == IMAGE_COUNT_MAX) {
         vev_draft_fail(d, VEV_E_INVALID, "images: must have at most %d entries", IMAGE_COUNT_MAX);
         return;
     }
-    if (!vev_draft_open_container(d, VEV_SLOT_IMAGES))
+    if (!vev_draft_open_container(d, VEV_DRAFT_IMAGES))
         return;
     vev_msgpack_write_map(&d->w, 0);
-    if (!vev_draft_settle(d, VEV_SLOT_IMAGE))
+    if (!vev_draft_settle(d, VEV_DRAFT_IMAGE))
         return;
-    vev_draft_count_up(d, VEV_SLOT_IMAGES);
+    vev_draft_count_up(d, VEV_DRAFT_IMAGES);
     d->image_open = true;
-    vev_draft_set_text(d, VEV_SLOT_LABEL, label, 0, 0);
+    vev_draft_set_text(d, VEV_DRAFT_LABEL, label, 0, 0);
 }
 
 void vev_event_image_end(vev_event *ev)
@@ -50,9 +50,9 @@ void vev_event_image_end(vev_event *ev)
     if (d->status != VEV_OK || !image_is_open(d))
         return;
     d->image_open = false;
-    for (vev_slot s = VEV_SLOT_IMAGES; s < VEV_SLOT_COUNT; s++) {
-        d->end[s] = d->end[VEV_SLOT_COUNT - 1];
-        if (s != VEV_SLOT_IMAGES)
+    for (vev_draft_slot s = VEV_DRAFT_IMAGES; s < VEV_DRAFT_SLOT_COUNT; s++) {
+        d->end[s] = d->end[VEV_DRAFT_SLOT_COUNT - 1];
+        if (s != VEV_DRAFT_IMAGES)
             d->count[s] = 0;
     }
 }
@@ -62,7 +62,7 @@ void vev_frame_digest(const void *data, size_t size, uint8_t digest_out[16])
     vev_blake2b_128(digest_out, data, size);
 }
 
-static void set_frame(vev_draft *d, vev_slot s, vev_slot excluded, uint64_t seq,
+static void set_frame(vev_draft *d, vev_draft_slot s, vev_draft_slot excluded, uint64_t seq,
                       const uint8_t *digest, uint64_t size)
 {
     if (d->status != VEV_OK || !image_is_open(d) || !vev_draft_not_given_yet(d, s))
@@ -84,16 +84,17 @@ static void set_frame(vev_draft *d, vev_slot s, vev_slot excluded, uint64_t seq,
 
 void vev_event_image_frame(vev_event *ev, uint64_t seq, const uint8_t digest[16], uint64_t size)
 {
-    set_frame(vev_draft_of(ev), VEV_SLOT_FRAME, VEV_SLOT_SOURCE, seq, digest, size);
+    set_frame(vev_draft_of(ev), VEV_DRAFT_FRAME, VEV_DRAFT_SOURCE, seq, digest, size);
 }
 
 void vev_event_image_input_frame(vev_event *ev, uint64_t seq, const uint8_t digest[16],
                                  uint64_t size)
 {
-    set_frame(vev_draft_of(ev), VEV_SLOT_INPUT_FRAME, VEV_SLOT_INPUT_SOURCE, seq, digest, size);
+    set_frame(vev_draft_of(ev), VEV_DRAFT_INPUT_FRAME, VEV_DRAFT_INPUT_SOURCE, seq, digest, size);
 }
 
-static void set_source(vev_draft *d, vev_slot s, vev_slot excluded, const char *source_id)
+static void set_source(vev_draft *d, vev_draft_slot s, vev_draft_slot excluded,
+                       const char *source_id)
 {
     if (d->status != VEV_OK || source_id == NULL || !image_is_open(d))
         return;
@@ -105,12 +106,12 @@ static void set_source(vev_draft *d, vev_slot s, vev_slot excluded, const char *
 
 void vev_event_image_source(vev_event *ev, const char *source_id)
 {
-    set_source(vev_draft_of(ev), VEV_SLOT_SOURCE, VEV_SLOT_FRAME, source_id);
+    set_source(vev_draft_of(ev), VEV_DRAFT_SOURCE, VEV_DRAFT_FRAME, source_id);
 }
 
 void vev_event_image_input_source(vev_event *ev, const char *source_id)
 {
-    set_source(vev_draft_of(ev), VEV_SLOT_INPUT_SOURCE, VEV_SLOT_INPUT_FRAME, source_id);
+    set_source(vev_draft_of(ev), VEV_DRAFT_INPUT_SOURCE, VEV_DRAFT_INPUT_FRAME, source_id);
 }
 
 /* ---- rows ---- */
@@ -124,20 +125,20 @@ static void write_number(vev_draft *d, double v)
         vev_msgpack_write_float32(&d->w, (float)v);
 }
 
-static bool coordinate_ok(vev_draft *d, vev_slot s, const char *member, double v)
+static bool coordinate_ok(vev_draft *d, vev_draft_slot s, const char *member, double v)
 {
     return vev_draft_number_ok(d, s, member, v, -VEV_COORDINATE_MAX, VEV_COORDINATE_MAX,
                                "must be a finite float");
 }
 
-static bool extent_ok(vev_draft *d, vev_slot s, const char *member, double v)
+static bool extent_ok(vev_draft *d, vev_draft_slot s, const char *member, double v)
 {
     return vev_draft_number_ok(d, s, member, v, 0, VEV_COORDINATE_MAX,
                                "must be a finite float, 0 or more");
 }
 
 /* Check what all annotations have, and write a row's header and class behind the last slot. */
-static bool row_begin(vev_draft *d, vev_slot s, const char *class_name, double confidence,
+static bool row_begin(vev_draft *d, vev_draft_slot s, const char *class_name, double confidence,
                       uint32_t column_count)
 {
     size_t size;
@@ -145,7 +146,7 @@ static bool row_begin(vev_draft *d, vev_slot s, const char *class_name, double c
         return false;
     if (d->count[s] == VEV_ANNOTATION_COUNT_MAX) {
         vev_draft_fail(d, VEV_E_INVALID, "images[%d].%s: must have at most %d entries",
-                       d->count[VEV_SLOT_IMAGES] - 1, vev_slot_keys[s].text,
+                       d->count[VEV_DRAFT_IMAGES] - 1, vev_draft_keys[s].text,
                        VEV_ANNOTATION_COUNT_MAX);
         return false;
     }
@@ -162,14 +163,14 @@ static bool row_begin(vev_draft *d, vev_slot s, const char *class_name, double c
     return true;
 }
 
-static void row_settle(vev_draft *d, vev_slot s)
+static void row_settle(vev_draft *d, vev_draft_slot s)
 {
     if (vev_draft_settle(d, s))
         vev_draft_count_up(d, s);
 }
 
 /* A row up to its confidence: all there is to a detection, the front of the others. */
-static bool box_begin(vev_draft *d, vev_slot s, const char *class_name, double x, double y,
+static bool box_begin(vev_draft *d, vev_draft_slot s, const char *class_name, double x, double y,
                       double width, double height, double confidence, uint32_t column_count)
 {
     if (!row_begin(d, s, class_name, confidence, column_count) || !coordinate_ok(d, s, "x", x) ||
@@ -188,15 +189,15 @@ void vev_event_detection(vev_event *ev, const char *class_name, double x, double
                          double height, double confidence)
 {
     vev_draft *d = vev_draft_of(ev);
-    if (box_begin(d, VEV_SLOT_DETECTIONS, class_name, x, y, width, height, confidence, 6))
-        row_settle(d, VEV_SLOT_DETECTIONS);
+    if (box_begin(d, VEV_DRAFT_DETECTIONS, class_name, x, y, width, height, confidence, 6))
+        row_settle(d, VEV_DRAFT_DETECTIONS);
 }
 
 /* Add the detection in a box given by its corners. */
 static void corners(vev_draft *d, const float box[4], float confidence, int64_t class_id,
                     const char *const *class_names, size_t class_count)
 {
-    vev_slot s = VEV_SLOT_DETECTIONS;
+    vev_draft_slot s = VEV_DRAFT_DETECTIONS;
     if (class_id < 0 || (uint64_t)class_id >= class_count) {
         vev_draft_fail(d, VEV_E_INVALID, "%s: is %lld, but there are %zu names",
                        vev_draft_path(d, s, "class").text, (long long)class_id, class_count);
@@ -230,7 +231,7 @@ void vev_event_rows(vev_event *ev, const float *rows, size_t count, const char *
     for (size_t i = 0; i < count && d->status == VEV_OK; i++) {
         const float *row = rows + 6 * i;
         if (!(row[5] >= -WHOLE_MAX && row[5] <= WHOLE_MAX) || row[5] != (float)(int32_t)row[5])
-            vev_draft_fail_field(d, VEV_SLOT_DETECTIONS, "class", "must be a whole number");
+            vev_draft_fail_field(d, VEV_DRAFT_DETECTIONS, "class", "must be a whole number");
         else
             corners(d, row, row[4], (int64_t)row[5], class_names, class_count);
     }
@@ -239,10 +240,10 @@ void vev_event_rows(vev_event *ev, const float *rows, size_t count, const char *
 void vev_event_classification(vev_event *ev, const char *class_name, double confidence)
 {
     vev_draft *d = vev_draft_of(ev);
-    if (!row_begin(d, VEV_SLOT_CLASSIFICATIONS, class_name, confidence, 2))
+    if (!row_begin(d, VEV_DRAFT_CLASSIFICATIONS, class_name, confidence, 2))
         return;
     write_number(d, confidence);
-    row_settle(d, VEV_SLOT_CLASSIFICATIONS);
+    row_settle(d, VEV_DRAFT_CLASSIFICATIONS);
 }
 
 /* Announce the inner array of a row. Counts beyond what any buffer holds fail as too big. */
@@ -261,7 +262,7 @@ void vev_event_segmentation(vev_event *ev, const char *class_name, double x, dou
                             size_t point_count)
 {
     vev_draft *d = vev_draft_of(ev);
-    vev_slot s = VEV_SLOT_SEGMENTATIONS;
+    vev_draft_slot s = VEV_DRAFT_SEGMENTATIONS;
     if (!box_begin(d, s, class_name, x, y, width, height, confidence, 7))
         return;
     if (points == NULL || point_count < VEV_POLYGON_POINT_COUNT_MIN) {
@@ -283,7 +284,7 @@ void vev_event_keypoints(vev_event *ev, const char *class_name, double x, double
                          size_t keypoint_count)
 {
     vev_draft *d = vev_draft_of(ev);
-    vev_slot s = VEV_SLOT_KEYPOINTS;
+    vev_draft_slot s = VEV_DRAFT_KEYPOINTS;
     if (!box_begin(d, s, class_name, x, y, width, height, confidence, 7) ||
         !inner_array(d, keypoint_count, 3))
         return;
