@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from vevents.errors import EventValidationError
-from vevents.event import Event, FrameRef
+from vevents.event import Event, FrameRef, uuid_text
 from vevents.frames import SNIFF_SIZE, sniff
 from vevents.wire import event_to_json, required_frames
 
@@ -136,10 +136,8 @@ def pieces(
 
 
 def _member_name(ref: FrameRef, data: bytes | memoryview) -> str:
-    digits = ref.digest.hex()
-    name = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     mime = sniff(bytes(data[:SNIFF_SIZE]))
-    return f"images/{name}.{_SUFFIXES.get(mime or '', 'bin')}"
+    return f"images/{uuid_text(ref.digest)}.{_SUFFIXES.get(mime or '', 'bin')}"
 
 
 def _with_files(image: dict[str, Any], names: set[str]) -> dict[str, Any]:

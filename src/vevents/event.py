@@ -433,6 +433,17 @@ def plain_number(value: Any) -> int | float:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def uuid_text(id_: bytes) -> str:
+    """Spell 16 bytes as a UUID, without the 7 ms that importing `uuid` takes.
+
+    Example:
+        >>> uuid_text(bytes.fromhex("5f0b7c1e3f6a4d529a3e0d8f2b6c41aa"))
+        '5f0b7c1e-3f6a-4d52-9a3e-0d8f2b6c41aa'
+    """
+    digits = id_.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def _present(**fields: object) -> dict[str, object]:
     return {key: value for key, value in fields.items() if value is not None}
 

@@ -29,7 +29,7 @@ from vevents.errors import (
     LogDegradedError,
     LogFullError,
 )
-from vevents.event import Event, Frame, FrameRef, Picture
+from vevents.event import Event, Frame, FrameRef, Picture, uuid_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ class Record:
     @property
     def event_id(self) -> str:
         """The UUID in the header; an id of another form stands in the payload."""
-        return _uuid_text(self.id)
+        return uuid_text(self.id)
 
     @property
     def timestamp(self) -> datetime:
@@ -495,7 +495,7 @@ class EventLog:
             raise
         return Receipt(
             seq,
-            event.event_id if event.event_id is not None else _uuid_text(made_id),
+            event.event_id if event.event_id is not None else uuid_text(made_id),
             event.timestamp or _EPOCH + timedelta(microseconds=made_ns // 1000),
             shed,
         )
@@ -904,13 +904,6 @@ class EventLog:
     def durable_seq(self) -> int:
         """Sequence number of the events up to which a power cut loses nothing."""
         return self._handle.durable_seq(_ffi.EVENTS)
-
-
-def _uuid_text(id_: bytes) -> str:
-    """Spell a UUID, without the 7 ms that importing `uuid` takes."""
-    digits = id_.hex()
-    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "-".join(parts)
 
 
 def _to_ns(moment: datetime) -> int:

@@ -26,6 +26,7 @@ from vevents.event import (
     FrameRef,
     Image,
     parse_timestamp,
+    uuid_text,
 )
 from vevents.wire import event_to_json, required_frames
 
@@ -132,8 +133,7 @@ def make_id(body: Mapping[str, Any], salt: bytes) -> str:
     digest = bytearray(hashlib.blake2b(whole, digest_size=16, key=salt).digest())
     digest[6] = digest[6] & 0x0F | 0x40
     digest[8] = digest[8] & 0x3F | 0x80
-    digits = digest.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return uuid_text(bytes(digest))
 
 
 def to_event(body: Mapping[str, Any], event_id: str | None = None) -> Event:
