@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -101,6 +102,30 @@ def test_recover_keeps_what_is_good(
     code = main(["recover", str(log_directory), "--into", str(tmp_path / "new")])
     assert code == 2
     assert "there is a log already" in capsys.readouterr().err
+
+
+def test_recover_to_a_full_disk_leaves_nothing(
+    log_directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full_at_the_second(_: int, __: int, size: int) -> None:
+        sizes.append(size)
+        if len(sizes) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    sizes: list[int] = []
+    into = tmp_path / "new"
+    with monkeypatch.context() as patch:
+        patch.setattr(recover.os, "posix_fallocate", full_at_the_second)
+        code = main(["recover", str(log_directory), "--into", str(into)])
+    assert code == 1
+    assert f"No space left on device: '{into / 'media.ring'}'" in capsys.readouterr().err
+    assert list(into.iterdir()) == []
+    code, report = run(capsys, "recover", log_directory, "--into", into)  # there is room again
+    assert code == 0
+    assert report["streams"]["media"]["good"] == 100
 
 
 def test_recover_without_header(

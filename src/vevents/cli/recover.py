@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -13,6 +15,7 @@ from vevents.cli.common import STREAMS, say
 from vevents.cli.exit_codes import ExitCode
 from vevents.cli.verify import as_json_object, look, show
 from vevents.errors import ConfigurationError
+from vevents.files import replaced
 
 # One unreadable sector costs no more than this.
 _BLOCK = 4096
@@ -52,7 +55,11 @@ def command(source: Path, into: Path, as_json: bool) -> int:
     if any((into / name).exists() for name in names):
         raise ConfigurationError(f"{into}: there is a log already")
     into.mkdir(mode=0o700, exist_ok=True)
-    unreadable = {name: _copy(sources[name], into / name) for name in present}
+    with ExitStack() as stack:  # all of them, or none
+        unreadable = {
+            name: _copy(sources[name], stack.enter_context(replaced(into / name, binary=True)))
+            for name in present
+        }
     with EventLog(into) as log:
         found = look(log)
         aside = [stream for stream in STREAMS if log.stats(stream).set_aside]
@@ -85,21 +92,17 @@ def command(source: Path, into: Path, as_json: bool) -> int:
     return ExitCode.DAMAGED if any(lost.values()) or any(unreadable.values()) else ExitCode.OK
 
 
-def _copy(source: Path, target: Path) -> int:
+def _copy(source: Path, target: IO[bytes]) -> int:
     """Copy a file, zeros in place of what cannot be read. Returns how many bytes that are."""
     unreadable = 0
     reader = os.open(source, os.O_RDONLY)
     try:
         size = os.fstat(reader).st_size
-        writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.posix_fallocate(writer, 0, max(size, 1))
-            os.truncate(writer, size)
-            for offset in range(0, size, _CHUNK):
-                unreadable += _copy_chunk(reader, writer, offset, min(_CHUNK, size - offset))
-            os.fsync(writer)
-        finally:
-            os.close(writer)
+        writer = target.fileno()
+        os.posix_fallocate(writer, 0, max(size, 1))
+        os.truncate(writer, size)
+        for offset in range(0, size, _CHUNK):
+            unreadable += _copy_chunk(reader, writer, offset, min(_CHUNK, size - offset))
     finally:
         os.close(reader)
     return unreadable
