@@ -352,9 +352,11 @@ static vev_status posix_make_dir(void *ctx, const char *path)
     }
     int error = errno;
     struct stat st;
-    if (error == EEXIST && stat(path, &st) == 0)
-        return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
-    return error;
+    if (error != EEXIST)
+        return error;
+    if (stat(path, &st) != 0) /* a link, to a card that is not mounted for example */
+        return errno;
+    return S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
 }
 
 static vev_status posix_lock_dir(void *ctx, const char *path, int *fd_out)

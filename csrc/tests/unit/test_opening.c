@@ -860,6 +860,18 @@ static void made_by_root_for_another(void)
     }
 }
 
+/* A link to a card that is not there. */
+static void link_to_nowhere(void)
+{
+    const char *dir = fresh_dir();
+    vev_options options = quiet();
+    vev_log *log;
+    CHECK(symlink("nowhere", dir) == 0);
+    CHECK(vev_log_open(dir, &options, &log) == ENOENT);
+    CHECK(unlink(dir) == 0 && symlink(dir, dir) == 0);
+    CHECK(vev_log_open(dir, &options, &log) == ELOOP);
+}
+
 /* A limit on the size of files ends no program. */
 static void limit_on_file_sizes(void)
 {
@@ -930,6 +942,7 @@ int main(void)
     RUN(reading_leaves_no_time);
     RUN(files_of_another_user);
     RUN(made_by_root_for_another);
+    RUN(link_to_nowhere);
     RUN(limit_on_file_sizes);
     end_tests();
     return 0;
