@@ -125,6 +125,7 @@ static void damaged_head(void)
         vev_stats stats = stats_of(log, VEV_EVENTS);
         CHECK(stats.last_seq == 601 && stats.appended == 601);
         CHECK((stats.lost > 0) == (newest == 1) && stats.pending == 601 - stats.lost);
+        CHECK(stats.lost_missing == stats.lost);
         uint64_t first, last;
         CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) == stats.pending);
         vev_log_close(log);
@@ -162,6 +163,31 @@ static void damaged_head_beside_others(void)
 
 #ifndef __SANITIZE_THREAD__
 
+static bool has_no_cell(const vev_ring *ring)
+{
+    for (int i = 0; i < VEV_CELL_COUNT; i++) {
+        if (atomic_load(&ring->live->slots[ring->slot].cells[i].generation) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The page under the tail goes bad: who was appending there leaves no cell taken, which would keep
+ * others from using the segment again. */
+static void tail_goes_bad_while_mapped(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir);
+    vev_span *span = atomic_load(&ring->current);
+    break_page(span->base + ring->file.geometry.data_offset / page_size() * page_size());
+    vev_entry entry = {0};
+    CHECK(vev_ring_append(ring, "x", 1, &entry) == EIO && has_no_cell(ring));
+    CHECK(vev_ring_append(ring, "x", 1, &entry) == VEV_E_DEGRADED);
+    CHECK(vev_ring_sync(ring, 0) != VEV_OK && has_no_cell(ring));
+    vev_ring_close(ring);
+}
+
 /* The page of delivery states goes bad under the mapping: one mark fails, the next ones heal it. */
 static void state_map_goes_bad_while_mapped(void)
 {
@@ -185,7 +211,7 @@ static void state_map_goes_bad_while_mapped(void)
     disk.fd = fd;
     break_page(ring->mark_base + map / page_size() * page_size());
     CHECK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed) == EIO && changed == 2);
-    CHECK(!disk.bad);
+    CHECK(!disk.bad && has_no_cell(ring));
     OK(vev_ring_mark(ring, seqs, 3, VEV_DELIVERED, &changed));
     CHECK(changed == 1);
     vev_ring_close(ring);
@@ -649,6 +675,35 @@ static void damaged_segments_of_one_ledger(void)
     vev_ring_close(ring);
 }
 
+/* Only so many damaged segments are kept, and what is there already is left as it is. */
+static void damaged_segments_are_few(void)
+{
+    const char *dir = fresh_dir();
+    vev_stats made = make_log(dir, 700);
+    char path[200];
+    for (int n = 1; n <= VEV_ASIDE_MAX; n++) {
+        snprintf(path, sizeof path, "%s/events.ring.damaged-%d", dir, n);
+        FILE *file = fopen(path, "w");
+        CHECK(file && fputs("kept", file) >= 0 && fclose(file) == 0);
+    }
+    uint8_t junk[600];
+    memset(junk, 0xa5, sizeof junk);
+    overwrite(dir, VEV_HEADER_REGION + made.segment_size / 2, junk, sizeof junk);
+    vev_options options = quiet();
+    vev_log *log = open_log(dir, &options);
+    uint64_t first, last;
+    CHECK(read_all(log, VEV_EVENTS, 1, &first, &last) < 700);
+    append_numbers(log, VEV_EVENTS, 700, 6000);
+    CHECK(stats_of(log, VEV_EVENTS).first_seq > 700);
+    vev_log_close(log);
+    for (int n = 1; n <= VEV_ASIDE_MAX + 1; n++) {
+        snprintf(path, sizeof path, "%s/events.ring.damaged-%d", dir, n);
+        struct stat info;
+        CHECK((stat(path, &info) == 0) == (n <= VEV_ASIDE_MAX));
+        CHECK(n > VEV_ASIDE_MAX || info.st_size == 4);
+    }
+}
+
 /* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every
  * try. */
 static void damaged_segment_is_kept_once(void)
@@ -1076,6 +1131,7 @@ int main(void)
     RUN(damaged_head);
     RUN(damaged_head_beside_others);
 #ifndef __SANITIZE_THREAD__
+    RUN(tail_goes_bad_while_mapped);
     RUN(state_map_goes_bad_while_mapped);
     RUN(marks_beside_a_bad_state_map);
     RUN(read_only_with_a_bad_header);
@@ -1090,6 +1146,7 @@ int main(void)
     RUN(counted_out_by_a_rival);
     RUN(append_beside_a_helper_that_reclaims);
     RUN(damaged_segments_of_one_ledger);
+    RUN(damaged_segments_are_few);
     RUN(damaged_segment_is_kept_once);
     RUN(urgent_append_without_room);
     RUN(disk_that_takes_nothing);

@@ -1080,6 +1080,24 @@ static void looks_go_on_during_a_sync(void)
     vev_log_close(log);
 }
 
+/* What comes when all has been synced long since is synced in the background, too. */
+static void syncs_go_on_after_a_pause(void)
+{
+    vev_options options = small();
+    options.sync_interval_ms = 10;
+    vev_log *log = open_log(fresh_dir(), &options);
+    uint64_t began_ns = vev_clock_ticks_ns();
+    for (uint64_t n = 0; n < 4; n++) {
+        append_numbers(log, VEV_EVENTS, n, n + 1);
+        while (vev_log_durable_seq(log, VEV_EVENTS) <= n) {
+            usleep(5000);
+            CHECK(vev_clock_ticks_ns() - began_ns < 60000000000u);
+        }
+        usleep(50000); /* so that there is nothing to be done */
+    }
+    vev_log_close(log);
+}
+
 int main(void)
 {
     begin_tests("keeper");
@@ -1117,6 +1135,7 @@ int main(void)
     RUN(at_speed_with_its_threads);
     RUN(on_a_slow_disk_with_its_threads);
     RUN(looks_go_on_during_a_sync);
+    RUN(syncs_go_on_after_a_pause);
     end_tests();
     return 0;
 }

@@ -232,11 +232,17 @@ static void no_past_without_a_ledger(void)
     overwrite(f.dir, at_segment(f.segments[0]), none, sizeof none); /* reclaimed, and cleared */
     overwrite(f.dir, VEV_AT_LEDGER, none, sizeof none);
     overwrite(f.dir, VEV_AT_LEDGER + VEV_HEADER_BLOCK, none, sizeof none);
+    uint8_t block[VEV_HEADER_BLOCK];
+    vev_head oldest;
+    read_ring(f.dir, at_segment(f.segments[1]), block, sizeof block);
+    CHECK(vev_head_read(block, f.file.uuid, &f.file.geometry, &oldest));
     f.options.flags |= VEV_OPEN_READONLY;
     for (int turn = 0; turn < 2; turn++) {
         vev_log *log = open_log(f.dir, &f.options);
         vev_stats stats = stats_of(log, VEV_EVENTS);
         CHECK(stats.appended == f.made.appended && stats.first_seq > f.made.first_seq);
+        CHECK(stats.first_seq == oldest.base_seq && stats.pending + stats.lost == stats.appended);
+        CHECK(stats.lost == oldest.base_seq - 1);
         vev_log_close(log);
         f.options.flags &= ~(uint32_t)VEV_OPEN_READONLY;
     }

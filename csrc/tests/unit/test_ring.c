@@ -261,6 +261,36 @@ static void test_options(void)
     }
 }
 
+/* INV-7: whoever has announced the lap that it writes to is seen, by its own process as well as by
+ * others, and no longer than that. */
+static void test_cells(void)
+{
+    const char *dir = fresh_dir();
+    CHECK(mkdir(dir, 0700) == 0);
+    vev_ring *ring = open_ring(dir), *other = open_ring(dir);
+    for (int turn = 0; turn < 2; turn++) {
+        vev_ring *one = turn ? ring : other, *two = turn ? other : ring;
+        CHECK(!vev_ring_is_pinned(one, 0, UINT64_MAX));
+        _Atomic uint64_t *cell = vev_ring_claim(one, 5);
+        CHECK(vev_ring_is_pinned(one, 5, 5) && vev_ring_is_pinned(two, 5, 5));
+        CHECK(vev_ring_is_pinned(one, 1, 5) && vev_ring_is_pinned(two, 5, 9));
+        CHECK(!vev_ring_is_pinned(one, 1, 4) && !vev_ring_is_pinned(two, 6, 9));
+        vev_ring_release(cell);
+        CHECK(!vev_ring_is_pinned(one, 5, 5) && !vev_ring_is_pinned(two, 5, 5));
+    }
+    /* Who died in there does not count. */
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        (void)vev_ring_claim(open_ring(dir), 7);
+        _exit(0);
+    }
+    wait_for(child);
+    CHECK(!vev_ring_is_pinned(ring, 0, UINT64_MAX));
+    vev_ring_close(other);
+    vev_ring_close(ring);
+}
+
 static void *append_thread(void *argument)
 {
     append_numbers(argument, VEV_EVENTS, 0, 5000);
@@ -688,6 +718,7 @@ int main(void)
     test_limits();
     test_arguments();
     test_options();
+    test_cells();
     test_threads();
     test_processes();
     test_fork_after_open();
