@@ -704,6 +704,51 @@ static void damaged_segments_are_few(void)
     }
 }
 
+static int rooms_left;
+
+static vev_status allocate_some(void *ctx, int fd, uint64_t size)
+{
+    return rooms_left-- > 0 ? vev_io_posix.allocate(ctx, fd, size) : ENOSPC;
+}
+
+static bool has_file(const char *dir, const char *what)
+{
+    char command[200];
+    snprintf(command, sizeof command, "ls -A %s | grep -q '%s'", dir, what);
+    return system(command) == 0;
+}
+
+/* Where there is no room for all three rings, those that were made are gone again, and those that
+ * were there are not. */
+static void three_rings_or_none(void)
+{
+    vev_io io = vev_io_posix;
+    io.allocate = allocate_some;
+    vev_options options = quiet();
+    for (int room = 0; room < 3; room++) {
+        const char *dir = fresh_dir();
+        vev_log *log;
+        rooms_left = room;
+        CHECK(vev__log_open(&io, dir, &options, &log) == ENOSPC && log == NULL);
+        CHECK(!has_file(dir, "ring"));
+        rooms_left = 3;
+        OK(vev__log_open(&io, dir, &options, &log));
+        append_numbers(log, VEV_EVENTS, 0, 10);
+        vev_log_close(log);
+
+        char path[160];
+        snprintf(path, sizeof path, "%s/delivery.ring", dir);
+        CHECK(unlink(path) == 0);
+        rooms_left = 0;
+        CHECK(vev__log_open(&io, dir, &options, &log) == ENOSPC && log == NULL);
+        CHECK(has_file(dir, "^events.ring$") && has_file(dir, "^media.ring$"));
+        CHECK(!has_file(dir, "delivery"));
+        log = open_log(dir, &options);
+        CHECK(stats_of(log, VEV_EVENTS).pending == 10);
+        vev_log_close(log);
+    }
+}
+
 /* A ledger that cannot be synced for a while: the damaged segment is kept once, not at every
  * try. */
 static void damaged_segment_is_kept_once(void)
@@ -1146,6 +1191,7 @@ int main(void)
     RUN(counted_out_by_a_rival);
     RUN(append_beside_a_helper_that_reclaims);
     RUN(damaged_segments_of_one_ledger);
+    RUN(three_rings_or_none);
     RUN(damaged_segments_are_few);
     RUN(damaged_segment_is_kept_once);
     RUN(urgent_append_without_room);

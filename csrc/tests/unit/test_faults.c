@@ -368,8 +368,9 @@ static void broken_dictionary_of_others(void)
 {
     const char *dir = fresh_dir();
     uint64_t made = make_log(dir, 50).appended;
-    uint8_t junk[600];
+    uint8_t junk[600], was[sizeof junk];
     memset(junk, 0xa5, sizeof junk);
+    read_ring(dir, VEV_HEADER_REGION + VEV_HEADER_BLOCK, was, sizeof was);
     overwrite(dir, VEV_HEADER_REGION + VEV_HEADER_BLOCK, junk, sizeof junk);
     vev_ring *ring = open_ring(dir);
     vev_entry entry = {.kind = VEV_KIND_CUSTOM};
@@ -384,6 +385,13 @@ static void broken_dictionary_of_others(void)
     OK(vev_ring_read(ring, 0, 1, records, 100, buffer, sizeof buffer, &count, &next));
     CHECK(count >= 1 && records[count - 1].seq == entry.seq);
     vev_ring_close(ring);
+
+    /* Who has the same one puts it right. */
+    vev_options options = quiet();
+    vev_log_close(open_log(dir, &options));
+    uint8_t is[sizeof was];
+    read_ring(dir, VEV_HEADER_REGION + VEV_HEADER_BLOCK, is, sizeof is);
+    CHECK(memcmp(is, was, sizeof is) == 0 && memcmp(is, junk, sizeof is) != 0);
 }
 
 /* A damaged segment is kept as a ring of its own before its bytes are reused. */
