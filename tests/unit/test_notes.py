@@ -217,3 +217,19 @@ def test_an_upload_that_takes_an_image_off_the_list_is_not_passed_over(tmp_path:
         assert not notes.letters
         assert notes.counts.total() == 0
         assert notes.source_id(b"d" * 16) == "ve-1"
+
+
+def test_what_another_process_uploaded_is_found_by_the_next_use(tmp_path: Path) -> None:
+    with EventLog(tmp_path, events_size=1 << 20, media_size=1 << 20) as log:
+        notes = Notes(log)
+        assert notes.source_id(b"d" * 16) is None
+        image = {"media": 1, "digest": b"d" * 16, "at": 0, "sourceId": "ve-1"}
+        Notes(log).append({"kind": "upload"} | image)
+        read = count_reads(log)
+        assert notes.source_id(b"d" * 16) is None
+        assert read == []
+
+        notes.expire()
+
+        assert notes.source_id(b"d" * 16) == "ve-1"
+        assert read == [1]
