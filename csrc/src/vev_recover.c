@@ -374,8 +374,11 @@ vev_status vev_ring_rebuild(vev_ring *ring)
      * stays in place all the time, so that a rebuilder that dies does not take it along. */
     if (!is_of_this_boot(live)) {
         live->magic = 0;
-        atomic_store(&live->durable_seq, UINT64_MAX); /* all that is found was read from the disk */
-        atomic_store(&live->sync_error, 0);
+        /* All that is found was read from the disk, or is there now: who wrote it may be of this
+         * boot all the same, where /proc shows its id to one process and not to the other. */
+        vev_status synced = io->sync(io->ctx, ring->fd);
+        atomic_store(&live->durable_seq, synced ? 0 : UINT64_MAX);
+        atomic_store(&live->sync_error, (uint32_t)synced);
         live->boot = vev_clock_boot_tag();
         /* What a power cut left of reserved words names writers of an earlier boot: start the
          * counts of this one somewhere else. */

@@ -866,6 +866,47 @@ static void made_by_root_for_another(void)
     }
 }
 
+static uint32_t syncs;
+static vev_status sync_result;
+
+static vev_status counted_sync(void *ctx, int fd)
+{
+    syncs++;
+    return sync_result ? sync_result : vev_io_posix.sync(ctx, fd);
+}
+
+/* Who sees another boot need not be in one: /proc may be hidden from either. What the other has
+ * appended is durable when it has been synced. */
+static void boots_that_are_one(void)
+{
+    vev_options options = quiet();
+    for (int fails = 0; fails < 2; fails++) {
+        const char *dir = fresh_dir();
+        vev_moment now;
+        vev_now(&now);
+        pid_t child = fork();
+        if (child == 0) {
+            vev_log *log = open_log(dir, &options);
+            append_numbers(log, VEV_EVENTS, 0, 50);
+            _exit(stats_of(log, VEV_EVENTS).durable_seq == 0 ? 0 : 1);
+        }
+        wait_for(child);
+        now.boot++;
+        vev_set_clock(&now);
+        vev_io io = vev_io_posix;
+        io.sync = counted_sync;
+        syncs = 0;
+        sync_result = fails ? EIO : VEV_OK;
+        vev_log *log;
+        OK(vev__log_open(&io, dir, &options, &log));
+        CHECK(syncs >= 3); /* of each ring */
+        vev_stats stats = stats_of(log, VEV_EVENTS);
+        CHECK(stats.pending == 50 && stats.durable_seq == (fails ? 0 : 50));
+        vev_log_close(log);
+        vev_set_clock(NULL);
+    }
+}
+
 /* A link to a card that is not there. */
 static void link_to_nowhere(void)
 {
@@ -948,6 +989,7 @@ int main(void)
     RUN(reading_leaves_no_time);
     RUN(files_of_another_user);
     RUN(made_by_root_for_another);
+    RUN(boots_that_are_one);
     RUN(link_to_nowhere);
     RUN(limit_on_file_sizes);
     end_tests();
