@@ -303,8 +303,8 @@ static vev_status prepare_ring(vev_ring *ring, const vev_ring_options *options)
     }
     vev_file_facts facts;
     vev_status status = io->examine(io->ctx, ring->fd, &facts);
-    if (!status &&
-        facts.size < geometry->file_size) /* cut short: the end is lost, the room is needed */
+    /* Cut short: the end is lost, the room is needed. */
+    if (!status && facts.size < geometry->file_size)
         status = io->allocate(io->ctx, ring->fd, geometry->file_size);
     if (!status)
         status = io->map(io->ctx, ring->fd, 0, VEV_HEADER_REGION, true, &ring->region);

@@ -242,16 +242,16 @@ static void no_place_to_write_after_a_cut(void)
     vev_ring_close(ring);
 }
 
-/* Records are damaged, and what became of them cannot be written: reading passes over the rest of
- * that segment, and comes back to it when the disk takes writes again. */
-static void damage_that_cannot_be_marked(void)
+/* A log of so many events, of which those in the middle of the first segment are damaged and what
+ * becomes of them cannot be written, until `disk.write_error` is taken back. */
+static vev_log *open_with_damage(uint64_t count)
 {
     const char *dir = fresh_dir();
     make_bad(0);
     disk.bad = false;
     vev_options options = quiet();
     vev_log *log = open_on_bad_disk(dir, &options);
-    append_numbers(log, VEV_EVENTS, 0, 600);
+    append_numbers(log, VEV_EVENTS, 0, count);
     vev_stats made = stats_of(log, VEV_EVENTS);
     uint8_t junk[600];
     memset(junk, 0xa5, sizeof junk);
@@ -260,6 +260,14 @@ static void damage_that_cannot_be_marked(void)
     make_bad(VEV_HEADER_REGION + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
     disk.fd = fd;
     disk.write_error = EIO;
+    return log;
+}
+
+/* Records are damaged, and what became of them cannot be written: reading passes over the rest of
+ * that segment, and comes back to it when the disk takes writes again. */
+static void damage_that_cannot_be_marked(void)
+{
+    vev_log *log = open_with_damage(600);
     uint64_t first, last, found = read_all(log, VEV_EVENTS, 1, &first, &last);
     CHECK(first == 1 && last == 600 && found > 300 && found < 600);
     CHECK(stats_of(log, VEV_EVENTS).lost == 0);
@@ -273,20 +281,7 @@ static void damage_that_cannot_be_marked(void)
 /* The same in the newest segment: what comes before is read, and then the error. */
 static void newest_damage_that_cannot_be_marked(void)
 {
-    const char *dir = fresh_dir();
-    make_bad(0);
-    disk.bad = false;
-    vev_options options = quiet();
-    vev_log *log = open_on_bad_disk(dir, &options);
-    append_numbers(log, VEV_EVENTS, 0, 100);
-    vev_stats made = stats_of(log, VEV_EVENTS);
-    uint8_t junk[600];
-    memset(junk, 0xa5, sizeof junk);
-    overwrite(dir, VEV_HEADER_REGION + made.segment_size / 2, junk, sizeof junk);
-    int fd = disk.fd;
-    make_bad(VEV_HEADER_REGION + VEV_HEADER_BLOCK + VEV_DICTIONARY_MAX);
-    disk.fd = fd;
-    disk.write_error = EIO;
+    vev_log *log = open_with_damage(100);
     static vev_record records[200];
     static uint8_t buffer[1 << 18];
     size_t count;
