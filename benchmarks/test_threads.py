@@ -75,10 +75,9 @@ def test_threads_from_c(benchmark: Any, tmp_path: Path, scale: float) -> None:
 
     benchmark.pedantic(by_turns)
     benchmark.extra_info |= _figures(rates)
-    gains = [four / one for four, one in zip(rates["append", 4], rates["append", 1], strict=True)]
     benchmark.extra_info["by_turn"] = [
         {"core_distance_ns": distance, "4_gain": gain}
-        for distance, gain in zip(distances, gains, strict=True)
+        for distance, gain in zip(distances, _gains(rates, "append", 4), strict=True)
     ]
 
 
@@ -199,6 +198,10 @@ def _figures(rates: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
         row = figures.setdefault(way, {})
         row[f"{threads}_per_s"] = statistics.median(found)
         if threads > 1:
-            gains = [more / one for more, one in zip(found, rates[way, 1], strict=True)]
-            row[f"{threads}_gain"] = statistics.median(gains)
+            row[f"{threads}_gain"] = statistics.median(_gains(rates, way, threads))
     return {"cores": os.cpu_count(), "figures": figures}
+
+
+def _gains(rates: dict[tuple[str, int], list[float]], way: str, threads: int) -> list[float]:
+    """What more threads gained, by turns."""
+    return [more / one for more, one in zip(rates[way, threads], rates[way, 1], strict=True)]

@@ -271,8 +271,8 @@ static vev_status look_at_copy(pass *p, uint64_t *session)
     const vev_geometry *geometry = &p->ring->file.geometry;
     vev_file_facts facts;
     vev_status status = p->io->examine(p->io->ctx, p->fd, &facts);
-    if (!status &&
-        facts.size < geometry->file_size) /* room that another file system did not keep */
+    /* Room that another file system did not keep. */
+    if (!status && facts.size < geometry->file_size)
         status = p->io->allocate(p->io->ctx, p->fd, geometry->file_size);
     if (status)
         return status;

@@ -17,6 +17,9 @@ from vevents import _ffi
 from vevents.errors import ConfigurationError, EventTooLargeError, EventValidationError
 from vevents.event import Frame, FrameRef, Pixels
 
+# What is done to a frame so that it takes less room; "none": it is left out.
+Action = Literal["quality", "smaller", "crops", "none"]
+
 # The API's limit is not documented; its data set upload takes 20 MB.
 FRAME_SIZE_MAX: Final = 20_000_000
 # What the JPEG format's usual encoder takes.

@@ -30,15 +30,15 @@ from vevents.errors import (
     LogFullError,
 )
 from vevents.event import Event, Frame, FrameRef, Picture, uuid_text
+from vevents.frames import Action
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vevents.pressure import Action, Filling, Ladder, Pressure, Shedder, Step
+    from vevents.pressure import Filling, Ladder, Pressure, Shedder, Step
 else:
     # For who asks for types at run time: the exact ones would be loaded for all who only append.
     Path = os.PathLike[str]
-    Action = Literal["quality", "smaller", "crops", "none"]
     Ladder = Pressure = Step = Any
 
 Stream = Literal["events", "media", "delivery"]

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from vevents import forks, frames
 from vevents.errors import ConfigurationError, LogError
@@ -42,8 +42,7 @@ from vevents.event import (
     KeypointDetection,
     Pixels,
 )
-
-Action = Literal["quality", "smaller", "crops", "none"]
+from vevents.frames import Action
 
 STEP_KEY: Final = "vevents_frame_step"
 COUNT_KEY: Final = "vevents_frames_shed"
